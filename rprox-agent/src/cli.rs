@@ -1,0 +1,64 @@
+//! What both command lines share: exit statuses, logging, and the documents generated from their clap definitions.
+
+#![forbid(unsafe_code)]
+
+use std::io::{self, IsTerminal, Write};
+
+use clap::{Command, ValueEnum};
+use clap_complete::Shell;
+use tracing_subscriber::EnvFilter;
+
+/// Exit statuses, the same for both programs; sysexits has nothing that fits all four.
+pub mod exit {
+    /// Done.
+    pub const OK: u8 = 0;
+    /// A check failed, or the program failed while it ran.
+    pub const FAILED: u8 = 1;
+    /// The command line or the configuration is wrong.
+    pub const USAGE: u8 = 2;
+    /// The kernel, or a missing privilege, refused.
+    pub const REFUSED: u8 = 3;
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// A JSON object for each line.
+    Json,
+}
+
+/// Sends log lines to standard error. `level` is a level (`info`) or an `EnvFilter` directive list.
+///
+/// # Errors
+///
+/// The text of what is wrong with `level`.
+pub fn init_logging(level: &str, format: LogFormat) -> Result<(), String> {
+    let filter = EnvFilter::try_new(level).map_err(|error| format!("log level {level:?}: {error}"))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
+    match format {
+        LogFormat::Text => builder.with_target(false).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+/// Writes the completions of `command` for `shell`.
+pub fn write_completions(mut command: Command, shell: Shell, out: &mut impl Write) {
+    let name = command.get_name().to_owned();
+    clap_complete::generate(shell, &mut command, name, out);
+}
+
+/// Writes the man page of `command` with a section for each subcommand's options.
+///
+/// # Errors
+///
+/// What writing to `out` gave.
+pub fn write_man_page(command: Command, out: &mut impl Write) -> io::Result<()> {
+    clap_mangen::Man::new(command).render(out)
+}

@@ -1,0 +1,70 @@
+//! What rprox's kernel programs and its loader share: the rule table, counters, addresses, limits, and the names of
+//! programs and maps.
+//!
+//! Everything here is plain data with a fixed layout, since each side reads what the other wrote. A change to a layout
+//! or to a map's meaning takes a new [`LAYOUT`].
+
+#![no_std]
+
+mod address;
+mod counters;
+mod flow;
+mod ports;
+
+#[cfg(feature = "user")]
+mod pod;
+
+pub use address::Address;
+pub use counters::{AttachmentCounters, RuleCounters};
+pub use flow::DirectFlow;
+pub use ports::{PORT_TABLE_LEN, PortEntry, PortKind, Protocol, State, port_index};
+
+/// The version of the maps' layout. It is part of the path that they are pinned under, so that a build never reads
+/// maps of another layout.
+pub const LAYOUT: u32 = 1;
+
+/// The most redirect rules that one attachment takes.
+pub const MAX_RULES: u32 = 16_384;
+
+/// The rules that an attachment has room for, unless it is made with more: later rule changes reuse its maps.
+pub const MIN_RULE_CAPACITY: u32 = 1_024;
+
+/// The most local addresses that an attachment knows.
+pub const MAX_LOCAL_ADDRESSES: u32 = 4_096;
+
+/// The most direct flows that are remembered under `--direct allow`; beyond it the least recently used one goes.
+pub const MAX_DIRECT_FLOWS: u32 = 65_536;
+
+/// Program names, as in the object and (cut at 15 bytes) in `bpftool prog`.
+pub mod program {
+    /// Ingress: destination port FROM to TO.
+    pub const INGRESS: &str = "rprox_ingress";
+    /// Egress: source port TO back to FROM.
+    pub const EGRESS: &str = "rprox_egress";
+}
+
+/// Map names, as in the object and under the pin path.
+pub mod map {
+    /// Array of [`PortEntry`](crate::PortEntry), indexed by [`port_index`](crate::port_index).
+    pub const PORTS: &str = "PORTS";
+    /// Array of one [`State`](crate::State).
+    pub const STATE: &str = "STATE";
+    /// Hash of [`Address`](crate::Address) to `u8` (always 1): the addresses of this host.
+    pub const LOCAL_ADDRESSES: &str = "LOCAL_ADDRESSES";
+    /// Per-CPU array of [`RuleCounters`](crate::RuleCounters), indexed by [`PortEntry::rule`](crate::PortEntry::rule).
+    pub const RULE_COUNTERS: &str = "RULE_COUNTERS";
+    /// Per-CPU array of one [`AttachmentCounters`](crate::AttachmentCounters).
+    pub const COUNTERS: &str = "COUNTERS";
+    /// LRU hash of [`DirectFlow`](crate::DirectFlow) to `u8` (always 1): direct flows under `--direct allow`.
+    pub const DIRECT_FLOWS: &str = "DIRECT_FLOWS";
+
+    /// Every map of an attachment, each pinned under its name.
+    pub const ALL: [&str; 6] = [PORTS, STATE, LOCAL_ADDRESSES, RULE_COUNTERS, COUNTERS, DIRECT_FLOWS];
+}
+
+/// Read-only globals of the kernel programs that the loader sets before it loads them.
+pub mod global {
+    /// `u32`: bytes of link-layer header before the network header: 14 on Ethernet and loopback, 0 on devices without one
+    /// (tun, wireguard, ppp).
+    pub const LINK_HEADER_LEN: &str = "LINK_HEADER_LEN";
+}
