@@ -1,4 +1,5 @@
-//! Where a packet's ports and addresses are: Ethernet, VLAN tags, IPv4 with options, IPv6 with extension headers.
+//! Where a packet's ports and addresses are: Ethernet, VLAN tags, IPv4 with options, IPv6 with extension headers, and the
+//! packet that an ICMP error speaks of.
 //!
 //! Headers are read in place, by direct packet access, which the verifier wants a bounds check for at each read. What is
 //! read are positions and ports only; addresses are read when a rule wants them.
@@ -22,10 +23,14 @@ const IPV6_LEN: usize = 40;
 /// IPv6 extension headers that are walked over. RFC 8200 section 4.1 names six in their recommended order, one of them
 /// twice.
 const MAX_EXTENSION_HEADERS: usize = 8;
+/// The same within an ICMP error. The verifier walks each of these for each of those.
+const MAX_EXTENSION_HEADERS_IN_ERROR: usize = 2;
 /// Headers beyond this are not looked for; it also bounds offsets for the verifier.
 const MAX_HEADERS_LEN: usize = 512;
 /// The ports, which TCP (RFC 9293 section 3.1) and UDP (RFC 768) both begin with.
 const PORTS_LEN: usize = 4;
+/// Before the packet that an ICMP (RFC 792) or ICMPv6 (RFC 4443 section 2.1) error carries.
+const ICMP_LEN: usize = 8;
 
 const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
 const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
@@ -33,17 +38,21 @@ const ETHERTYPE_VLAN: u16 = 0x8100_u16.to_be();
 const ETHERTYPE_QINQ: u16 = 0x88a8_u16.to_be();
 
 const IPPROTO_HOP_BY_HOP: u8 = 0;
+const IPPROTO_ICMP: u8 = 1;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
 const IPPROTO_ROUTING: u8 = 43;
 const IPPROTO_FRAGMENT: u8 = 44;
 const IPPROTO_AUTHENTICATION: u8 = 51;
+const IPPROTO_ICMPV6: u8 = 58;
 const IPPROTO_DESTINATION_OPTIONS: u8 = 60;
 
 /// What a packet is to the redirect.
 pub enum Packet {
     /// It carries ports.
     Segment(Segment),
+    /// It is an ICMP error about a packet that carried ports.
+    Error(IcmpError),
     /// It is sound, and carries none: another protocol, or a fragment after the first.
     Other,
 }
@@ -59,11 +68,20 @@ pub struct Segment {
     pub destination_port: u16,
     /// Where its transport header begins.
     pub transport: usize,
+    /// Where the bytes end that may be changed.
+    end: usize,
     /// Where its IP header begins.
     network: usize,
-    /// Where the IP packet ends.
-    end: usize,
     version: Version,
+}
+
+/// An ICMP or ICMPv6 error.
+#[derive(Clone, Copy)]
+pub struct IcmpError {
+    /// Where its checksum is.
+    pub checksum: usize,
+    /// The head of the packet that it speaks of.
+    pub about: Segment,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -110,119 +128,209 @@ fn pull_headers(ctx: &TcContext) -> bool {
 
 #[inline(always)]
 fn parse(ctx: &TcContext) -> Result<Packet, Stop> {
-    let mut network = LINK_HEADER_LEN.load() as usize;
-    let ethertype = if network == 0 {
-        ctx.skb.protocol() as u16
-    } else {
-        let mut ethertype = read(ctx, ETHERNET_LEN - 2)?;
-        for _ in 0..MAX_VLAN_TAGS {
-            if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_QINQ {
-                break;
-            }
-            ethertype = read(ctx, network + VLAN_LEN - 2)?;
-            network += VLAN_LEN;
-        }
-        ethertype
-    };
-    match ethertype {
-        ETHERTYPE_IPV4 => parse_ipv4(ctx, network),
-        ETHERTYPE_IPV6 => parse_ipv6(ctx, network),
-        _ => Ok(Packet::Other),
-    }
-}
-
-/// RFC 791 section 3.1.
-#[inline(always)]
-fn parse_ipv4(ctx: &TcContext, network: usize) -> Result<Packet, Stop> {
-    const FRAGMENT_OFFSET: u16 = 0x1fff_u16.to_be();
-
-    let header: [u8; 10] = read(ctx, network)?;
-    let header_len = usize::from(header[0] & 0x0f) * 4;
-    if header[0] >> 4 != 4 || header_len < IPV4_LEN {
-        return Err(Stop::NotParsed);
-    }
-    let protocol = match header[9] {
-        IPPROTO_TCP => Protocol::Tcp,
-        IPPROTO_UDP => Protocol::Udp,
-        // ICMP errors belong here.
+    let (ethertype, network) = link(ctx)?;
+    let version = match ethertype {
+        ETHERTYPE_IPV4 => Version::V4,
+        ETHERTYPE_IPV6 => Version::V6,
         _ => return Ok(Packet::Other),
     };
-    if u16::from_ne_bytes([header[6], header[7]]) & FRAGMENT_OFFSET != 0 {
+    let Some(ip) = Ip::parse::<MAX_EXTENSION_HEADERS>(ctx, version, network)? else {
+        return Ok(Packet::Other);
+    };
+    if ip.end > ctx.len() as usize {
+        return Err(Stop::NotParsed);
+    }
+    if let Some(protocol) = ip.transport_protocol() {
+        return ip.segment(ctx, protocol, ip.end).map(Packet::Segment);
+    }
+    if !ip.is_icmp_error(ctx)? {
         return Ok(Packet::Other);
     }
-    let total_len = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    segment(ctx, Version::V4, protocol, network, network + header_len, network, total_len)
+    let Some(about) = Ip::parse::<MAX_EXTENSION_HEADERS_IN_ERROR>(ctx, version, ip.transport + ICMP_LEN)?
+    else {
+        return Ok(Packet::Other);
+    };
+    let Some(protocol) = about.transport_protocol() else { return Ok(Packet::Other) };
+    let about = about.segment(ctx, protocol, ip.end)?;
+    Ok(Packet::Error(IcmpError { checksum: ip.transport + 2, about }))
 }
 
-/// RFC 8200 sections 3 and 4.
+/// The `EtherType` of what the link-layer header carries, and where that begins.
 #[inline(always)]
-fn parse_ipv6(ctx: &TcContext, network: usize) -> Result<Packet, Stop> {
-    const FRAGMENT_OFFSET: u16 = 0xfff8_u16.to_be();
-
-    let header: [u8; 8] = read(ctx, network)?;
-    if header[0] >> 4 != 6 {
-        return Err(Stop::NotParsed);
+fn link(ctx: &TcContext) -> Result<(u16, usize), Stop> {
+    let mut network = LINK_HEADER_LEN.load() as usize;
+    if network == 0 {
+        return Ok((ctx.skb.protocol() as u16, 0));
     }
-    let payload = network + IPV6_LEN;
-    let payload_len = usize::from(u16::from_be_bytes([header[4], header[5]]));
-    let mut next = header[6];
-    let mut offset = payload;
-    for _ in 0..=MAX_EXTENSION_HEADERS {
-        let protocol = match next {
-            IPPROTO_TCP => Protocol::Tcp,
-            IPPROTO_UDP => Protocol::Udp,
-            IPPROTO_HOP_BY_HOP
-            | IPPROTO_ROUTING
-            | IPPROTO_FRAGMENT
-            | IPPROTO_AUTHENTICATION
-            | IPPROTO_DESTINATION_OPTIONS => {
-                if offset > MAX_HEADERS_LEN {
-                    return Err(Stop::NotParsed);
-                }
-                let extension: [u8; 4] = read(ctx, offset)?;
-                let units = usize::from(extension[1]);
-                offset += match next {
-                    IPPROTO_FRAGMENT => {
-                        if u16::from_ne_bytes([extension[2], extension[3]]) & FRAGMENT_OFFSET != 0 {
-                            return Ok(Packet::Other);
-                        }
-                        8
-                    }
-                    // RFC 4302 section 2.2: in units of 4 bytes, less 2.
-                    IPPROTO_AUTHENTICATION => (units + 2) * 4,
-                    // Segments are left: the destination address is not the final one.
-                    IPPROTO_ROUTING if extension[3] != 0 => return Ok(Packet::Other),
-                    _ => (units + 1) * 8,
-                };
-                next = extension[0];
-                continue;
-            }
-            // ICMPv6 errors belong here.
-            _ => return Ok(Packet::Other),
-        };
-        return segment(ctx, Version::V6, protocol, network, offset, payload, payload_len);
+    let mut ethertype = read(ctx, ETHERNET_LEN - 2)?;
+    for _ in 0..MAX_VLAN_TAGS {
+        if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_QINQ {
+            break;
+        }
+        ethertype = read(ctx, network + VLAN_LEN - 2)?;
+        network += VLAN_LEN;
     }
-    Err(Stop::NotParsed)
+    Ok((ethertype, network))
 }
 
-/// Reads the ports at `transport`, if the IP packet, which has `len` bytes from `start`, reaches that far.
-#[inline(always)]
-fn segment(
-    ctx: &TcContext,
+/// An IP header with its options or extension headers.
+struct Ip {
     version: Version,
-    protocol: Protocol,
+    /// The protocol of what it carries.
+    protocol: u8,
+    /// Where it begins.
     network: usize,
+    /// Where what it carries begins.
     transport: usize,
-    start: usize,
-    len: usize,
-) -> Result<Packet, Stop> {
-    // A length of 0 says that 16 bits don't hold it: jumbograms (RFC 2675) and the kernel's BIG TCP.
-    let end = if len == 0 { ctx.len() as usize } else { start + len };
-    if end < transport + PORTS_LEN || end > ctx.len() as usize || transport > MAX_HEADERS_LEN {
-        return Err(Stop::NotParsed);
+    /// Where the packet ends, as it says.
+    end: usize,
+}
+
+impl Ip {
+    /// `None` where nothing stands behind the header that has ports to be read: in a fragment after the first, or with segments
+    /// left to route through. Walks over `EXTENSIONS` IPv6 extension headers at the most.
+    #[inline(always)]
+    fn parse<const EXTENSIONS: usize>(
+        ctx: &TcContext,
+        version: Version,
+        network: usize,
+    ) -> Result<Option<Self>, Stop> {
+        if network > MAX_HEADERS_LEN {
+            return Err(Stop::NotParsed);
+        }
+        match version {
+            Version::V4 => Self::parse_v4(ctx, network),
+            Version::V6 => Self::parse_v6::<EXTENSIONS>(ctx, network),
+        }
     }
-    let [source_port, destination_port]: [u16; 2] = read(ctx, transport)?;
-    Ok(Packet::Segment(Segment { protocol, source_port, destination_port, transport, network, end, version }))
+
+    /// RFC 791 section 3.1.
+    #[inline(always)]
+    fn parse_v4(ctx: &TcContext, network: usize) -> Result<Option<Self>, Stop> {
+        const FRAGMENT_OFFSET: u16 = 0x1fff_u16.to_be();
+
+        let header: [u8; 10] = read(ctx, network)?;
+        let header_len = usize::from(header[0] & 0x0f) * 4;
+        if header[0] >> 4 != 4 || header_len < IPV4_LEN {
+            return Err(Stop::NotParsed);
+        }
+        if u16::from_ne_bytes([header[6], header[7]]) & FRAGMENT_OFFSET != 0 {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            version: Version::V4,
+            protocol: header[9],
+            network,
+            transport: network + header_len,
+            end: end(ctx, network, [header[2], header[3]]),
+        }))
+    }
+
+    /// RFC 8200 sections 3 and 4.
+    #[inline(always)]
+    fn parse_v6<const EXTENSIONS: usize>(ctx: &TcContext, network: usize) -> Result<Option<Self>, Stop> {
+        const FRAGMENT_OFFSET: u16 = 0xfff8_u16.to_be();
+
+        let header: [u8; 8] = read(ctx, network)?;
+        if header[0] >> 4 != 6 {
+            return Err(Stop::NotParsed);
+        }
+        let mut protocol = header[6];
+        let mut transport = network + IPV6_LEN;
+        let end = end(ctx, transport, [header[4], header[5]]);
+        for _ in 0..=EXTENSIONS {
+            if !matches!(
+                protocol,
+                IPPROTO_HOP_BY_HOP
+                    | IPPROTO_ROUTING
+                    | IPPROTO_FRAGMENT
+                    | IPPROTO_AUTHENTICATION
+                    | IPPROTO_DESTINATION_OPTIONS
+            ) {
+                return Ok(Some(Self { version: Version::V6, protocol, network, transport, end }));
+            }
+            if transport > MAX_HEADERS_LEN {
+                return Err(Stop::NotParsed);
+            }
+            let extension: [u8; 4] = read(ctx, transport)?;
+            let units = usize::from(extension[1]);
+            transport += match protocol {
+                IPPROTO_FRAGMENT => {
+                    if u16::from_ne_bytes([extension[2], extension[3]]) & FRAGMENT_OFFSET != 0 {
+                        return Ok(None);
+                    }
+                    8
+                }
+                // RFC 4302 section 2.2: in units of 4 bytes, less 2.
+                IPPROTO_AUTHENTICATION => (units + 2) * 4,
+                // Segments are left: the destination address is not the final one.
+                IPPROTO_ROUTING if extension[3] != 0 => return Ok(None),
+                _ => (units + 1) * 8,
+            };
+            protocol = extension[0];
+        }
+        Err(Stop::NotParsed)
+    }
+
+    #[inline(always)]
+    fn transport_protocol(&self) -> Option<Protocol> {
+        match self.protocol {
+            IPPROTO_TCP => Some(Protocol::Tcp),
+            IPPROTO_UDP => Some(Protocol::Udp),
+            _ => None,
+        }
+    }
+
+    /// ICMP types: destination unreachable, source quench, redirect, time exceeded, parameter problem (RFC 792). ICMPv6:
+    /// those below 128 are errors (RFC 4443 section 2.1).
+    #[inline(always)]
+    fn is_icmp_error(&self, ctx: &TcContext) -> Result<bool, Stop> {
+        let icmp = match self.version {
+            Version::V4 => IPPROTO_ICMP,
+            Version::V6 => IPPROTO_ICMPV6,
+        };
+        if self.protocol != icmp {
+            return Ok(false);
+        }
+        if self.transport > MAX_HEADERS_LEN {
+            return Err(Stop::NotParsed);
+        }
+        // Two bytes: of a read of one the verifier doesn't take the bounds check.
+        let [kind, _code]: [u8; 2] = read(ctx, self.transport)?;
+        Ok(match self.version {
+            Version::V4 => matches!(kind, 3 | 4 | 5 | 11 | 12),
+            Version::V6 => kind < 128,
+        })
+    }
+
+    /// The segment that it carries, of which the bytes up to `end` are there.
+    #[inline(always)]
+    fn segment(&self, ctx: &TcContext, protocol: Protocol, end: usize) -> Result<Segment, Stop> {
+        let ports_end = self.transport + PORTS_LEN;
+        if ports_end > self.end || ports_end > end || self.transport > MAX_HEADERS_LEN {
+            return Err(Stop::NotParsed);
+        }
+        let [source_port, destination_port]: [u16; 2] = read(ctx, self.transport)?;
+        Ok(Segment {
+            protocol,
+            source_port,
+            destination_port,
+            transport: self.transport,
+            end,
+            network: self.network,
+            version: self.version,
+        })
+    }
+}
+
+/// Where a packet ends that says to have `len` bytes from `start`. 0 says that 16 bits don't hold the length: jumbograms
+/// (RFC 2675), and the kernel's BIG TCP.
+#[inline(always)]
+fn end(ctx: &TcContext, start: usize, len: [u8; 2]) -> usize {
+    match u16::from_be_bytes(len) {
+        0 => ctx.len() as usize,
+        len => start + usize::from(len),
+    }
 }
 
 impl Segment {

@@ -13,7 +13,7 @@ use rprox_common::{
     PORT_TABLE_LEN, PortEntry, PortKind, Protocol, RuleCounters, State, port_index,
 };
 
-use crate::packet::{NotParsed, Packet, Segment};
+use crate::packet::{IcmpError, NotParsed, Packet, Segment};
 
 #[map]
 static PORTS: Array<PortEntry> = Array::with_max_entries(PORT_TABLE_LEN, 0);
@@ -31,6 +31,10 @@ static DIRECT_FLOWS: LruHashMap<DirectFlow, u8> = LruHashMap::with_max_entries(M
 /// Lets later programs on the interface run. To clsact the same value says to go on with the next filter.
 const NEXT: i32 = TCX_NEXT;
 const DROP: i32 = TC_ACT_SHOT;
+
+/// Where the ports are in a TCP or UDP header.
+const SOURCE_PORT: usize = 0;
+const DESTINATION_PORT: usize = 2;
 
 /// Changes destination port FROM to TO, and refuses direct connections to TO.
 #[inline(always)]
@@ -52,7 +56,11 @@ pub fn egress(ctx: &TcContext) -> i32 {
 
 #[inline(always)]
 fn redirect(ctx: &TcContext) -> Result<i32, NotParsed> {
-    let Packet::Segment(segment) = Packet::parse(ctx)? else { return Ok(NEXT) };
+    let segment = match Packet::parse(ctx)? {
+        Packet::Segment(segment) => segment,
+        Packet::Error(error) => return redirect_error(ctx, &error).map(|()| NEXT),
+        Packet::Other => return Ok(NEXT),
+    };
     let Some(rules) = Rules::look_up(&segment, segment.destination_port) else { return Ok(NEXT) };
     let Some(local) = segment.destination(ctx).filter(is_local) else { return Ok(NEXT) };
     if rules.entry.kind() == PortKind::To {
@@ -80,7 +88,7 @@ fn redirect(ctx: &TcContext) -> Result<i32, NotParsed> {
         }
     }
     let opens_connection = segment.opens_connection(ctx);
-    replace_port(ctx, &segment, 2, segment.destination_port, rules.entry.peer)?;
+    replace_port(ctx, &segment, DESTINATION_PORT, segment.destination_port, rules.entry.peer)?;
     rules.count(|counters| {
         counters.ingress_packets += 1;
         counters.ingress_bytes += u64::from(ctx.len());
@@ -91,7 +99,11 @@ fn redirect(ctx: &TcContext) -> Result<i32, NotParsed> {
 
 #[inline(always)]
 fn restore(ctx: &TcContext) -> Result<(), NotParsed> {
-    let Packet::Segment(segment) = Packet::parse(ctx)? else { return Ok(()) };
+    let segment = match Packet::parse(ctx)? {
+        Packet::Segment(segment) => segment,
+        Packet::Error(error) => return restore_error(ctx, &error),
+        Packet::Other => return Ok(()),
+    };
     let Some(rules) = Rules::look_up(&segment, segment.source_port) else { return Ok(()) };
     if rules.entry.kind() != PortKind::To {
         return Ok(());
@@ -103,11 +115,44 @@ fn restore(ctx: &TcContext) -> Result<(), NotParsed> {
     {
         return Ok(());
     }
-    replace_port(ctx, &segment, 0, segment.source_port, rules.entry.peer)?;
+    replace_port(ctx, &segment, SOURCE_PORT, segment.source_port, rules.entry.peer)?;
     rules.count(|counters| {
         counters.egress_packets += 1;
         counters.egress_bytes += u64::from(ctx.len());
     });
+    Ok(())
+}
+
+/// An error about a packet that went out from FROM is for the socket on TO.
+#[inline(always)]
+fn redirect_error(ctx: &TcContext, error: &IcmpError) -> Result<(), NotParsed> {
+    let about = &error.about;
+    let Some(rules) = Rules::look_up(about, about.source_port) else { return Ok(()) };
+    if rules.entry.kind() != PortKind::From || !about.source(ctx).is_some_and(|source| is_local(&source)) {
+        return Ok(());
+    }
+    replace_port_in_error(ctx, error, SOURCE_PORT, about.source_port, rules.entry.peer)?;
+    rules.count(|counters| counters.ingress_errors += 1);
+    Ok(())
+}
+
+/// An error about a packet that came in for TO speaks of the port that the sender knows, FROM.
+#[inline(always)]
+fn restore_error(ctx: &TcContext, error: &IcmpError) -> Result<(), NotParsed> {
+    let about = &error.about;
+    let Some(rules) = Rules::look_up(about, about.destination_port) else { return Ok(()) };
+    if rules.entry.kind() != PortKind::To {
+        return Ok(());
+    }
+    let Some(local) = about.destination(ctx).filter(is_local) else { return Ok(()) };
+    if rules.state.allow_direct()
+        && let Some(remote) = about.source(ctx)
+        && is_direct(&direct_flow(about, remote, about.source_port, local, about.destination_port))
+    {
+        return Ok(());
+    }
+    replace_port_in_error(ctx, error, DESTINATION_PORT, about.destination_port, rules.entry.peer)?;
+    rules.count(|counters| counters.egress_errors += 1);
     Ok(())
 }
 
@@ -170,13 +215,49 @@ fn replace_port(
     new: u16,
 ) -> Result<(), NotParsed> {
     let checksum = segment.checksum().ok_or(NotParsed)?;
-    let mut flags = size_of::<u16>() as u64;
-    if segment.protocol == Protocol::Udp {
-        // RFC 768: 0 says that there is no checksum, and one that comes out as 0 is sent as 0xffff.
-        flags |= u64::from(BPF_F_MARK_MANGLED_0);
-    }
-    ctx.l4_csum_replace(checksum, u64::from(old), u64::from(new), flags).map_err(|_| NotParsed)?;
+    replace_in_checksum(ctx, checksum, old, new, checksum_flags(segment.protocol))?;
     ctx.store(segment.transport + offset, &new, 0).map_err(|_| NotParsed)
+}
+
+/// Changes the port at `offset` in the transport header that an ICMP error carries, that header's checksum if the error is
+/// long enough to carry it, and the error's own checksum, which covers both.
+#[inline(always)]
+fn replace_port_in_error(
+    ctx: &TcContext,
+    error: &IcmpError,
+    offset: usize,
+    old: u16,
+    new: u16,
+) -> Result<(), NotParsed> {
+    replace_in_checksum(ctx, error.checksum, old, new, 0)?;
+    ctx.store(error.about.transport + offset, &new, 0).map_err(|_| NotParsed)?;
+    let Some(checksum) = error.about.checksum() else { return Ok(()) };
+    let before: u16 = ctx.load(checksum).map_err(|_| NotParsed)?;
+    replace_in_checksum(ctx, checksum, old, new, checksum_flags(error.about.protocol))?;
+    let after: u16 = ctx.load(checksum).map_err(|_| NotParsed)?;
+    replace_in_checksum(ctx, error.checksum, before, after, 0)
+}
+
+/// RFC 768: a UDP checksum of 0 says that there is none, and one that comes out as 0 is sent as 0xffff.
+#[inline(always)]
+fn checksum_flags(protocol: Protocol) -> u64 {
+    match protocol {
+        Protocol::Tcp => 0,
+        Protocol::Udp => u64::from(BPF_F_MARK_MANGLED_0),
+    }
+}
+
+/// Changes the checksum at `offset` for a covered word that goes from `old` to `new`.
+#[inline(always)]
+fn replace_in_checksum(
+    ctx: &TcContext,
+    offset: usize,
+    old: u16,
+    new: u16,
+    flags: u64,
+) -> Result<(), NotParsed> {
+    let flags = flags | size_of::<u16>() as u64;
+    ctx.l4_csum_replace(offset, u64::from(old), u64::from(new), flags).map_err(|_| NotParsed)
 }
 
 #[inline(always)]

@@ -77,20 +77,18 @@ impl Frame {
         self.clone().with(|frame| frame.source.set_port(port))
     }
 
-    pub(crate) fn bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let ethertype: u16 = if self.source.is_ipv4() { 0x0800 } else { 0x86dd };
-        bytes.extend_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2]);
-        for tag in &self.vlan_tags {
-            bytes.extend_from_slice(&tag.to_be_bytes());
-            bytes.extend_from_slice(&[0x20, 0x2a]);
-        }
-        bytes.extend_from_slice(&ethertype.to_be_bytes());
-        bytes.extend_from_slice(&self.packet());
-        bytes
+    /// The answer to it: source and destination change places.
+    pub(crate) fn answer(&self) -> Self {
+        self.clone().with(|frame| (frame.source, frame.destination) = (frame.destination, frame.source))
     }
 
-    fn packet(&self) -> Vec<u8> {
+    /// The whole frame.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        ethernet(&self.vlan_tags, if self.source.is_ipv4() { 0x0800 } else { 0x86dd }, &self.packet())
+    }
+
+    /// The IP packet in it.
+    pub(crate) fn packet(&self) -> Vec<u8> {
         let segment = self.segment();
         let part = match self.fragment {
             Some(Fragment { offset, len, .. }) => &segment[offset..(offset + len).min(segment.len())],
@@ -180,6 +178,18 @@ impl Frame {
     }
 }
 
+/// An Ethernet frame of `packet`.
+pub(crate) fn ethernet(vlan_tags: &[u16], ethertype: u16, packet: &[u8]) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    for tag in vlan_tags {
+        frame.extend_from_slice(&tag.to_be_bytes());
+        frame.extend_from_slice(&[0x20, 0x2a]);
+    }
+    frame.extend_from_slice(&ethertype.to_be_bytes());
+    frame.extend_from_slice(packet);
+    frame
+}
+
 fn fragment_field_v4(fragment: Fragment) -> u16 {
     u16::try_from(fragment.offset / 8).expect("fits") | if fragment.more { 0x2000 } else { 0 }
 }
@@ -189,7 +199,7 @@ fn length(len: usize) -> [u8; 2] {
 }
 
 /// The Internet checksum (RFC 1071) over parts that each but the last have an even length.
-fn checksum(parts: &[&[u8]]) -> u16 {
+pub(crate) fn checksum(parts: &[&[u8]]) -> u16 {
     let mut sum: u32 = 0;
     for part in parts {
         for pair in part.chunks(2) {

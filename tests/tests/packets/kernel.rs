@@ -26,6 +26,15 @@ pub(crate) enum Direction {
     Egress,
 }
 
+impl Direction {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Ingress => program::INGRESS,
+            Self::Egress => program::EGRESS,
+        }
+    }
+}
+
 /// The addresses that every test's host has.
 const LOCAL: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 
@@ -76,11 +85,7 @@ impl Kernel {
     pub(crate) fn run(&mut self, direction: Direction, frame: &[u8]) -> Verdict {
         // The kernel copies headroom and frags as they are; 64 KiB holds what it gives back.
         let mut out = vec![0; 65_536];
-        let name = match direction {
-            Direction::Ingress => program::INGRESS,
-            Direction::Egress => program::EGRESS,
-        };
-        let result = Self::classifier(&mut self.ebpf, name)
+        let result = Self::classifier(&mut self.ebpf, direction.program())
             .test_run(TestRunOptions {
                 data_in: Some(frame),
                 data_out: Some(&mut out),
@@ -96,6 +101,13 @@ impl Kernel {
             2 => Verdict::Drop,
             other => panic!("the program returned {other}"),
         }
+    }
+
+    /// The instructions that the verifier walked through before it took the program.
+    pub(crate) fn verified_instructions(&mut self, direction: Direction) -> u32 {
+        let info =
+            Self::classifier(&mut self.ebpf, direction.program()).info().expect("the program is loaded");
+        info.verified_instruction_count().expect("Linux 5.16 and later count them")
     }
 
     pub(crate) fn rule_counters(&mut self, rule: u32) -> RuleCounters {
