@@ -234,13 +234,16 @@ impl Playground {
         Ok(attachments.pop().unwrap_or_default())
     }
 
-    /// Everything that is pinned, and the directories that hold it.
+    /// Everything that is pinned, and the directories that hold it. The kernel's own two files are no pins.
     #[must_use]
     pub fn pins(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut folders = vec![self.run_dir.bpffs()];
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                if entry.path().extension().is_some_and(|extension| extension == "debug") {
+                    continue;
+                }
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     folders.push(entry.path());
                 }

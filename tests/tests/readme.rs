@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use rprox_tests::{command, programs, readme};
 
@@ -12,7 +13,7 @@ fn the_commands_of_the_readme_work() {
     for block in readme::blocks(&text) {
         let mut shell = Command::new("bash");
         shell.args(["-euo", "pipefail", "-c", &block.script]).current_dir(&workspace);
-        if let Err(error) = command::run(&mut shell) {
+        if let Err(error) = command::run_within(Duration::from_mins(15), &mut shell) {
             panic!("README.md line {}: {error:#}", block.line);
         }
     }

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     match Arguments::parse().chore.run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:?}");
+            eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, TableComponent};
 use rprox_tests::playground::{Playground, SERVICES};
 use rprox_tests::table::{ROWS, Row, ask_all};
 use rprox_tests::topology::{HOST, INTERFACE};
@@ -51,22 +51,27 @@ pub(super) fn run(once: bool) -> Result<ExitCode> {
 
 fn draw(rows: &[Row]) -> Table {
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    table.load_preset(UTF8_HORIZONTAL_ONLY).remove_style(TableComponent::HorizontalLines);
+    table
+        .remove_style(TableComponent::MiddleIntersections)
+        .set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["URL", "over", "pod that answered", "status", "ms", "client seen by the pod", ""]);
     for row in rows {
         let time = row.answer.as_ref().map(|answer| format!("{:.1}", answer.time.as_secs_f64() * 1e3));
+        let verdict = if row.faults.is_empty() {
+            Cell::new("ok").fg(Color::Green)
+        } else {
+            Cell::new(format!("WRONG: {}", row.faults.join("; "))).fg(Color::Red)
+        };
         table.add_row([
-            row.url.clone(),
-            format!("{}, {}", row.version, row.family()),
-            row.pod().unwrap_or("none").to_owned(),
-            row.status(),
-            time.unwrap_or_default(),
-            row.client().unwrap_or("none").to_owned(),
-            if row.faults.is_empty() { "ok".to_owned() } else { format!("WRONG: {}", row.faults.join("; ")) },
+            Cell::new(&row.url),
+            Cell::new(format!("{}, {}", row.version, row.family())),
+            Cell::new(row.pod().unwrap_or("none")),
+            Cell::new(row.status()),
+            Cell::new(time.unwrap_or_default()).set_alignment(CellAlignment::Right),
+            Cell::new(row.client().unwrap_or("none")),
+            verdict,
         ]);
-    }
-    if let Some(times) = table.column_mut(4) {
-        times.set_cell_alignment(CellAlignment::Right);
     }
     table
 }
