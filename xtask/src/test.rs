@@ -29,13 +29,17 @@ pub(crate) fn test(arguments: &Arguments) -> Result<()> {
     if arguments.filter.is_none() {
         check_source()?;
     }
-    let filter = arguments.filter.as_slice();
     // The same packages in both calls, so that cargo builds everything with one set of features, and once.
-    show("Unit tests", host_cargo("test").args(["--workspace", "--locked", "--lib", "--bins"]).args(filter))?;
-    show(
-        "Scenarios",
-        as_root(host_cargo("test"))?.args(["--workspace", "--locked", "--test", "*"]).args(filter),
-    )
+    show("Unit tests", cargo_test().args(["--lib", "--bins"]).args(arguments.filter.as_slice()))?;
+    show("Scenarios", as_root(cargo_test())?.args(["--test", "*"]).args(arguments.filter.as_slice()))
+}
+
+fn cargo_test() -> Command {
+    let mut command = host_cargo("test");
+    command.args(["--workspace", "--locked", "--no-fail-fast"]);
+    // The scenarios' errors say where they come from; the backtraces of errors only bury that.
+    command.env("RUST_LIB_BACKTRACE", "0");
+    command
 }
 
 fn check_source() -> Result<()> {
