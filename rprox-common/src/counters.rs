@@ -19,6 +19,10 @@ pub struct RuleCounters {
     pub connections: u64,
     /// Packets to TO from outside that were dropped under `--direct deny`.
     pub refused_direct: u64,
+    /// ICMP errors that came in about a packet from FROM, and were handed on as about one from TO.
+    pub ingress_errors: u64,
+    /// ICMP errors that went out about a packet to TO, and were sent as about one to FROM.
+    pub egress_errors: u64,
 }
 
 /// Counters of an attachment as a whole.
@@ -39,6 +43,8 @@ impl AddAssign for RuleCounters {
         self.egress_bytes += other.egress_bytes;
         self.connections += other.connections;
         self.refused_direct += other.refused_direct;
+        self.ingress_errors += other.ingress_errors;
+        self.egress_errors += other.egress_errors;
     }
 }
 

@@ -5,6 +5,7 @@
 //! or to a map's meaning takes a new [`LAYOUT`].
 
 #![no_std]
+#![allow(clippy::inline_always, reason = "the kernel programs call these in a packet's way")]
 
 mod address;
 mod counters;
