@@ -8,9 +8,12 @@ use clap::Parser as _;
 use rprox_agent::cli::{exit, init_logging};
 use rprox_agent::loader::{self, cli::Cli};
 
+/// Said unless the operator says otherwise: the netlink library warns of every attribute that is newer than itself.
+const QUIET: &str = "netlink_packet_route=error";
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = init_logging(&cli.log_level, cli.log_format) {
+    if let Err(error) = init_logging(&format!("{QUIET},{}", cli.log_level), cli.log_format) {
         eprintln!("rprox-loader: {error}");
         return exit::USAGE.into();
     }

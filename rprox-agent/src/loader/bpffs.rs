@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags, StatFs};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use thiserror::Error;
@@ -60,8 +60,11 @@ impl Bpffs {
     pub fn open_or_mount(path: &Path) -> Result<Self, BpffsError> {
         let directory = |action, source| BpffsError::Directory { action, path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(|source| directory("making the directory", source))?;
-        // Before a mount this locks the directory under it, so that of two loaders only one mounts.
-        let mut locks = vec![lock(path)?];
+        let lower = lock(path)?;
+        if is_bpffs_file(&lower).map_err(|error| directory("looking at", error.into()))? {
+            return Ok(Self { path: path.to_owned(), mounted: false, _locks: vec![lower] });
+        }
+        // This far the lock is on the directory to mount over, so that of two loaders only one mounts.
         let mounted = !is_bpffs(path).map_err(|source| directory("looking at", source))?;
         if mounted {
             let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -69,8 +72,7 @@ impl Bpffs {
                 .map_err(|error| BpffsError::Mount { path: path.to_owned(), source: error.into() })?;
             info!("mounted a BPF file system at {}", path.display());
         }
-        // Another loader may have mounted while this one waited for the directory below: what counts is the lock on top.
-        locks.insert(0, lock(path)?);
+        let locks = vec![lock(path)?, lower];
         Ok(Self { path: path.to_owned(), mounted, _locks: locks })
     }
 
@@ -106,15 +108,18 @@ impl Bpffs {
 }
 
 /// Whether `path` lies on a bpffs.
-///
-/// # Errors
-///
-/// `path` can't be looked at.
-pub fn is_bpffs(path: &Path) -> io::Result<bool> {
-    let kind = rustix::fs::statfs(path)?.f_type;
-    // The field's width differs by architecture; the magic number is 32 bits wide on all of them.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the magic number is the low 32 bits")]
-    Ok(kind as u32 == MAGIC)
+fn is_bpffs(path: &Path) -> io::Result<bool> {
+    Ok(has_magic(&rustix::fs::statfs(path)?))
+}
+
+/// Whether an open file lies on a bpffs.
+fn is_bpffs_file(file: &OwnedFd) -> Result<bool, Errno> {
+    Ok(has_magic(&rustix::fs::fstatfs(file)?))
+}
+
+fn has_magic(statfs: &StatFs) -> bool {
+    // The field's width and sign differ by architecture; the magic number is 32 bits on all of them.
+    u32::try_from(statfs.f_type).is_ok_and(|magic| magic == MAGIC)
 }
 
 fn lock(path: &Path) -> Result<OwnedFd, BpffsError> {
