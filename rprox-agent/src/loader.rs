@@ -9,6 +9,7 @@ pub mod attachment;
 pub mod bpffs;
 pub mod cli;
 pub mod config;
+pub mod conflict;
 pub mod hook;
 pub mod maps;
 pub mod netlink;
@@ -16,7 +17,9 @@ pub mod object;
 pub mod pins;
 pub mod privilege;
 pub mod rule;
+pub mod service;
 pub mod slots;
+pub mod status;
 
 use std::io;
 
@@ -26,11 +29,12 @@ use tracing::info;
 
 use self::attachment::{AttachmentError, Change, Host};
 use self::bpffs::{Bpffs, BpffsError};
-use self::cli::{AttachArgs, Cli, Command, DetachArgs};
+use self::cli::{AttachArgs, Cli, Command, DetachArgs, StatusArgs};
 use self::config::{ConfigError, Flags, Settings};
 use self::netlink::{Netlink, NetlinkError};
 use self::pins::{PinError, Pins};
 use self::privilege::PrivilegeError;
+use self::status::StatusError;
 use crate::cli::exit;
 
 /// Why a command failed.
@@ -54,6 +58,17 @@ pub enum Error {
     /// An attachment.
     #[error(transparent)]
     Attachment(#[from] AttachmentError),
+    /// Reading an attachment.
+    #[error(transparent)]
+    Status(#[from] StatusError),
+    /// Signals can't be watched.
+    #[error("watching for signals: {0}")]
+    Signals(#[source] io::Error),
+    /// The kernel closed the connection.
+    #[error(
+        "the netlink connection ended; the redirect works on, but its local addresses are no longer kept current"
+    )]
+    NetlinkClosed,
     /// Standard output.
     #[error("writing to standard output: {0}")]
     Output(#[from] io::Error),
@@ -65,7 +80,7 @@ impl Error {
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::Config(_) => exit::USAGE,
-            Self::Output(_) => exit::FAILED,
+            Self::Output(_) | Self::Signals(_) | Self::NetlinkClosed => exit::FAILED,
             _ => exit::REFUSED,
         }
     }
@@ -78,10 +93,10 @@ impl Error {
 /// Why it could not.
 pub async fn run(command: Command) -> Result<(), Error> {
     match command {
-        Command::Run(_) => todo!(),
+        Command::Run(args) => service::run(prepare(args)?).await,
         Command::Attach(args) => attach(args).await,
         Command::Detach(args) => detach(args).await,
-        Command::Status(_) => todo!(),
+        Command::Status(args) => status(args).await,
         Command::Completions { shell } => {
             crate::cli::write_completions(Cli::command(), shell, &mut io::stdout().lock());
             Ok(())
@@ -90,16 +105,24 @@ pub async fn run(command: Command) -> Result<(), Error> {
     }
 }
 
-async fn attach(args: AttachArgs) -> Result<(), Error> {
+/// Reads the configuration and makes sure of the privileges to carry it out.
+fn prepare(args: AttachArgs) -> Result<Settings, Error> {
     let (file, flags) = args.into_parts();
-    let mut settings = Settings::load(file.as_deref(), flags)?;
+    let settings = Settings::load(file.as_deref(), flags)?;
     privilege::require_admin()?;
     privilege::lift_memory_limit();
+    Ok(settings)
+}
+
+async fn attach(args: AttachArgs) -> Result<(), Error> {
+    let mut settings = prepare(args)?;
     let netlink = Netlink::connect()?;
     choose_interface(&netlink, &mut settings).await?;
-    for change in attach_all(&netlink, &settings).await? {
+    let (changes, _bpffs) = attach_all(&netlink, &settings).await?;
+    for change in changes {
         info!("{}: {}", change.pins.interface(), change.outcome);
     }
+    conflict::warn_of_all(&settings);
     Ok(())
 }
 
@@ -112,8 +135,8 @@ async fn choose_interface(netlink: &Netlink, settings: &mut Settings) -> Result<
     Ok(())
 }
 
-/// Attaches to every interface of `settings`, or to none.
-async fn attach_all(netlink: &Netlink, settings: &Settings) -> Result<Vec<Change>, Error> {
+/// Attaches to every interface of `settings`, or to none. The bpffs that comes back is still locked.
+async fn attach_all(netlink: &Netlink, settings: &Settings) -> Result<(Vec<Change>, Bpffs), Error> {
     let bpffs = Bpffs::open_or_mount(&settings.bpffs)?;
     let host = Host::look(netlink, bpffs.path()).await?;
     let mut changes: Vec<Change> = Vec::new();
@@ -129,17 +152,20 @@ async fn attach_all(netlink: &Netlink, settings: &Settings) -> Result<Vec<Change
             }
         }
     }
-    Ok(changes)
+    Ok((changes, bpffs))
 }
 
 async fn detach(args: DetachArgs) -> Result<(), Error> {
-    let settings = Settings::load(args.place.config.as_deref(), Flags { bpffs: args.place.bpffs, ..Flags::default() })?;
+    let settings =
+        Settings::load(args.place.config.as_deref(), Flags { bpffs: args.place.bpffs, ..Flags::default() })?;
     privilege::require_admin()?;
     let bpffs = Bpffs::open(&settings.bpffs)?;
     let attached = bpffs.as_ref().map_or(Ok(Vec::new()), |bpffs| Pins::list(bpffs.path()))?;
     let chosen: Vec<&Pins> = attached
         .iter()
-        .filter(|pins| args.interfaces.is_empty() || args.interfaces.iter().any(|name| name == pins.interface()))
+        .filter(|pins| {
+            args.interfaces.is_empty() || args.interfaces.iter().any(|name| name == pins.interface())
+        })
         .collect();
     for name in args.interfaces.iter().filter(|name| !chosen.iter().any(|pins| pins.interface() == *name)) {
         info!("{name}: nothing attached");
@@ -158,4 +184,17 @@ async fn detach(args: DetachArgs) -> Result<(), Error> {
         info!("{}: detached", pins.interface());
     }
     Ok(())
+}
+
+async fn status(args: StatusArgs) -> Result<(), Error> {
+    let settings =
+        Settings::load(args.place.config.as_deref(), Flags { bpffs: args.place.bpffs, ..Flags::default() })?;
+    privilege::require_reader()?;
+    let attachments = status::read(&Netlink::connect()?, &settings.bpffs).await?;
+    let out = io::stdout().lock();
+    Ok(if args.json {
+        status::write_json(out, &attachments)?
+    } else {
+        status::write_table(out, &attachments)?
+    })
 }

@@ -171,7 +171,11 @@ impl fmt::Display for Outcome {
         .into_iter()
         .filter_map(|(changed, name)| changed.then_some(name))
         .collect();
-        if parts.is_empty() { f.write_str("already attached, nothing to change") } else { write!(f, "updated: {}", parts.join(", ")) }
+        if parts.is_empty() {
+            f.write_str("already attached, nothing to change")
+        } else {
+            write!(f, "updated: {}", parts.join(", "))
+        }
     }
 }
 
@@ -251,7 +255,10 @@ async fn live_hook(host: &Host<'_>, device: &Device, pins: &Pins) -> Result<Opti
             return other_namespace(pins, noted.netns, hook).map(|()| None);
         }
         if let Some(renamed) = host.device_of(pins) {
-            return Err(AttachmentError::Renamed { interface: device.name.clone(), now: renamed.name.clone() });
+            return Err(AttachmentError::Renamed {
+                interface: device.name.clone(),
+                now: renamed.name.clone(),
+            });
         }
         info!("{}: the device it was attached to is gone; attaching afresh", device.name);
         return Ok(None);
@@ -266,14 +273,23 @@ async fn live_hook(host: &Host<'_>, device: &Device, pins: &Pins) -> Result<Opti
 /// Nothing, if the attachment in `pins` went with its network namespace.
 fn other_namespace(pins: &Pins, netns: u64, hook: Hook) -> Result<(), AttachmentError> {
     let alive = match hook {
-        Hook::Tcx => hook::tcx::is_alive(Direction::Ingress, pins)? || hook::tcx::is_alive(Direction::Egress, pins)?,
-        // Filters of another namespace can't be seen from here.
-        Hook::Clsact => true,
+        Hook::Tcx => {
+            hook::tcx::is_alive(Direction::Ingress, pins)? || hook::tcx::is_alive(Direction::Egress, pins)?
+        }
+        // Filters of another namespace can't be seen from here, but they go when it does.
+        Hook::Clsact => namespace_exists(netns),
     };
     if alive {
         return Err(AttachmentError::OtherNamespace { interface: pins.interface().to_owned(), netns });
     }
     Ok(())
+}
+
+/// Whether a process or a name (`ip netns`) keeps the network namespace.
+fn namespace_exists(netns: u64) -> bool {
+    let of = |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.st_ino() == netns);
+    let entries = |path: &str| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries("/proc").any(|process| of(&process.join("ns/net"))) || entries("/run/netns").any(|name| of(&name))
 }
 
 async fn create(
@@ -345,7 +361,8 @@ fn update(
     let mut old = Vec::new();
     match replace_programs(&mut object, &pins, hook, &mut old) {
         Ok(()) => {
-            let outcome = Outcome::Updated { rules, direct, programs: !old.is_empty(), addresses: came + went };
+            let outcome =
+                Outcome::Updated { rules, direct, programs: !old.is_empty(), addresses: came + went };
             Ok(Change { pins, outcome, undo: Undo::Restore { state, hook, programs: old } })
         }
         Err(error) => {
@@ -383,6 +400,23 @@ fn replace_programs(
     Ok(())
 }
 
+/// Brings the local addresses of the attachment in `pins` up to date.
+///
+/// # Errors
+///
+/// The kernel refused.
+pub fn refresh(host: &Host<'_>, pins: &Pins) -> Result<bool, AttachmentError> {
+    let (came, went) = Maps::open(pins)?.sync_addresses(&host.addresses)?;
+    if came + went > 0 {
+        info!(
+            "{}: local addresses: {came} came, {went} went, {} in all",
+            pins.interface(),
+            host.addresses.len()
+        );
+    }
+    Ok(true)
+}
+
 /// Removes the attachment in `pins`: programs, maps, links, filters, and the qdisc if it was made for them.
 ///
 /// # Errors
@@ -391,8 +425,12 @@ fn replace_programs(
 pub async fn remove(host: &Host<'_>, pins: &Pins) -> Result<(), AttachmentError> {
     if let Some(noted) = pins.noted_device().filter(|noted| noted.netns != host.netns)
         && hook::noted(pins) == Some(Hook::Clsact)
+        && namespace_exists(noted.netns)
     {
-        return Err(AttachmentError::OtherNamespace { interface: pins.interface().to_owned(), netns: noted.netns });
+        return Err(AttachmentError::OtherNamespace {
+            interface: pins.interface().to_owned(),
+            netns: noted.netns,
+        });
     }
     hook::detach(host.netlink, host.device_of(pins), pins).await?;
     Ok(pins.remove()?)

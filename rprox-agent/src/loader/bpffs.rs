@@ -123,13 +123,15 @@ fn has_magic(statfs: &StatFs) -> bool {
 }
 
 fn lock(path: &Path) -> Result<OwnedFd, BpffsError> {
-    let failed = |action, error: Errno| BpffsError::Directory { action, path: path.to_owned(), source: error.into() };
+    let failed =
+        |action, error: Errno| BpffsError::Directory { action, path: path.to_owned(), source: error.into() };
     let directory = rustix::fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| failed("opening", error))?;
     match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::WOULDBLOCK) => {
             info!("waiting for another rprox-loader to finish");
-            rustix::fs::flock(&directory, FlockOperation::LockExclusive).map_err(|error| failed("locking", error))?;
+            rustix::fs::flock(&directory, FlockOperation::LockExclusive)
+                .map_err(|error| failed("locking", error))?;
         }
         result => result.map_err(|error| failed("locking", error))?,
     }

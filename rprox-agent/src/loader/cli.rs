@@ -218,7 +218,7 @@ JSON, an array of:
   local_addresses       how many addresses of this host are known
   not_parsed            {ingress, egress}: packets that were cut short or malformed, and passed unchanged
   rules                 array of {rule, from, to, protocol, connections, refused_direct,
-                        ingress: {packets, bytes}, egress: {packets, bytes}}";
+                        ingress: {packets, bytes, icmp_errors}, egress: {packets, bytes, icmp_errors}}";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:

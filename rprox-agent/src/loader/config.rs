@@ -182,7 +182,8 @@ impl Settings {
             let mut chosen: Vec<(String, Policy)> = Vec::new();
             for name in flags.interfaces {
                 check_interface(&name, &chosen)?;
-                let policy = own.iter().find(|(own, _)| *own == name).map_or(&default_policy, |(_, policy)| policy);
+                let policy =
+                    own.iter().find(|(own, _)| *own == name).map_or(&default_policy, |(_, policy)| policy);
                 chosen.push((name, policy.clone()));
             }
             chosen
@@ -277,8 +278,14 @@ interface = "eth1"
     fn errors_name_file_line_and_reason() {
         for (text, expected) in [
             ("direct = \"allow\"\nredirct = []\n", "rprox.toml:2: unknown field `redirct`"),
-            ("\n\nredirect = [\"80-8080\"]\n", "rprox.toml:3: redirect rule \"80-8080\": there is no ':' in it"),
-            ("redirect = [\n  \"80:8080\",\n  \"80:0\",\n]\n", "rprox.toml:3: redirect rule \"80:0\": TO port 0"),
+            (
+                "\n\nredirect = [\"80-8080\"]\n",
+                "rprox.toml:3: redirect rule \"80-8080\": there is no ':' in it",
+            ),
+            (
+                "redirect = [\n  \"80:8080\",\n  \"80:0\",\n]\n",
+                "rprox.toml:3: redirect rule \"80:0\": TO port 0",
+            ),
             ("redirect = [\"80:8080\", \"80:9090\"]\n", "rprox.toml:1: redirect rules 80:8080 and 80:9090"),
             ("redirect = []\n", "rprox.toml:1: no redirect rule"),
             ("direct = \"maybe\"\n", "rprox.toml:1: unknown variant `maybe`, expected `deny` or `allow`"),

@@ -69,7 +69,9 @@ pub enum HookError {
         interface: String,
     },
     /// The qdisc could not be made.
-    #[error("adding a clsact qdisc to {interface}: {source}; the kernel needs CONFIG_NET_CLS_ACT and CONFIG_NET_SCH_INGRESS")]
+    #[error(
+        "adding a clsact qdisc to {interface}: {source}; the kernel needs CONFIG_NET_CLS_ACT and CONFIG_NET_SCH_INGRESS"
+    )]
     Qdisc {
         /// The interface.
         interface: String,
@@ -185,7 +187,12 @@ pub fn noted(pins: &Pins) -> Option<Hook> {
 /// # Errors
 ///
 /// The kernel did not say.
-pub async fn is_alive(hook: Hook, netlink: &Netlink, device: &Device, pins: &Pins) -> Result<bool, HookError> {
+pub async fn is_alive(
+    hook: Hook,
+    netlink: &Netlink,
+    device: &Device,
+    pins: &Pins,
+) -> Result<bool, HookError> {
     for direction in Direction::ATTACH_ORDER {
         let alive = match hook {
             Hook::Tcx => tcx::is_alive(direction, pins)?,

@@ -8,8 +8,8 @@ use std::ops::AddAssign;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use rprox_common::{
-    Address, AttachmentCounters, MAX_LOCAL_ADDRESSES, PORT_TABLE_LEN, PortEntry, PortKind, Protocol, RuleCounters, State,
-    map, port_index,
+    Address, AttachmentCounters, MAX_LOCAL_ADDRESSES, PORT_TABLE_LEN, PortEntry, PortKind, Protocol,
+    RuleCounters, State, map, port_index,
 };
 use thiserror::Error;
 
@@ -144,7 +144,10 @@ impl Maps {
         Ok(slots)
     }
 
-    fn entries(&self, generation: u32) -> impl Iterator<Item = (Protocol, u16, Result<PortEntry, MapsError>)> {
+    fn entries(
+        &self,
+        generation: u32,
+    ) -> impl Iterator<Item = (Protocol, u16, Result<PortEntry, MapsError>)> {
         let failed = self.failed("reading", map::PORTS);
         PROTOCOLS.into_iter().flat_map(|protocol| (0..=u16::MAX).map(move |port| (protocol, port))).map(
             move |(protocol, port)| {
@@ -174,7 +177,9 @@ impl Maps {
             if fresh {
                 self.zero_counters(index)?;
             }
-            for (kind, port, peer) in [(PortKind::From, rule.from, rule.to), (PortKind::To, rule.to, rule.from)] {
+            for (kind, port, peer) in
+                [(PortKind::From, rule.from, rule.to), (PortKind::To, rule.to, rule.from)]
+            {
                 let entry = PortEntry::new(kind, index, peer);
                 self.ports.set(port_index(generation, rule.protocol, port), entry, 0).map_err(&failed)?;
             }
@@ -192,7 +197,8 @@ impl Maps {
         let failed = self.failed("writing", map::RULE_COUNTERS);
         let index = u32::from(index);
         let cpus = self.rule_counters.get(&index, 0).map_err(&failed)?.len();
-        let zero = PerCpuValues::try_from(vec![RuleCounters::default(); cpus]).map_err(|error| failed(error.into()))?;
+        let zero = PerCpuValues::try_from(vec![RuleCounters::default(); cpus])
+            .map_err(|error| failed(error.into()))?;
         self.rule_counters.set(index, zero, 0).map_err(failed)
     }
 
@@ -243,7 +249,9 @@ impl Maps {
         if full {
             went.iter().try_for_each(|&&address| self.addresses.remove(&address.into())).map_err(&failed)?;
         }
-        came.iter().try_for_each(|&&address| self.addresses.insert(Address::from(address), 1, 0)).map_err(&failed)?;
+        came.iter()
+            .try_for_each(|&&address| self.addresses.insert(Address::from(address), 1, 0))
+            .map_err(&failed)?;
         if !full {
             went.iter().try_for_each(|&&address| self.addresses.remove(&address.into())).map_err(&failed)?;
         }

@@ -188,15 +188,19 @@ impl Netlink {
     ///
     /// There is no default route, or the kernel refused.
     pub async fn default_interface(&self) -> Result<String, NetlinkError> {
-        let requests =
-            [RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(), RouteMessageBuilder::<std::net::Ipv6Addr>::new().build()];
+        let requests = [
+            RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
+            RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
+        ];
         let devices = self.devices().await?;
         for request in requests {
             let failed = |source| NetlinkError::Request { what: "routes", source };
             let routes: Vec<RouteMessage> =
                 self.handle.route().get(request).execute().try_collect().await.map_err(failed)?;
             let default = routes.iter().filter_map(default_route).min_by_key(|(metric, _)| *metric);
-            if let Some(device) = default.and_then(|(_, index)| devices.iter().find(|device| device.index == index)) {
+            if let Some(device) =
+                default.and_then(|(_, index)| devices.iter().find(|device| device.index == index))
+            {
                 return Ok(device.name.clone());
             }
         }

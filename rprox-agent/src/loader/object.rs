@@ -36,10 +36,14 @@ impl Direction {
 #[derive(Debug, Error)]
 pub enum ObjectError {
     /// The binary was built without them.
-    #[error("this rprox-loader was built without the kernel programs; build a whole one with `cargo xtask build`")]
+    #[error(
+        "this rprox-loader was built without the kernel programs; build a whole one with `cargo xtask build`"
+    )]
     Missing,
     /// The object is not what this loader expects.
-    #[error("the built-in kernel programs hold no {kind} {name}; build loader and programs together with `cargo xtask build`")]
+    #[error(
+        "the built-in kernel programs hold no {kind} {name}; build loader and programs together with `cargo xtask build`"
+    )]
     Lacks {
         /// `program` or `map`.
         kind: &'static str,
@@ -50,7 +54,9 @@ pub enum ObjectError {
     #[error("loading the kernel programs' maps: {0}{hint}", hint = hint(.0))]
     Maps(#[source] EbpfError),
     /// The verifier or the kernel refused a program.
-    #[error("loading the kernel program {program}: {source}; the kernel must be 5.8 or later, with CONFIG_BPF_SYSCALL")]
+    #[error(
+        "loading the kernel program {program}: {source}; the kernel must be 5.8 or later, with CONFIG_BPF_SYSCALL"
+    )]
     Program {
         /// The program's name.
         program: &'static str,
@@ -70,7 +76,9 @@ fn hint(error: &EbpfError) -> &'static str {
             "; the kernel refused eBPF to this process: run it as root outside of a container or user namespace, and check \
              that kernel lockdown and LSMs allow BPF"
         }
-        std::io::ErrorKind::OutOfMemory => "; there is too little memory, or the memory cgroup's limit is too low",
+        std::io::ErrorKind::OutOfMemory => {
+            "; there is too little memory, or the memory cgroup's limit is too low"
+        }
         _ => "",
     }
 }
@@ -112,7 +120,10 @@ impl Object {
         })
     }
 
-    fn load_with(link_header_len: u32, configure: impl FnOnce(&mut EbpfLoader<'_>)) -> Result<Self, ObjectError> {
+    fn load_with(
+        link_header_len: u32,
+        configure: impl FnOnce(&mut EbpfLoader<'_>),
+    ) -> Result<Self, ObjectError> {
         if bytes().is_empty() {
             return Err(ObjectError::Missing);
         }
@@ -123,10 +134,10 @@ impl Object {
         configure(&mut loader);
         let mut object = Self { ebpf: loader.load(bytes()).map_err(ObjectError::Maps)? };
         for direction in Direction::ATTACH_ORDER {
-            object
-                .program(direction)?
-                .load()
-                .map_err(|source| ObjectError::Program { program: direction.program(), source: Box::new(source) })?;
+            object.program(direction)?.load().map_err(|source| ObjectError::Program {
+                program: direction.program(),
+                source: Box::new(source),
+            })?;
         }
         Ok(object)
     }

@@ -193,8 +193,11 @@ impl Pins {
     pub fn note(&self, name: &str, fact: &str) -> Result<(), PinError> {
         let path = self.directory.join(name);
         remove_file(&path)?;
-        std::os::unix::fs::symlink(fact, &path)
-            .map_err(|source| PinError::File { action: "making the link", path, source })
+        std::os::unix::fs::symlink(fact, &path).map_err(|source| PinError::File {
+            action: "making the link",
+            path,
+            source,
+        })
     }
 
     /// Reads back a fact.

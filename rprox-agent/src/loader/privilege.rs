@@ -54,7 +54,9 @@ fn require(purpose: &'static str, needed: &[Capability]) -> Result<(), Privilege
     // CAP_SYS_ADMIN includes CAP_BPF, which is its part since 5.8.
     let missing: Vec<String> = needed
         .iter()
-        .filter(|cap| !(held.contains(cap) || **cap == Capability::CAP_BPF && held.contains(&Capability::CAP_SYS_ADMIN)))
+        .filter(|cap| {
+            !(held.contains(cap) || **cap == Capability::CAP_BPF && held.contains(&Capability::CAP_SYS_ADMIN))
+        })
         .map(ToString::to_string)
         .collect();
     if missing.is_empty() {
@@ -78,7 +80,8 @@ pub fn lift_memory_limit() {
 pub fn drop_the_rest() -> Result<(), PrivilegeError> {
     let held = caps::read(None, CapSet::Permitted)?;
     // Before CAP_BPF was split off, CAP_SYS_ADMIN is what stands for it.
-    let bpf = if held.contains(&Capability::CAP_BPF) { Capability::CAP_BPF } else { Capability::CAP_SYS_ADMIN };
+    let bpf =
+        if held.contains(&Capability::CAP_BPF) { Capability::CAP_BPF } else { Capability::CAP_SYS_ADMIN };
     let keep = CapsHashSet::from([bpf, Capability::CAP_NET_ADMIN]);
     if held.contains(&Capability::CAP_SETPCAP) {
         for cap in caps::read(None, CapSet::Bounding)?.difference(&keep) {

@@ -26,7 +26,9 @@ pub struct Rule {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum RuleError {
     /// The text is not of the form `FROM:TO[/PROTO]`.
-    #[error("redirect rule {text:?}: {reason}; write FROM:TO or FROM:TO/PROTO, such as 80:8080 or 443:8443/udp")]
+    #[error(
+        "redirect rule {text:?}: {reason}; write FROM:TO or FROM:TO/PROTO, such as 80:8080 or 443:8443/udp"
+    )]
     Form {
         /// The rule as it was given.
         text: String,
@@ -34,7 +36,9 @@ pub enum RuleError {
         reason: String,
     },
     /// FROM and TO are one port.
-    #[error("redirect rule {0}: FROM and TO are the same port, so there is nothing to redirect; leave the rule out")]
+    #[error(
+        "redirect rule {0}: FROM and TO are the same port, so there is nothing to redirect; leave the rule out"
+    )]
     Same(Rule),
     /// Two rules redirect the same port.
     #[error("redirect rules {0} and {1}: port {from}/{protocol} can be redirected only once; leave one out",
@@ -87,7 +91,8 @@ impl FromStr for Rule {
             Some((ports, name)) if name.eq_ignore_ascii_case("udp") => (ports, Protocol::Udp),
             Some((_, name)) => return Err(malformed(format!("protocol {name:?} is neither tcp nor udp"))),
         };
-        let (from, to) = ports.split_once(':').ok_or_else(|| malformed("there is no ':' in it".to_owned()))?;
+        let (from, to) =
+            ports.split_once(':').ok_or_else(|| malformed("there is no ':' in it".to_owned()))?;
         let rule = Self {
             from: port("FROM", from).map_err(malformed)?,
             to: port("TO", to).map_err(malformed)?,
@@ -247,7 +252,8 @@ mod tests {
     #[test]
     fn limits_the_number_of_rules() {
         assert_eq!(RuleSet::new(vec![]), Err(RuleError::Empty));
-        let rules = |count: u16| (1..=count).map(|from| Rule { from, to: from + 30_000, protocol: Protocol::Tcp });
+        let rules =
+            |count: u16| (1..=count).map(|from| Rule { from, to: from + 30_000, protocol: Protocol::Tcp });
         assert!(RuleSet::new(rules(16_384).collect()).is_ok());
         assert_eq!(RuleSet::new(rules(16_385).collect()), Err(RuleError::TooMany(16_385)));
     }

@@ -9,7 +9,9 @@ use std::mem;
 use std::pin::pin;
 
 use aya::programs::SchedClassifier;
-use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact};
+use aya::programs::tc::{
+    NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
+};
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_core::Nla as _;
 use rtnetlink::packet_route::tc::{self, TcAttribute, TcMessage, TcOption};
@@ -102,10 +104,8 @@ pub async fn attach(
     let failed = |error| refused(&device.name, direction, error);
     let id = program.attach_with_options(&device.name, direction.attach_type(), options).map_err(failed)?;
     let link = program.take_link(id).map_err(failed)?;
-    let filter = Filter {
-        priority: link.priority().map_err(failed)?,
-        handle: link.handle().map_err(failed)?.into(),
-    };
+    let filter =
+        Filter { priority: link.priority().map_err(failed)?, handle: link.handle().map_err(failed)?.into() };
     pins.note(&Filter::note(direction), &format!("{}:{}", filter.priority, filter.handle))?;
     // Dropping it would detach it; until here a failure does just that.
     mem::forget(link);
@@ -197,7 +197,11 @@ struct Found {
 }
 
 /// The filters of `device` in one direction; none if it has no clsact qdisc.
-async fn filters(netlink: &Netlink, device: &Device, direction: Direction) -> Result<Vec<Found>, NetlinkError> {
+async fn filters(
+    netlink: &Netlink,
+    device: &Device,
+    direction: Direction,
+) -> Result<Vec<Found>, NetlinkError> {
     let mut handle = netlink.handle().traffic_filter(index(device));
     let request = match direction {
         Direction::Egress => handle.get().egress(),

@@ -38,9 +38,11 @@ pub fn attach(
             return Err(HookError::Attach { program: name, interface, hook: Hook::Tcx, source });
         }
     };
-    let refused = |source| HookError::Attach { program: name, interface: device.name.clone(), hook: Hook::Tcx, source };
+    let refused =
+        |source| HookError::Attach { program: name, interface: device.name.clone(), hook: Hook::Tcx, source };
     let link = program.take_link(id).map_err(|error| refused(Box::new(error)))?;
-    let link = FdLink::try_from(link).map_err(|source| HookError::Link { program: name, interface, source })?;
+    let link =
+        FdLink::try_from(link).map_err(|source| HookError::Link { program: name, interface, source })?;
     let path = pins.link(direction);
     link.pin(&path).map_err(|source| PinError::Pin { path, source })?;
     Ok(())
