@@ -1,56 +1,209 @@
-//! What upstream names resolve to.
+//! What upstream names resolve to: one view of DNS for each worker.
+//!
+//! A name is looked up when the first request needs it, and from then on a task keeps its answer fresh, ahead of the
+//! answer's expiry, for as long as requests ask for the name. So only the first request for a name ever waits for DNS. What
+//! a failed look-up means for the last good answer is [`memory`]'s to say.
 
 #![forbid(unsafe_code)]
 
-use std::net::SocketAddr;
-use std::rc::Rc;
-use std::sync::Arc;
+mod memory;
+mod resolver;
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use self::memory::Memory;
+use self::resolver::Resolver;
 use super::config::DnsConfig;
 use super::upstream::Upstream;
 
+/// How long a name that no request asks for is still kept fresh. After it the name is forgotten, and the next request for it
+/// waits for a look-up again.
+const FORGET_AFTER: Duration = Duration::from_mins(10);
+
+/// The least time between two look-ups of a name, however often connecting to it fails.
+const LOOK_UP_SPACING: Duration = Duration::from_millis(100);
+
+/// How long [`Names::refresh`] waits before it makes do with the answer there is. A server nearby answers in far less, and a
+/// request that has failed to connect once has no time to lose on one that doesn't.
+const REFRESH_WAIT: Duration = Duration::from_millis(500);
+
 /// Why a name has no endpoints.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum DnsError {
-    /// Stub.
-    #[error("stub")]
-    Stub,
+    /// `/etc/resolv.conf` is needed and can't be read.
+    #[error("/etc/resolv.conf: {0}; DNS servers can be given with dns.servers or --dns-server")]
+    ResolvConf(String),
+    /// `/etc/resolv.conf` names no server.
+    #[error("/etc/resolv.conf names no DNS server; give one with dns.servers or --dns-server")]
+    NoServers,
+    /// The resolver can't be set up.
+    #[error("the DNS resolver can't be set up: {0}")]
+    Setup(String),
+    /// DNS says that there is nothing by that name.
+    #[error("DNS has no address for {name}; is that pod running, on a network that the DNS server serves?")]
+    Absent {
+        /// The name.
+        name: String,
+    },
+    /// DNS gave no usable answer.
+    #[error("DNS look-up of {name} failed: {reason}; is the DNS server up and reachable?")]
+    Failed {
+        /// The name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
 }
 
-/// A worker's view of DNS: the endpoints of every name in use, kept fresh in the background.
+/// A worker's view of DNS: the endpoints of every name in use. Its futures must run on a
+/// [`LocalSet`](tokio::task::LocalSet), where it spawns its tasks; they end when the last clone is dropped.
 #[derive(Clone)]
-pub struct Names {}
+pub struct Names(Rc<Shared>);
+
+struct Shared {
+    resolver: Rc<Resolver>,
+    config: DnsConfig,
+    entries: RefCell<HashMap<Arc<Upstream>, Rc<Entry>>>,
+    on_gone: Box<OnGone>,
+}
+
+type OnGone = dyn Fn(&Upstream, &[SocketAddr]);
+
+/// What is known of a name.
+struct Entry {
+    memory: RefCell<Memory>,
+    /// Whether a request has asked since the task last looked.
+    used: Cell<bool>,
+    /// When the last look-up ended; `None` while one is under way.
+    looked_up: Cell<Option<Instant>>,
+    /// Tells those who wait that there is something new.
+    news: Notify,
+    /// Tells the task to look the name up now.
+    wanted: Notify,
+}
 
 impl Names {
-    /// A view that knows nothing yet. `on_gone` is told of addresses that left an upstream's answer.
+    /// A view that knows nothing yet. `on_gone` is told of addresses that left an upstream's answer, so that idle
+    /// connections to them can be dropped.
     ///
     /// # Errors
     ///
-    /// When `/etc/resolv.conf` is needed and can't be read.
+    /// When `/etc/resolv.conf` is needed and can't be read, or names no server.
     pub fn new(
         config: &DnsConfig,
         on_gone: impl Fn(&Upstream, &[SocketAddr]) + 'static,
     ) -> Result<Self, DnsError> {
-        let _ = on_gone;
-        todo!("{config:?}")
+        Ok(Self(Rc::new(Shared {
+            resolver: Rc::new(Resolver::new(config)?),
+            config: config.clone(),
+            entries: RefCell::default(),
+            on_gone: Box::new(on_gone),
+        })))
     }
 
-    /// The endpoints of `upstream`: at once when they are known, else by a look-up that all who wait share. Runs on a
-    /// `LocalSet`.
+    /// The endpoints of `upstream`, in a stable order: at once when they are known, or known to be missing, else by a
+    /// look-up that all who wait share.
     ///
     /// # Errors
     ///
     /// When the name does not resolve.
     pub async fn endpoints(&self, upstream: &Arc<Upstream>) -> Result<Rc<[SocketAddr]>, DnsError> {
-        todo!("{upstream:?}")
+        let entry = self.entry(upstream);
+        loop {
+            if let Some(answer) = entry.memory.borrow().answer() {
+                return answer;
+            }
+            entry.news.notified().await;
+        }
     }
 
-    /// The endpoints of `upstream` by a fresh look-up, for after a failed connection.
+    /// The endpoints of `upstream` by a fresh look-up, for after a failed connection. Those who ask at the same time share
+    /// one, a name is looked up at most every 100 ms, and after half a second without news the answer there is has to do.
     ///
     /// # Errors
     ///
     /// When the name does not resolve and no earlier answer serves.
     pub async fn refresh(&self, upstream: &Arc<Upstream>) -> Result<Rc<[SocketAddr]>, DnsError> {
-        todo!("{upstream:?}")
+        let entry = self.entry(upstream);
+        let ended = entry.looked_up.get();
+        let is_fresh = ended.is_some_and(|ended| ended.elapsed() < LOOK_UP_SPACING);
+        if upstream.address().is_none() && !is_fresh {
+            if ended.is_some() {
+                entry.wanted.notify_one();
+            }
+            // The answer is asked for whether or not there is news.
+            let _ = timeout(REFRESH_WAIT, entry.news.notified()).await;
+        }
+        self.endpoints(upstream).await
+    }
+
+    fn entry(&self, upstream: &Arc<Upstream>) -> Rc<Entry> {
+        if let Some(entry) = self.0.entries.borrow().get(upstream) {
+            entry.used.set(true);
+            return Rc::clone(entry);
+        }
+        let literal = upstream.address().and_then(|address| Some(SocketAddr::new(address, upstream.port?)));
+        let entry = Rc::new(Entry {
+            memory: RefCell::new(Memory::new(&self.0.config, literal)),
+            used: Cell::new(true),
+            looked_up: Cell::new(None),
+            news: Notify::new(),
+            wanted: Notify::new(),
+        });
+        self.0.entries.borrow_mut().insert(Arc::clone(upstream), Rc::clone(&entry));
+        if literal.is_none() {
+            tokio::task::spawn_local(keep_fresh(
+                Rc::downgrade(&self.0),
+                Arc::clone(upstream),
+                Rc::clone(&entry),
+            ));
+        }
+        entry
+    }
+}
+
+/// Looks `upstream` up again and again, until nobody asks for it any more.
+async fn keep_fresh(shared: Weak<Shared>, upstream: Arc<Upstream>, entry: Rc<Entry>) {
+    let mut last_used = Instant::now();
+    loop {
+        let Some(resolver) = shared.upgrade().map(|shared| Rc::clone(&shared.resolver)) else { return };
+        let started = Instant::now();
+        entry.looked_up.set(None);
+        let outcome = resolver
+            .look_up(&upstream, |found| {
+                if entry.memory.borrow_mut().settle_early(found) {
+                    entry.news.notify_waiters();
+                }
+            })
+            .await;
+
+        let Some(shared_now) = shared.upgrade() else { return };
+        let settled = entry.memory.borrow_mut().settle(&upstream, Instant::now(), outcome);
+        entry.looked_up.set(Some(Instant::now()));
+        entry.news.notify_waiters();
+        if !settled.gone.is_empty() {
+            (shared_now.on_gone)(&upstream, &settled.gone);
+        }
+
+        if entry.used.take() {
+            last_used = Instant::now();
+        } else if last_used.elapsed() > FORGET_AFTER {
+            shared_now.entries.borrow_mut().remove(&upstream);
+            return;
+        }
+        drop(shared_now);
+        tokio::select! {
+            () = sleep(settled.pause.max(LOOK_UP_SPACING)) => {}
+            () = entry.wanted.notified() => sleep_until(started + LOOK_UP_SPACING).await,
+        }
     }
 }
