@@ -1,7 +1,8 @@
 //! One look-up of a name: A and AAAA side by side, or SRV and then those of its targets.
 //!
-//! The queries are plain: an absolute name in lower case, no EDNS, no case randomisation, over UDP. TCP is only for answers
-//! that are cut short. aardvark-dns 1.4 needs all of that, and no server minds.
+//! The queries are plain: an absolute name in lower case, no EDNS, no case randomisation, over UDP. Every server takes those,
+//! and aardvark-dns 1.4 takes no upper case and no TCP. Answers of more than 512 bytes need more: TCP where the server says
+//! that it cut one short, and EDNS (RFC 6891) where there is no TCP or where, as aardvark-dns does, it sends the whole anyway.
 
 #![forbid(unsafe_code)]
 
@@ -11,9 +12,12 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::{Either, join_all, select};
+use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
+use hickory_resolver::lookup::Lookup;
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tokio::time::timeout;
@@ -33,6 +37,9 @@ pub(super) enum Family {
     V4,
     V6,
 }
+
+/// The largest answer over UDP that is asked for where 512 bytes don't do: room for some 250 addresses.
+const LARGE_ANSWER: u16 = 4096;
 
 /// What a look-up found.
 #[derive(Debug)]
@@ -57,7 +64,9 @@ pub(super) enum Miss {
 type Addresses = Result<(Vec<IpAddr>, u32), Miss>;
 
 pub(super) struct Resolver {
-    hickory: hickory_resolver::TokioResolver,
+    plain: TokioResolver,
+    /// For answers that are too large without EDNS.
+    large: TokioResolver,
     /// The most that one query, with all its attempts, may take.
     patience: Duration,
 }
@@ -65,23 +74,28 @@ pub(super) struct Resolver {
 impl Resolver {
     pub(super) fn new(config: &DnsConfig) -> Result<Self, DnsError> {
         let servers = if config.servers.is_empty() { system_servers()? } else { config.servers.clone() };
-        let servers = servers.into_iter().map(name_server).collect();
+        let servers = ResolverConfig::from_name_servers(servers.into_iter().map(name_server).collect());
         let mut options = ResolverOpts::default();
         options.attempts = config.attempts.saturating_sub(1);
         options.timeout = config.timeout;
-        options.edns0 = false;
         options.case_randomization = false;
         options.cache_size = 0;
         options.use_hosts_file = ResolveHosts::Never;
-        let hickory = hickory_resolver::Resolver::builder_with_config(
-            ResolverConfig::from_name_servers(servers),
-            TokioRuntimeProvider::default(),
-        )
-        .with_options(options)
-        .build()
-        .map_err(|error| DnsError::Setup(error.to_string()))?;
+        options.edns_payload_len = LARGE_ANSWER;
+        let with_edns = |edns0| {
+            let mut options = options.clone();
+            options.edns0 = edns0;
+            TokioResolver::builder_with_config(servers.clone(), TokioRuntimeProvider::default())
+                .with_options(options)
+                .build()
+                .map_err(|error| DnsError::Setup(error.to_string()))
+        };
         let attempts = u32::try_from(config.attempts).unwrap_or(u32::MAX);
-        Ok(Self { hickory, patience: config.timeout.saturating_mul(attempts) })
+        Ok(Self {
+            plain: with_edns(false)?,
+            large: with_edns(true)?,
+            patience: config.timeout.saturating_mul(attempts),
+        })
     }
 
     /// Looks `upstream` up. `early` gets the addresses of one family where the other's take long to come.
@@ -193,14 +207,24 @@ impl Resolver {
 
     async fn query(&self, name: &str, kind: RecordType) -> Result<Vec<(RData, u32)>, Miss> {
         let name = Name::from_ascii(name).map_err(|error| Miss::Failed(error.to_string()))?;
-        match timeout(self.patience, self.hickory.lookup(name, kind)).await {
-            Ok(Ok(answer)) => {
+        let answer = match self.ask(&self.plain, &name, kind).await {
+            // Neither silence nor a refusal: an answer that was cut, or TCP, which such an answer asks for, refused.
+            Err(error) if !matches!(error, NetError::Timeout | NetError::Dns(_)) => {
+                self.ask(&self.large, &name, kind).await
+            }
+            answer => answer,
+        };
+        match answer {
+            Ok(answer) => {
                 Ok(answer.answers().iter().map(|record| (record.data.clone(), record.ttl)).collect())
             }
-            Ok(Err(error)) if error.is_no_records_found() => Err(Miss::Absent),
-            Ok(Err(error)) => Err(Miss::Failed(error.to_string())),
-            Err(_) => Err(Miss::Failed("no answer".to_owned())),
+            Err(error) if error.is_no_records_found() => Err(Miss::Absent),
+            Err(error) => Err(Miss::Failed(error.to_string())),
         }
+    }
+
+    async fn ask(&self, resolver: &TokioResolver, name: &Name, kind: RecordType) -> Result<Lookup, NetError> {
+        timeout(self.patience, resolver.lookup(name.clone(), kind)).await.unwrap_or(Err(NetError::Timeout))
     }
 }
 
