@@ -64,7 +64,7 @@ pub struct Flags {
     pub drain_timeout: Option<Duration>,
 
     /// error, warn, info, debug or trace [default: info]
-    #[arg(long, value_name = "LEVEL", value_parser = units::parse_log_level)]
+    #[arg(long, value_name = "LEVEL", env = "RPROX_LOG", value_parser = units::parse_log_level)]
     pub log_level: Option<String>,
 
     /// How log lines look [default: text]
