@@ -83,8 +83,10 @@ struct Entry {
     memory: RefCell<Memory>,
     /// Whether a request has asked since the task last looked.
     used: Cell<bool>,
-    /// When the last look-up ended; `None` while one is under way.
-    looked_up: Cell<Option<Instant>>,
+    /// How many look-ups have begun.
+    begun: Cell<u64>,
+    /// How many have ended; the last one begun is under way where this is one less.
+    ended: Cell<u64>,
     /// Tells those who wait that there is something new.
     news: Notify,
     /// Tells the task to look the name up now.
@@ -126,22 +128,26 @@ impl Names {
         }
     }
 
-    /// The endpoints of `upstream` by a fresh look-up, for after a failed connection. Those who ask at the same time share
-    /// one, a name is looked up at most every 100 ms, and after half a second without news the answer there is has to do.
+    /// The endpoints of `upstream` by a look-up that begins now, for after a failed connection. Those who ask at the same
+    /// time share one, a name is looked up at most every 100 ms, and after half a second without news the answer there is
+    /// has to do.
     ///
     /// # Errors
     ///
     /// When the name does not resolve and no earlier answer serves.
     pub async fn refresh(&self, upstream: &Arc<Upstream>) -> Result<Rc<[SocketAddr]>, DnsError> {
         let entry = self.entry(upstream);
-        let ended = entry.looked_up.get();
-        let is_fresh = ended.is_some_and(|ended| ended.elapsed() < LOOK_UP_SPACING);
-        if upstream.address().is_none() && !is_fresh {
-            if ended.is_some() {
-                entry.wanted.notify_one();
-            }
+        if upstream.address().is_none() {
+            // One that is under way may have asked before whatever made the connection fail.
+            let too_early = entry.begun.get();
+            entry.wanted.notify_one();
+            let news = async {
+                while entry.ended.get() <= too_early {
+                    entry.news.notified().await;
+                }
+            };
             // The answer is asked for whether or not there is news.
-            let _ = timeout(REFRESH_WAIT, entry.news.notified()).await;
+            let _ = timeout(REFRESH_WAIT, news).await;
         }
         self.endpoints(upstream).await
     }
@@ -155,7 +161,8 @@ impl Names {
         let entry = Rc::new(Entry {
             memory: RefCell::new(Memory::new(&self.0.config, literal)),
             used: Cell::new(true),
-            looked_up: Cell::new(None),
+            begun: Cell::new(0),
+            ended: Cell::new(0),
             news: Notify::new(),
             wanted: Notify::new(),
         });
@@ -177,7 +184,7 @@ async fn keep_fresh(shared: Weak<Shared>, upstream: Arc<Upstream>, entry: Rc<Ent
     loop {
         let Some(resolver) = shared.upgrade().map(|shared| Rc::clone(&shared.resolver)) else { return };
         let started = Instant::now();
-        entry.looked_up.set(None);
+        entry.begun.update(|count| count + 1);
         let outcome = resolver
             .look_up(&upstream, |found| {
                 if entry.memory.borrow_mut().settle_early(found) {
@@ -188,7 +195,7 @@ async fn keep_fresh(shared: Weak<Shared>, upstream: Arc<Upstream>, entry: Rc<Ent
 
         let Some(shared_now) = shared.upgrade() else { return };
         let settled = entry.memory.borrow_mut().settle(&upstream, Instant::now(), outcome);
-        entry.looked_up.set(Some(Instant::now()));
+        entry.ended.set(entry.begun.get());
         entry.news.notify_waiters();
         if !settled.gone.is_empty() {
             (shared_now.on_gone)(&upstream, &settled.gone);
