@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -190,7 +191,7 @@ fn check(flags: &Flags) -> Result<(), CliError> {
     let config = load(flags)?;
     let certificates = Certificates::load(&config.certificates)?;
     // With no servers of its own, the configuration is only as good as /etc/resolv.conf.
-    Names::new(&config.dns, |_, _| {})?;
+    Names::new(&config.dns, Arc::default(), |_, _| {})?;
     let mut out = io::stdout().lock();
     write!(out, "{}", Summary { config: &config, certificates: &certificates })?;
     Ok(out.flush()?)

@@ -1,11 +1,13 @@
 //! What upstream names resolve to: one view of DNS for each worker.
 //!
 //! A name is looked up when the first request needs it, and from then on a task keeps its answer fresh, ahead of the
-//! answer's expiry, for as long as requests ask for the name. So only the first request for a name ever waits for DNS. What
-//! a failed look-up means for the last good answer is [`memory`]'s to say.
+//! answer's expiry, for as long as requests ask for the name. So only the first request for a name ever waits for DNS: the
+//! first of all workers', as one begins with what another knows. What a failed look-up means for the last good answer is
+//! [`memory`]'s to say.
 
 #![forbid(unsafe_code)]
 
+mod last_answers;
 mod memory;
 mod resolver;
 
@@ -20,6 +22,7 @@ use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+pub use self::last_answers::LastAnswers;
 use self::memory::Memory;
 use self::resolver::Resolver;
 use super::config::DnsConfig;
@@ -72,6 +75,7 @@ pub struct Names(Rc<Shared>);
 struct Shared {
     resolver: Rc<Resolver>,
     config: DnsConfig,
+    last_answers: Arc<LastAnswers>,
     entries: RefCell<HashMap<Arc<Upstream>, Rc<Entry>>>,
     on_gone: Box<OnGone>,
 }
@@ -94,19 +98,21 @@ struct Entry {
 }
 
 impl Names {
-    /// A view that knows nothing yet. `on_gone` is told of addresses that left an upstream's answer, so that idle
-    /// connections to them can be dropped.
+    /// A view that knows what `last_answers` has. `on_gone` is told of addresses that left an upstream's answer, so that
+    /// idle connections to them can be dropped.
     ///
     /// # Errors
     ///
     /// When `/etc/resolv.conf` is needed and can't be read, or names no server.
     pub fn new(
         config: &DnsConfig,
+        last_answers: Arc<LastAnswers>,
         on_gone: impl Fn(&Upstream, &[SocketAddr]) + 'static,
     ) -> Result<Self, DnsError> {
         Ok(Self(Rc::new(Shared {
             resolver: Rc::new(Resolver::new(config)?),
             config: config.clone(),
+            last_answers,
             entries: RefCell::default(),
             on_gone: Box::new(on_gone),
         })))
@@ -158,8 +164,12 @@ impl Names {
             return Rc::clone(entry);
         }
         let literal = upstream.address().and_then(|address| Some(SocketAddr::new(address, upstream.port?)));
+        let mut memory = Memory::new(&self.0.config, literal);
+        if let Some((found, at)) = self.0.last_answers.get(upstream) {
+            memory.begin_with(found, at, Instant::now());
+        }
         let entry = Rc::new(Entry {
-            memory: RefCell::new(Memory::new(&self.0.config, literal)),
+            memory: RefCell::new(memory),
             used: Cell::new(true),
             begun: Cell::new(0),
             ended: Cell::new(0),
@@ -179,10 +189,10 @@ impl Names {
 }
 
 /// Looks `upstream` up again and again, until nobody asks for it any more.
-async fn keep_fresh(shared: Weak<Shared>, upstream: Arc<Upstream>, entry: Rc<Entry>) {
+async fn keep_fresh(view: Weak<Shared>, upstream: Arc<Upstream>, entry: Rc<Entry>) {
     let mut last_used = Instant::now();
     loop {
-        let Some(resolver) = shared.upgrade().map(|shared| Rc::clone(&shared.resolver)) else { return };
+        let Some(resolver) = view.upgrade().map(|shared| Rc::clone(&shared.resolver)) else { return };
         let started = Instant::now();
         entry.begun.update(|count| count + 1);
         let outcome = resolver
@@ -193,21 +203,28 @@ async fn keep_fresh(shared: Weak<Shared>, upstream: Arc<Upstream>, entry: Rc<Ent
             })
             .await;
 
-        let Some(shared_now) = shared.upgrade() else { return };
-        let settled = entry.memory.borrow_mut().settle(&upstream, Instant::now(), outcome);
+        let Some(shared) = view.upgrade() else { return };
+        let now = Instant::now();
+        if let Ok(found) = &outcome {
+            shared.last_answers.note(&upstream, found.clone(), now);
+        }
+        let settled = entry.memory.borrow_mut().settle(&upstream, now, outcome);
+        if entry.memory.borrow().is_missing() {
+            shared.last_answers.forget(&upstream);
+        }
         entry.ended.set(entry.begun.get());
         entry.news.notify_waiters();
         if !settled.gone.is_empty() {
-            (shared_now.on_gone)(&upstream, &settled.gone);
+            (shared.on_gone)(&upstream, &settled.gone);
         }
 
         if entry.used.take() {
             last_used = Instant::now();
         } else if last_used.elapsed() > FORGET_AFTER {
-            shared_now.entries.borrow_mut().remove(&upstream);
+            shared.entries.borrow_mut().remove(&upstream);
             return;
         }
-        drop(shared_now);
+        drop(shared);
         tokio::select! {
             () = sleep(settled.pause.max(LOOK_UP_SPACING)) => {}
             () = entry.wanted.notified() => sleep_until(started + LOOK_UP_SPACING).await,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use rprox_agent::proxy::config::DnsConfig;
-use rprox_agent::proxy::dns::{DnsError, Names};
+use rprox_agent::proxy::dns::{DnsError, LastAnswers, Names};
 use rprox_agent::proxy::upstream::Upstream;
 use tokio::task::LocalSet;
 use tokio::time::sleep;
@@ -44,10 +44,17 @@ struct View {
 
 impl View {
     fn new(config: &DnsConfig) -> Self {
+        Self::beside(&Arc::default(), config)
+    }
+
+    /// The view of a worker among others.
+    fn beside(last_answers: &Arc<LastAnswers>, config: &DnsConfig) -> Self {
         let gone = Rc::new(RefCell::new(Vec::new()));
         let told = Rc::clone(&gone);
-        let names =
-            Names::new(config, move |_, addresses| told.borrow_mut().extend_from_slice(addresses)).unwrap();
+        let names = Names::new(config, Arc::clone(last_answers), move |_, addresses| {
+            told.borrow_mut().extend_from_slice(addresses)
+        })
+        .unwrap();
         Self { names, gone }
     }
 
@@ -96,7 +103,7 @@ fn both_families_resolve_in_a_stable_order() {
         assert_eq!(web, ["10.1.0.1:80", "10.1.0.2:80", "[fd00::2]:80"]);
         assert_eq!(view.endpoints(&upstream("six.dns.podman:80")).await.unwrap(), ["[fd00::9]:80"]);
         let missing = view.endpoints(&upstream("nobody:80")).await.unwrap_err().to_string();
-        assert!(missing.contains("no address for nobody.dns.podman."), "{missing}");
+        assert!(missing.contains("no address for nobody.dns.podman;"), "{missing}");
     });
 }
 
@@ -184,6 +191,19 @@ fn while_dns_is_dead_the_last_answer_serves_at_once() {
 }
 
 #[test]
+fn a_worker_begins_with_what_another_knows() {
+    let mut dns = Aardvark::start("127.0.53.5", &[("10.1.0.1", "", "web")]);
+    on_worker(async {
+        let (answers, web) = (Arc::default(), upstream("web:80"));
+        let first = View::beside(&answers, &config(dns.address()));
+        assert_eq!(first.endpoints(&web).await.unwrap(), ["10.1.0.1:80"]);
+        dns.stop();
+        let second = View::beside(&answers, &config(dns.address()));
+        second.until(&web, &["10.1.0.1:80"]).await;
+    });
+}
+
+#[test]
 fn many_endpoints_fit() {
     let addresses = (1..=60).map(|host| format!("10.1.0.{host}")).collect::<Vec<_>>();
     let containers = addresses.iter().map(|address| (address.as_str(), "", "web")).collect::<Vec<_>>();
@@ -227,7 +247,7 @@ fn a_server_that_fails_is_named_as_the_reason() {
         let view = View::new(&config(dns.address()));
         let error = view.endpoints(&upstream("web:80")).await.unwrap_err();
         assert!(matches!(error, DnsError::Failed { .. }), "{error:?}");
-        assert!(error.to_string().contains("web.dns.podman. failed"), "{error}");
+        assert!(error.to_string().contains("web.dns.podman failed"), "{error}");
     });
 }
 

@@ -42,7 +42,7 @@ pub(super) enum Family {
 const LARGE_ANSWER: u16 = 4096;
 
 /// What a look-up found.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Found {
     pub(super) endpoints: Vec<SocketAddr>,
     /// The shortest of the records' times to live, as DNS has it.
