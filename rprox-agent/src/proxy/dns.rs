@@ -20,11 +20,11 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 pub use self::last_answers::LastAnswers;
-use self::memory::Memory;
-use self::resolver::Resolver;
+use self::memory::{Memory, Settled};
+use self::resolver::{Found, Miss, Resolver};
 use super::config::DnsConfig;
 use super::upstream::Upstream;
 
@@ -89,11 +89,13 @@ struct Entry {
     used: Cell<bool>,
     /// How many look-ups have begun.
     begun: Cell<u64>,
-    /// How many have ended; the last one begun is under way where this is one less.
+    /// How many have come to something: one less where the last one begun has yet to.
     ended: Cell<u64>,
     /// Tells those who wait that there is something new.
     news: Notify,
-    /// Tells the task to look the name up now.
+    /// Whether a look-up is wanted that begins now.
+    is_wanted: Cell<bool>,
+    /// Tells the task to look at that.
     wanted: Notify,
 }
 
@@ -146,6 +148,7 @@ impl Names {
         if upstream.address().is_none() {
             // One that is under way may have asked before whatever made the connection fail.
             let too_early = entry.begun.get();
+            entry.is_wanted.set(true);
             entry.wanted.notify_one();
             let news = async {
                 while entry.ended.get() <= too_early {
@@ -174,6 +177,7 @@ impl Names {
             begun: Cell::new(0),
             ended: Cell::new(0),
             news: Notify::new(),
+            is_wanted: Cell::new(false),
             wanted: Notify::new(),
         });
         self.0.entries.borrow_mut().insert(Arc::clone(upstream), Rc::clone(&entry));
@@ -188,6 +192,37 @@ impl Names {
     }
 }
 
+impl Shared {
+    /// Takes what a look-up came to, or what it has come to so far, and tells all whom it concerns. Returns how long until
+    /// the next one.
+    fn settle(&self, upstream: &Arc<Upstream>, entry: &Entry, outcome: Result<Found, Miss>) -> Duration {
+        let now = Instant::now();
+        if let Ok(found) = &outcome {
+            self.last_answers.note(upstream, found.clone(), now);
+        }
+        let Settled { gone, pause } = entry.memory.borrow_mut().settle(upstream, now, outcome);
+        if entry.memory.borrow().is_missing() {
+            self.last_answers.forget(upstream);
+        }
+        entry.ended.set(entry.begun.get());
+        entry.news.notify_waiters();
+        if !gone.is_empty() {
+            (self.on_gone)(upstream, &gone);
+        }
+        pause
+    }
+}
+
+impl Entry {
+    /// Ends when a new look-up is wanted and the one under way has come to something, so that what it still waits for can
+    /// be left.
+    async fn cut_short(&self) {
+        while !self.is_wanted.get() || self.ended.get() != self.begun.get() {
+            self.wanted.notified().await;
+        }
+    }
+}
+
 /// Looks `upstream` up again and again, until nobody asks for it any more.
 async fn keep_fresh(view: Weak<Shared>, upstream: Arc<Upstream>, entry: Rc<Entry>) {
     let mut last_used = Instant::now();
@@ -195,29 +230,20 @@ async fn keep_fresh(view: Weak<Shared>, upstream: Arc<Upstream>, entry: Rc<Entry
         let Some(resolver) = view.upgrade().map(|shared| Rc::clone(&shared.resolver)) else { return };
         let started = Instant::now();
         entry.begun.update(|count| count + 1);
-        let outcome = resolver
-            .look_up(&upstream, |found| {
-                if entry.memory.borrow_mut().settle_early(found) {
-                    entry.news.notify_waiters();
-                }
-            })
-            .await;
+        entry.is_wanted.set(false);
+        let early = |found| {
+            if let Some(shared) = view.upgrade() {
+                shared.settle(&upstream, &entry, Ok(found));
+                entry.wanted.notify_one();
+            }
+        };
+        let outcome = tokio::select! {
+            outcome = resolver.look_up(&upstream, early) => Some(outcome),
+            () = entry.cut_short() => None,
+        };
 
         let Some(shared) = view.upgrade() else { return };
-        let now = Instant::now();
-        if let Ok(found) = &outcome {
-            shared.last_answers.note(&upstream, found.clone(), now);
-        }
-        let settled = entry.memory.borrow_mut().settle(&upstream, now, outcome);
-        if entry.memory.borrow().is_missing() {
-            shared.last_answers.forget(&upstream);
-        }
-        entry.ended.set(entry.begun.get());
-        entry.news.notify_waiters();
-        if !settled.gone.is_empty() {
-            (shared.on_gone)(&upstream, &settled.gone);
-        }
-
+        let pause = outcome.map_or(Duration::ZERO, |outcome| shared.settle(&upstream, &entry, outcome));
         if entry.used.take() {
             last_used = Instant::now();
         } else if last_used.elapsed() > FORGET_AFTER {
@@ -226,8 +252,9 @@ async fn keep_fresh(view: Weak<Shared>, upstream: Arc<Upstream>, entry: Rc<Entry
         }
         drop(shared);
         tokio::select! {
-            () = sleep(settled.pause.max(LOOK_UP_SPACING)) => {}
-            () = entry.wanted.notified() => sleep_until(started + LOOK_UP_SPACING).await,
+            () = sleep_until(started + pause) => {}
+            () = entry.cut_short() => {}
         }
+        sleep_until(started + LOOK_UP_SPACING).await;
     }
 }

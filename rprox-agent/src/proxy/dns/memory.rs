@@ -93,15 +93,6 @@ impl Memory {
         }
     }
 
-    /// Takes the addresses of one family while the look-up still waits for the other's; whether that is news to anybody.
-    pub(super) fn settle_early(&mut self, found: Vec<SocketAddr>) -> bool {
-        let is_news = !matches!(self.state, State::Known(_));
-        if is_news {
-            self.state = State::Known(in_order(found));
-        }
-        is_news
-    }
-
     /// Takes what a look-up of `upstream` ended with.
     pub(super) fn settle(
         &mut self,

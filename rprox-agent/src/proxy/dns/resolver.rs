@@ -52,7 +52,7 @@ pub(super) struct Found {
 }
 
 /// Why a look-up found nothing.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Miss {
     /// DNS answered, and has no address by that name.
     Absent,
@@ -98,11 +98,11 @@ impl Resolver {
         })
     }
 
-    /// Looks `upstream` up. `early` gets the addresses of one family where the other's take long to come.
+    /// Looks `upstream` up. `early` gets what one family has where the other's answer takes long to come.
     pub(super) async fn look_up(
         &self,
         upstream: &Upstream,
-        early: impl FnOnce(Vec<SocketAddr>),
+        early: impl FnOnce(Found),
     ) -> Result<Found, Miss> {
         match upstream.port {
             Some(port) => self.addresses(&upstream.name, port, early).await,
@@ -148,46 +148,22 @@ impl Resolver {
         Err(last_miss)
     }
 
-    /// The addresses of `name`, each with `port`. One family's failure does not sink the other's success.
-    async fn addresses(
-        &self,
-        name: &str,
-        port: u16,
-        early: impl FnOnce(Vec<SocketAddr>),
-    ) -> Result<Found, Miss> {
-        let with_port = |addresses: &[IpAddr]| -> Vec<_> {
-            addresses.iter().map(|address| SocketAddr::new(*address, port)).collect()
-        };
+    /// The addresses of `name`, each with `port`.
+    async fn addresses(&self, name: &str, port: u16, early: impl FnOnce(Found)) -> Result<Found, Miss> {
         let v4 = pin!(self.family(name, RecordType::A));
         let v6 = pin!(self.family(name, RecordType::AAAA));
-        let (v4, v6) = match select(v4, v6).await {
+        let pending = || Err(Miss::Failed("no answer yet".to_owned()));
+        let tell = |v4, v6| combine(port, v4, v6).map(early);
+        match select(v4, v6).await {
             Either::Left((v4, rest)) => {
-                let v6 = wait_or_tell(&v4, rest, |addresses| early(with_port(addresses))).await;
-                (v4, v6)
+                let v6 = wait_or(rest, || tell(v4.clone(), pending())).await;
+                combine(port, v4, v6)
             }
             Either::Right((v6, rest)) => {
-                let v4 = wait_or_tell(&v6, rest, |addresses| early(with_port(addresses))).await;
-                (v4, v6)
-            }
-        };
-        let unanswered = match (&v4, &v6) {
-            (Err(Miss::Failed(_)), _) => Some(Family::V4),
-            (_, Err(Miss::Failed(_))) => Some(Family::V6),
-            _ => None,
-        };
-        let (mut endpoints, mut ttl, mut miss) = (Vec::new(), u32::MAX, Miss::Absent);
-        for answer in [v4, v6] {
-            match answer {
-                Ok((addresses, record_ttl)) => {
-                    endpoints.extend(with_port(&addresses));
-                    ttl = ttl.min(record_ttl);
-                }
-                // That DNS failed weighs more than that the other family has nothing.
-                Err(failed @ Miss::Failed(_)) => miss = failed,
-                Err(Miss::Absent) => {}
+                let v4 = wait_or(rest, || tell(pending(), v6.clone())).await;
+                combine(port, v4, v6)
             }
         }
-        if endpoints.is_empty() { Err(miss) } else { Ok(Found { endpoints, ttl: seconds(ttl), unanswered }) }
     }
 
     async fn family(&self, name: &str, kind: RecordType) -> Addresses {
@@ -228,19 +204,38 @@ impl Resolver {
     }
 }
 
-/// Waits for `rest`, the other family's answer. Where `first` has addresses and the wait is long, `tell` gets them.
-async fn wait_or_tell(
-    first: &Addresses,
+/// Waits for `rest`, the other family's answer, and calls `tell` in between where the wait is long.
+async fn wait_or<T>(
     mut rest: impl Future<Output = Addresses> + Unpin,
-    tell: impl FnOnce(&[IpAddr]),
+    tell: impl FnOnce() -> T,
 ) -> Addresses {
-    if let Ok((addresses, _)) = first {
-        if let Ok(answer) = timeout(RESOLUTION_DELAY, &mut rest).await {
-            return answer;
-        }
-        tell(addresses);
+    if let Ok(answer) = timeout(RESOLUTION_DELAY, &mut rest).await {
+        return answer;
     }
+    tell();
     rest.await
+}
+
+/// Both families' endpoints. One family's failure does not sink the other's success.
+fn combine(port: u16, v4: Addresses, v6: Addresses) -> Result<Found, Miss> {
+    let unanswered = match (&v4, &v6) {
+        (Err(Miss::Failed(_)), _) => Some(Family::V4),
+        (_, Err(Miss::Failed(_))) => Some(Family::V6),
+        _ => None,
+    };
+    let (mut endpoints, mut ttl, mut miss) = (Vec::new(), u32::MAX, Miss::Absent);
+    for answer in [v4, v6] {
+        match answer {
+            Ok((addresses, record_ttl)) => {
+                endpoints.extend(addresses.into_iter().map(|address| SocketAddr::new(address, port)));
+                ttl = ttl.min(record_ttl);
+            }
+            // That DNS failed weighs more than that the other family has nothing.
+            Err(failed @ Miss::Failed(_)) => miss = failed,
+            Err(Miss::Absent) => {}
+        }
+    }
+    if endpoints.is_empty() { Err(miss) } else { Ok(Found { endpoints, ttl: seconds(ttl), unanswered }) }
 }
 
 fn seconds(ttl: u32) -> Duration {
