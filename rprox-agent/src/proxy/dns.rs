@@ -1,11 +1,13 @@
 //! What upstream names resolve to: one view of DNS for each worker.
 //!
 //! A name is looked up when the first request needs it, and from then on a task keeps its answer fresh, ahead of the
-//! answer's expiry, for as long as requests ask for the name. So only the first request for a name ever waits for DNS. What
-//! a failed look-up means for the last good answer is [`memory`]'s to say.
+//! answer's expiry, for as long as requests ask for the name. So only the first request for a name ever waits for DNS: the
+//! first of all workers', as one begins with what another knows. What a failed look-up means for the last good answer is
+//! [`memory`]'s to say.
 
 #![forbid(unsafe_code)]
 
+mod last_answers;
 mod memory;
 mod resolver;
 
@@ -18,10 +20,11 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use self::memory::Memory;
-use self::resolver::Resolver;
+pub use self::last_answers::LastAnswers;
+use self::memory::{Memory, Settled};
+use self::resolver::{Found, Miss, Resolver};
 use super::config::DnsConfig;
 use super::upstream::Upstream;
 
@@ -72,6 +75,7 @@ pub struct Names(Rc<Shared>);
 struct Shared {
     resolver: Rc<Resolver>,
     config: DnsConfig,
+    last_answers: Arc<LastAnswers>,
     entries: RefCell<HashMap<Arc<Upstream>, Rc<Entry>>>,
     on_gone: Box<OnGone>,
 }
@@ -83,28 +87,34 @@ struct Entry {
     memory: RefCell<Memory>,
     /// Whether a request has asked since the task last looked.
     used: Cell<bool>,
-    /// When the last look-up ended; `None` while one is under way.
-    looked_up: Cell<Option<Instant>>,
+    /// How many look-ups have begun.
+    begun: Cell<u64>,
+    /// How many have come to something: one less where the last one begun has yet to.
+    ended: Cell<u64>,
     /// Tells those who wait that there is something new.
     news: Notify,
-    /// Tells the task to look the name up now.
+    /// Whether a look-up is wanted that begins now.
+    is_wanted: Cell<bool>,
+    /// Tells the task to look at that.
     wanted: Notify,
 }
 
 impl Names {
-    /// A view that knows nothing yet. `on_gone` is told of addresses that left an upstream's answer, so that idle
-    /// connections to them can be dropped.
+    /// A view that knows what `last_answers` has. `on_gone` is told of addresses that left an upstream's answer, so that
+    /// idle connections to them can be dropped.
     ///
     /// # Errors
     ///
     /// When `/etc/resolv.conf` is needed and can't be read, or names no server.
     pub fn new(
         config: &DnsConfig,
+        last_answers: Arc<LastAnswers>,
         on_gone: impl Fn(&Upstream, &[SocketAddr]) + 'static,
     ) -> Result<Self, DnsError> {
         Ok(Self(Rc::new(Shared {
             resolver: Rc::new(Resolver::new(config)?),
             config: config.clone(),
+            last_answers,
             entries: RefCell::default(),
             on_gone: Box::new(on_gone),
         })))
@@ -126,22 +136,27 @@ impl Names {
         }
     }
 
-    /// The endpoints of `upstream` by a fresh look-up, for after a failed connection. Those who ask at the same time share
-    /// one, a name is looked up at most every 100 ms, and after half a second without news the answer there is has to do.
+    /// The endpoints of `upstream` by a look-up that begins now, for after a failed connection. Those who ask at the same
+    /// time share one, a name is looked up at most every 100 ms, and after half a second without news the answer there is
+    /// has to do.
     ///
     /// # Errors
     ///
     /// When the name does not resolve and no earlier answer serves.
     pub async fn refresh(&self, upstream: &Arc<Upstream>) -> Result<Rc<[SocketAddr]>, DnsError> {
         let entry = self.entry(upstream);
-        let ended = entry.looked_up.get();
-        let is_fresh = ended.is_some_and(|ended| ended.elapsed() < LOOK_UP_SPACING);
-        if upstream.address().is_none() && !is_fresh {
-            if ended.is_some() {
-                entry.wanted.notify_one();
-            }
+        if upstream.address().is_none() {
+            // One that is under way may have asked before whatever made the connection fail.
+            let too_early = entry.begun.get();
+            entry.is_wanted.set(true);
+            entry.wanted.notify_one();
+            let news = async {
+                while entry.ended.get() <= too_early {
+                    entry.news.notified().await;
+                }
+            };
             // The answer is asked for whether or not there is news.
-            let _ = timeout(REFRESH_WAIT, entry.news.notified()).await;
+            let _ = timeout(REFRESH_WAIT, news).await;
         }
         self.endpoints(upstream).await
     }
@@ -152,11 +167,17 @@ impl Names {
             return Rc::clone(entry);
         }
         let literal = upstream.address().and_then(|address| Some(SocketAddr::new(address, upstream.port?)));
+        let mut memory = Memory::new(&self.0.config, literal);
+        if let Some((found, at)) = self.0.last_answers.get(upstream) {
+            memory.begin_with(found, at, Instant::now());
+        }
         let entry = Rc::new(Entry {
-            memory: RefCell::new(Memory::new(&self.0.config, literal)),
+            memory: RefCell::new(memory),
             used: Cell::new(true),
-            looked_up: Cell::new(None),
+            begun: Cell::new(0),
+            ended: Cell::new(0),
             news: Notify::new(),
+            is_wanted: Cell::new(false),
             wanted: Notify::new(),
         });
         self.0.entries.borrow_mut().insert(Arc::clone(upstream), Rc::clone(&entry));
@@ -171,39 +192,69 @@ impl Names {
     }
 }
 
+impl Shared {
+    /// Takes what a look-up came to, or what it has come to so far, and tells all whom it concerns. Returns how long until
+    /// the next one.
+    fn settle(&self, upstream: &Arc<Upstream>, entry: &Entry, outcome: Result<Found, Miss>) -> Duration {
+        let now = Instant::now();
+        if let Ok(found) = &outcome {
+            self.last_answers.note(upstream, found.clone(), now);
+        }
+        let Settled { gone, pause } = entry.memory.borrow_mut().settle(upstream, now, outcome);
+        if entry.memory.borrow().is_missing() {
+            self.last_answers.forget(upstream);
+        }
+        entry.ended.set(entry.begun.get());
+        entry.news.notify_waiters();
+        if !gone.is_empty() {
+            (self.on_gone)(upstream, &gone);
+        }
+        pause
+    }
+}
+
+impl Entry {
+    /// Ends when a new look-up is wanted and the one under way has come to something, so that what it still waits for can
+    /// be left.
+    async fn cut_short(&self) {
+        while !self.is_wanted.get() || self.ended.get() != self.begun.get() {
+            self.wanted.notified().await;
+        }
+    }
+}
+
 /// Looks `upstream` up again and again, until nobody asks for it any more.
-async fn keep_fresh(shared: Weak<Shared>, upstream: Arc<Upstream>, entry: Rc<Entry>) {
+async fn keep_fresh(view: Weak<Shared>, upstream: Arc<Upstream>, entry: Rc<Entry>) {
     let mut last_used = Instant::now();
     loop {
-        let Some(resolver) = shared.upgrade().map(|shared| Rc::clone(&shared.resolver)) else { return };
+        let Some(resolver) = view.upgrade().map(|shared| Rc::clone(&shared.resolver)) else { return };
         let started = Instant::now();
-        entry.looked_up.set(None);
-        let outcome = resolver
-            .look_up(&upstream, |found| {
-                if entry.memory.borrow_mut().settle_early(found) {
-                    entry.news.notify_waiters();
-                }
-            })
-            .await;
+        entry.begun.update(|count| count + 1);
+        entry.is_wanted.set(false);
+        let early = |found| {
+            if let Some(shared) = view.upgrade() {
+                shared.settle(&upstream, &entry, Ok(found));
+                entry.wanted.notify_one();
+            }
+        };
+        let outcome = tokio::select! {
+            outcome = resolver.look_up(&upstream, early) => Some(outcome),
+            () = entry.cut_short() => None,
+        };
 
-        let Some(shared_now) = shared.upgrade() else { return };
-        let settled = entry.memory.borrow_mut().settle(&upstream, Instant::now(), outcome);
-        entry.looked_up.set(Some(Instant::now()));
-        entry.news.notify_waiters();
-        if !settled.gone.is_empty() {
-            (shared_now.on_gone)(&upstream, &settled.gone);
-        }
-
+        let Some(shared) = view.upgrade() else { return };
+        let pause = outcome.map_or(Duration::ZERO, |outcome| shared.settle(&upstream, &entry, outcome));
         if entry.used.take() {
             last_used = Instant::now();
         } else if last_used.elapsed() > FORGET_AFTER {
-            shared_now.entries.borrow_mut().remove(&upstream);
+            shared.entries.borrow_mut().remove(&upstream);
             return;
         }
-        drop(shared_now);
+        drop(shared);
         tokio::select! {
-            () = sleep(settled.pause.max(LOOK_UP_SPACING)) => {}
-            () = entry.wanted.notified() => sleep_until(started + LOOK_UP_SPACING).await,
+            () = sleep_until(started + pause) => {}
+            () = entry.cut_short() => {}
         }
+        sleep_until(started + LOOK_UP_SPACING).await;
     }
 }

@@ -70,6 +70,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         routes: RouteTable::new(config.routes.clone()),
         certificates,
         tls,
+        last_answers: Arc::default(),
         connections: AtomicUsize::new(0),
         config,
     });

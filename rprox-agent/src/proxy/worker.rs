@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::config::{Config, Limits};
-use super::dns::{DnsError, Names};
+use super::dns::{DnsError, LastAnswers, Names};
 use super::drain::Drain;
 use super::forward::balance::Balance;
 use super::forward::pool::Pool;
@@ -43,6 +43,8 @@ pub struct Shared {
     pub certificates: Arc<Certificates>,
     /// TLS; `None` without certificates.
     pub tls: Option<TlsAcceptor>,
+    /// What DNS last said to any worker.
+    pub last_answers: Arc<LastAnswers>,
     /// Client connections of the process; changed when one comes or goes, not by requests.
     pub connections: AtomicUsize,
 }
@@ -133,7 +135,7 @@ impl Worker {
     fn new(shared: Arc<Shared>) -> Result<Self, DnsError> {
         let config = &shared.config;
         let pool = Rc::new(Pool::new(Arc::clone(&shared)));
-        let names = Names::new(&config.dns, {
+        let names = Names::new(&config.dns, Arc::clone(&shared.last_answers), {
             let pool = Rc::clone(&pool);
             move |_, gone| pool.forget(gone)
         })?;

@@ -14,9 +14,9 @@ use tempfile::TempDir;
 const PROGRAM: &str = "/usr/lib/podman/aardvark-dns";
 
 /// A container: its IPv4 address, its IPv6 address, and its names. An address may be empty.
-pub type Container<'a> = (&'a str, &'a str, &'a str);
+pub(crate) type Container<'a> = (&'a str, &'a str, &'a str);
 
-pub struct Aardvark {
+pub(crate) struct Aardvark {
     dir: TempDir,
     address: SocketAddr,
     pid: Pid,
@@ -25,12 +25,12 @@ pub struct Aardvark {
 
 impl Aardvark {
     /// Starts one on `host`, a loopback address that no other test uses.
-    pub fn start(host: &str, containers: &[Container<'_>]) -> Self {
+    pub(crate) fn start(host: &str, containers: &[Container<'_>]) -> Self {
         let free = UdpSocket::bind((host, 0)).unwrap().local_addr().unwrap();
         Self::start_on(free, containers)
     }
 
-    pub fn start_on(address: SocketAddr, containers: &[Container<'_>]) -> Self {
+    pub(crate) fn start_on(address: SocketAddr, containers: &[Container<'_>]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path().join("testnet"), address, containers);
         let status = Command::new(PROGRAM)
@@ -49,18 +49,18 @@ impl Aardvark {
         dns
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Gives it other containers.
-    pub fn reload(&self, containers: &[Container<'_>]) {
+    pub(crate) fn reload(&self, containers: &[Container<'_>]) {
         write(self.dir.path().join("testnet"), self.address, containers);
         kill_process(self.pid, Signal::HUP).unwrap();
     }
 
     /// Ends it.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if std::mem::replace(&mut self.is_stopped, true) {
             return;
         }

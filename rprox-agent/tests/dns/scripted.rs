@@ -8,7 +8,7 @@ use hickory_resolver::proto::op::{Message, MessageType, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType, rdata};
 
 /// What to answer.
-pub enum Reply {
+pub(crate) enum Reply {
     /// Records: type, data as in a zone file, TTL.
     Records(Vec<(&'static str, &'static str, u32)>),
     /// That the name exists, without a record of that type.
@@ -21,14 +21,14 @@ pub enum Reply {
     Silence,
 }
 
-pub struct Scripted {
+pub(crate) struct Scripted {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<Message>>>,
 }
 
 impl Scripted {
     /// Answers with what `script` makes of a question's name and type, until the test's process ends.
-    pub fn start(script: impl Fn(&str, &str) -> Reply + Send + 'static) -> Self {
+    pub(crate) fn start(script: impl Fn(&str, &str) -> Reply + Send + 'static) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -47,18 +47,18 @@ impl Scripted {
         Self { address, seen }
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// How many questions of a type came in.
-    pub fn asked(&self, kind: &str) -> usize {
+    pub(crate) fn asked(&self, kind: &str) -> usize {
         let seen = self.seen.lock().unwrap();
         seen.iter().filter(|message| message.queries[0].query_type().to_string() == kind).count()
     }
 
     /// Whether a question had EDNS.
-    pub fn saw_edns(&self) -> bool {
+    pub(crate) fn saw_edns(&self) -> bool {
         self.seen.lock().unwrap().iter().any(|message| message.edns.is_some())
     }
 }

@@ -79,13 +79,18 @@ impl Memory {
         }
     }
 
-    /// Takes the addresses of one family while the look-up still waits for the other's; whether that is news to anybody.
-    pub(super) fn settle_early(&mut self, found: Vec<SocketAddr>) -> bool {
-        let is_news = !matches!(self.state, State::Known(_));
-        if is_news {
-            self.state = State::Known(found.into());
+    /// Whether nothing serves, since DNS has nothing or has failed for too long.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self.state, State::Missing(_))
+    }
+
+    /// Takes an answer that came at `at`, before this memory was, unless it is too old to serve.
+    pub(super) fn begin_with(&mut self, found: Found, at: Instant, now: Instant) {
+        let expiry = at + self.lifetime(&found);
+        if now < expiry + self.stale {
+            self.expiry = expiry;
+            self.state = State::Known(in_order(found.endpoints));
         }
-        is_news
     }
 
     /// Takes what a look-up of `upstream` ended with.
@@ -102,8 +107,8 @@ impl Memory {
     }
 
     fn settle_found(&mut self, upstream: &Upstream, now: Instant, found: Found) -> Settled {
-        let Found { mut endpoints, ttl, unanswered } = found;
-        let lifetime = ttl.clamp(self.min_ttl, self.max_ttl);
+        let lifetime = self.lifetime(&found);
+        let Found { mut endpoints, unanswered, .. } = found;
         self.expiry = now + lifetime;
         self.absent_since = None;
         self.half_since = unanswered.map(|_| self.half_since.unwrap_or(now));
@@ -113,23 +118,22 @@ impl Memory {
         {
             endpoints.extend(before.iter().filter(|endpoint| family.has(endpoint)));
         }
-        endpoints.sort_unstable();
-        endpoints.dedup();
+        let endpoints = in_order(endpoints);
 
         if self.is_failing {
             info!(upstream = upstream.authority, ?endpoints, "DNS has an answer again");
             self.is_failing = false;
         }
-        if *before != *endpoints {
+        if before != endpoints {
             debug!(upstream = upstream.authority, ?endpoints, "endpoints changed");
-            self.state = State::Known(endpoints.into());
+            self.state = State::Known(endpoints);
         }
         // With a quarter of its lifetime left an answer is looked up again, so that there is time for a second try.
         Settled { gone: self.gone(&before), pause: lifetime * 3 / 4 }
     }
 
     fn settle_miss(&mut self, upstream: &Upstream, now: Instant, miss: Miss) -> Settled {
-        let name = upstream.name.clone();
+        let name = upstream.name.trim_end_matches('.').to_owned();
         let (error, serves_until) = match miss {
             Miss::Failed(reason) => {
                 self.absent_since = None;
@@ -143,14 +147,19 @@ impl Memory {
         let before = self.endpoints();
         let still_serves = !before.is_empty() && now < serves_until;
         if !self.is_failing || (!before.is_empty() && !still_serves) {
-            let consequence = if still_serves { "the last answer serves on" } else { "nothing serves it" };
-            warn!(upstream = upstream.authority, "{error}; {consequence}");
+            let consequence = if still_serves { "its last answer serves on" } else { "it has no endpoint" };
+            warn!(upstream = upstream.authority, %error, "DNS fails for an upstream, {consequence}");
             self.is_failing = true;
         }
         if !still_serves {
             self.state = State::Missing(error);
         }
         Settled { gone: self.gone(&before), pause: self.min_ttl }
+    }
+
+    /// How long an answer is good for.
+    fn lifetime(&self, found: &Found) -> Duration {
+        found.ttl.clamp(self.min_ttl, self.max_ttl)
     }
 
     fn endpoints(&self) -> Rc<[SocketAddr]> {
@@ -165,6 +174,13 @@ impl Memory {
         let now = self.endpoints();
         before.iter().filter(|endpoint| !now.contains(endpoint)).copied().collect()
     }
+}
+
+/// Endpoints in an order that look-ups don't change, each once: servers shuffle them, and repeat some.
+fn in_order(mut endpoints: Vec<SocketAddr>) -> Rc<[SocketAddr]> {
+    endpoints.sort_unstable();
+    endpoints.dedup();
+    endpoints.into()
 }
 
 impl Family {
@@ -279,7 +295,7 @@ mod tests {
         name.settle(13, Err(Miss::Absent));
         assert_eq!(name.serves(), ["10.0.0.1:80"]);
         name.settle(14, Err(Miss::Absent));
-        assert!(name.serves()[0].contains("no address for web."), "{:?}", name.serves());
+        assert!(name.serves()[0].contains("no address for web;"), "{:?}", name.serves());
     }
 
     #[test]
@@ -317,6 +333,6 @@ mod tests {
     fn a_name_never_seen_is_missing_at_once() {
         let mut name = Name::new();
         assert_eq!(name.settle(0, Err(Miss::Absent)).pause, SECOND);
-        assert!(name.serves()[0].contains("no address for web."), "{:?}", name.serves());
+        assert!(name.serves()[0].contains("no address for web;"), "{:?}", name.serves());
     }
 }

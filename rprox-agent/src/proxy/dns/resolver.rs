@@ -1,7 +1,8 @@
 //! One look-up of a name: A and AAAA side by side, or SRV and then those of its targets.
 //!
-//! The queries are plain: an absolute name in lower case, no EDNS, no case randomisation, over UDP. TCP is only for answers
-//! that are cut short. aardvark-dns 1.4 needs all of that, and no server minds.
+//! The queries are plain: an absolute name in lower case, no EDNS, no case randomisation, over UDP. Every server takes those,
+//! and aardvark-dns 1.4 takes no upper case and no TCP. Answers of more than 512 bytes need more: TCP where the server says
+//! that it cut one short, and EDNS (RFC 6891) where there is no TCP or where, as aardvark-dns does, it sends the whole anyway.
 
 #![forbid(unsafe_code)]
 
@@ -11,9 +12,12 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::{Either, join_all, select};
+use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
+use hickory_resolver::lookup::Lookup;
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tokio::time::timeout;
@@ -34,8 +38,11 @@ pub(super) enum Family {
     V6,
 }
 
+/// The largest answer over UDP that is asked for where 512 bytes don't do: room for some 250 addresses.
+const LARGE_ANSWER: u16 = 4096;
+
 /// What a look-up found.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Found {
     pub(super) endpoints: Vec<SocketAddr>,
     /// The shortest of the records' times to live, as DNS has it.
@@ -45,7 +52,7 @@ pub(super) struct Found {
 }
 
 /// Why a look-up found nothing.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Miss {
     /// DNS answered, and has no address by that name.
     Absent,
@@ -57,7 +64,9 @@ pub(super) enum Miss {
 type Addresses = Result<(Vec<IpAddr>, u32), Miss>;
 
 pub(super) struct Resolver {
-    hickory: hickory_resolver::TokioResolver,
+    plain: TokioResolver,
+    /// For answers that are too large without EDNS.
+    large: TokioResolver,
     /// The most that one query, with all its attempts, may take.
     patience: Duration,
 }
@@ -65,30 +74,35 @@ pub(super) struct Resolver {
 impl Resolver {
     pub(super) fn new(config: &DnsConfig) -> Result<Self, DnsError> {
         let servers = if config.servers.is_empty() { system_servers()? } else { config.servers.clone() };
-        let servers = servers.into_iter().map(name_server).collect();
+        let servers = ResolverConfig::from_name_servers(servers.into_iter().map(name_server).collect());
         let mut options = ResolverOpts::default();
         options.attempts = config.attempts.saturating_sub(1);
         options.timeout = config.timeout;
-        options.edns0 = false;
         options.case_randomization = false;
         options.cache_size = 0;
         options.use_hosts_file = ResolveHosts::Never;
-        let hickory = hickory_resolver::Resolver::builder_with_config(
-            ResolverConfig::from_name_servers(servers),
-            TokioRuntimeProvider::default(),
-        )
-        .with_options(options)
-        .build()
-        .map_err(|error| DnsError::Setup(error.to_string()))?;
+        options.edns_payload_len = LARGE_ANSWER;
+        let with_edns = |edns0| {
+            let mut options = options.clone();
+            options.edns0 = edns0;
+            TokioResolver::builder_with_config(servers.clone(), TokioRuntimeProvider::default())
+                .with_options(options)
+                .build()
+                .map_err(|error| DnsError::Setup(error.to_string()))
+        };
         let attempts = u32::try_from(config.attempts).unwrap_or(u32::MAX);
-        Ok(Self { hickory, patience: config.timeout.saturating_mul(attempts) })
+        Ok(Self {
+            plain: with_edns(false)?,
+            large: with_edns(true)?,
+            patience: config.timeout.saturating_mul(attempts),
+        })
     }
 
-    /// Looks `upstream` up. `early` gets the addresses of one family where the other's take long to come.
+    /// Looks `upstream` up. `early` gets what one family has where the other's answer takes long to come.
     pub(super) async fn look_up(
         &self,
         upstream: &Upstream,
-        early: impl FnOnce(Vec<SocketAddr>),
+        early: impl FnOnce(Found),
     ) -> Result<Found, Miss> {
         match upstream.port {
             Some(port) => self.addresses(&upstream.name, port, early).await,
@@ -134,46 +148,22 @@ impl Resolver {
         Err(last_miss)
     }
 
-    /// The addresses of `name`, each with `port`. One family's failure does not sink the other's success.
-    async fn addresses(
-        &self,
-        name: &str,
-        port: u16,
-        early: impl FnOnce(Vec<SocketAddr>),
-    ) -> Result<Found, Miss> {
-        let with_port = |addresses: &[IpAddr]| -> Vec<_> {
-            addresses.iter().map(|address| SocketAddr::new(*address, port)).collect()
-        };
+    /// The addresses of `name`, each with `port`.
+    async fn addresses(&self, name: &str, port: u16, early: impl FnOnce(Found)) -> Result<Found, Miss> {
         let v4 = pin!(self.family(name, RecordType::A));
         let v6 = pin!(self.family(name, RecordType::AAAA));
-        let (v4, v6) = match select(v4, v6).await {
+        let pending = || Err(Miss::Failed("no answer yet".to_owned()));
+        let tell = |v4, v6| combine(port, v4, v6).map(early);
+        match select(v4, v6).await {
             Either::Left((v4, rest)) => {
-                let v6 = wait_or_tell(&v4, rest, |addresses| early(with_port(addresses))).await;
-                (v4, v6)
+                let v6 = wait_or(rest, || tell(v4.clone(), pending())).await;
+                combine(port, v4, v6)
             }
             Either::Right((v6, rest)) => {
-                let v4 = wait_or_tell(&v6, rest, |addresses| early(with_port(addresses))).await;
-                (v4, v6)
-            }
-        };
-        let unanswered = match (&v4, &v6) {
-            (Err(Miss::Failed(_)), _) => Some(Family::V4),
-            (_, Err(Miss::Failed(_))) => Some(Family::V6),
-            _ => None,
-        };
-        let (mut endpoints, mut ttl, mut miss) = (Vec::new(), u32::MAX, Miss::Absent);
-        for answer in [v4, v6] {
-            match answer {
-                Ok((addresses, record_ttl)) => {
-                    endpoints.extend(with_port(&addresses));
-                    ttl = ttl.min(record_ttl);
-                }
-                // That DNS failed weighs more than that the other family has nothing.
-                Err(failed @ Miss::Failed(_)) => miss = failed,
-                Err(Miss::Absent) => {}
+                let v4 = wait_or(rest, || tell(pending(), v6.clone())).await;
+                combine(port, v4, v6)
             }
         }
-        if endpoints.is_empty() { Err(miss) } else { Ok(Found { endpoints, ttl: seconds(ttl), unanswered }) }
     }
 
     async fn family(&self, name: &str, kind: RecordType) -> Addresses {
@@ -193,30 +183,59 @@ impl Resolver {
 
     async fn query(&self, name: &str, kind: RecordType) -> Result<Vec<(RData, u32)>, Miss> {
         let name = Name::from_ascii(name).map_err(|error| Miss::Failed(error.to_string()))?;
-        match timeout(self.patience, self.hickory.lookup(name, kind)).await {
-            Ok(Ok(answer)) => {
+        let answer = match self.ask(&self.plain, &name, kind).await {
+            // Neither silence nor a refusal: an answer that was cut, or TCP, which such an answer asks for, refused.
+            Err(error) if !matches!(error, NetError::Timeout | NetError::Dns(_)) => {
+                self.ask(&self.large, &name, kind).await
+            }
+            answer => answer,
+        };
+        match answer {
+            Ok(answer) => {
                 Ok(answer.answers().iter().map(|record| (record.data.clone(), record.ttl)).collect())
             }
-            Ok(Err(error)) if error.is_no_records_found() => Err(Miss::Absent),
-            Ok(Err(error)) => Err(Miss::Failed(error.to_string())),
-            Err(_) => Err(Miss::Failed("no answer".to_owned())),
+            Err(error) if error.is_no_records_found() => Err(Miss::Absent),
+            Err(error) => Err(Miss::Failed(error.to_string())),
         }
+    }
+
+    async fn ask(&self, resolver: &TokioResolver, name: &Name, kind: RecordType) -> Result<Lookup, NetError> {
+        timeout(self.patience, resolver.lookup(name.clone(), kind)).await.unwrap_or(Err(NetError::Timeout))
     }
 }
 
-/// Waits for `rest`, the other family's answer. Where `first` has addresses and the wait is long, `tell` gets them.
-async fn wait_or_tell(
-    first: &Addresses,
+/// Waits for `rest`, the other family's answer, and calls `tell` in between where the wait is long.
+async fn wait_or<T>(
     mut rest: impl Future<Output = Addresses> + Unpin,
-    tell: impl FnOnce(&[IpAddr]),
+    tell: impl FnOnce() -> T,
 ) -> Addresses {
-    if let Ok((addresses, _)) = first {
-        if let Ok(answer) = timeout(RESOLUTION_DELAY, &mut rest).await {
-            return answer;
-        }
-        tell(addresses);
+    if let Ok(answer) = timeout(RESOLUTION_DELAY, &mut rest).await {
+        return answer;
     }
+    tell();
     rest.await
+}
+
+/// Both families' endpoints. One family's failure does not sink the other's success.
+fn combine(port: u16, v4: Addresses, v6: Addresses) -> Result<Found, Miss> {
+    let unanswered = match (&v4, &v6) {
+        (Err(Miss::Failed(_)), _) => Some(Family::V4),
+        (_, Err(Miss::Failed(_))) => Some(Family::V6),
+        _ => None,
+    };
+    let (mut endpoints, mut ttl, mut miss) = (Vec::new(), u32::MAX, Miss::Absent);
+    for answer in [v4, v6] {
+        match answer {
+            Ok((addresses, record_ttl)) => {
+                endpoints.extend(addresses.into_iter().map(|address| SocketAddr::new(address, port)));
+                ttl = ttl.min(record_ttl);
+            }
+            // That DNS failed weighs more than that the other family has nothing.
+            Err(failed @ Miss::Failed(_)) => miss = failed,
+            Err(Miss::Absent) => {}
+        }
+    }
+    if endpoints.is_empty() { Err(miss) } else { Ok(Found { endpoints, ttl: seconds(ttl), unanswered }) }
 }
 
 fn seconds(ttl: u32) -> Duration {

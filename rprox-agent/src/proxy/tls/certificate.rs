@@ -19,7 +19,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::{CertificateNames, TlsError};
 use crate::proxy::config::CertificateFiles;
 
-/// How long before its end a certificate is warned of. Automatic renewal has long happened by then.
+/// How long before its end a certificate is warned of at the earliest: automatic renewal has long happened by then.
 const ENDS_SOON: Duration = Duration::from_hours(7 * 24);
 
 /// A certificate chain with its private key.
@@ -91,8 +91,11 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
 fn validity_warning(certificate: &X509Certificate<'_>, path: &Path) -> Option<String> {
     let path = path.display();
     let validity = certificate.validity();
+    let seconds = validity.not_after.timestamp().saturating_sub(validity.not_before.timestamp());
+    // Short-lived certificates are renewed late.
+    let lifetime = Duration::from_secs(seconds.max(0).unsigned_abs());
     match validity.time_to_expiration() {
-        Some(left) if left.unsigned_abs() < ENDS_SOON => {
+        Some(left) if left.unsigned_abs() < ENDS_SOON.min(lifetime / 10) => {
             Some(format!("{path}: the certificate ends soon, on {}", validity.not_after))
         }
         Some(_) => None,

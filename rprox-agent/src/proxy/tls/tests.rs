@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SignatureAlgorithm};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -261,4 +262,24 @@ fn what_an_operator_should_mend_is_warned_of() {
     fs::write(&files.key, key.serialize_pem()).unwrap();
     let warnings = Certificate::load(&files).unwrap().warnings;
     assert!(warnings[0].contains("expired on"), "{warnings:?}");
+}
+
+#[test]
+fn a_certificate_that_ends_soon_is_warned_of_by_its_lifetime() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ecdsa(dir.path(), "a", &["a.example.com"]);
+    let warnings_of = |begun: Duration, left: Duration| {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["a.example.com".to_owned()]).unwrap();
+        let now = SystemTime::now();
+        params.not_before = (now - begun).into();
+        params.not_after = (now + left).into();
+        fs::write(&files.cert, params.self_signed(&key).unwrap().pem()).unwrap();
+        fs::write(&files.key, key.serialize_pem()).unwrap();
+        Certificate::load(&files).unwrap().warnings
+    };
+    let day = Duration::from_hours(24);
+    assert_eq!(warnings_of(day * 82, day * 8), Vec::<String>::new());
+    assert!(warnings_of(day * 84, day * 6)[0].contains("ends soon"));
+    assert_eq!(warnings_of(day, day), Vec::<String>::new(), "a short-lived one is renewed late");
 }
