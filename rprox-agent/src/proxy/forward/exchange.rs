@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use http::header::CONNECTION;
 use http::request::Parts;
-use http::{Response, Version};
+use http::{HeaderValue, Response, StatusCode, Version};
 
 use super::body::{Download, DownloadError, ResponseBody};
 use super::send::Answered;
@@ -87,8 +88,12 @@ impl Exchange {
 
     /// Answers with our own words.
     #[must_use]
-    pub fn answer(mut self, response: Response<Bytes>) -> Response<ResponseBody> {
+    pub fn answer(mut self, mut response: Response<Bytes>) -> Response<ResponseBody> {
         self.has_status(&response);
+        if response.status() == StatusCode::BAD_REQUEST && !self.client.http2 {
+            // Who makes one request that others might read otherwise may have hidden the next in it.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         response.map(|text| ResponseBody::text(text, self))
     }
 
