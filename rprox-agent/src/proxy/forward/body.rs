@@ -225,6 +225,8 @@ pub struct Download {
     pub lease: Option<Lease>,
     /// When the wait for the next piece is over.
     pub deadline: Option<Instant>,
+    /// Why the body ended early, until the client has what came before.
+    pub broken: Option<DownloadError>,
 }
 
 impl ResponseBody {
@@ -257,6 +259,9 @@ impl Download {
         cx: &mut Context<'_>,
         exchange: &Exchange,
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let mut frame = Pin::new(&mut self.incoming).poll_frame(cx);
         if frame.is_pending()
             && let Some(lease) = &mut self.lease
@@ -279,8 +284,11 @@ impl Download {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
+                // An error makes hyper drop what it has not written yet, so it gets a chance to write first.
                 self.lease = None;
-                Poll::Ready(Some(Err(DownloadError::Broken(error))))
+                self.broken = Some(DownloadError::Broken(error));
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
             Poll::Ready(None) => {
                 if let Some(lease) = self.lease.take() {

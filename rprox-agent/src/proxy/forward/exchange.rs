@@ -106,7 +106,7 @@ impl Exchange {
         let (mut parts, incoming) = response.into_parts();
         // The version of this hop, not of the one behind us.
         parts.version = Version::HTTP_11;
-        let download = Download { incoming, lease: Some(lease), deadline: None };
+        let download = Download { incoming, lease: Some(lease), deadline: None, broken: None };
         Response::from_parts(parts, ResponseBody::upstream(download, self))
     }
 
