@@ -42,9 +42,9 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, secure:
         tracing::debug!(client = %peer, %error, "TCP_NODELAY refused");
     }
     if secure {
-        serve_tls(worker, tcp, peer, ticket).await
+        serve_tls(worker, tcp, peer, ticket).await;
     } else {
-        serve_plain(worker, tcp, peer, ticket).await
+        serve_plain(worker, tcp, peer, ticket).await;
     }
 }
 

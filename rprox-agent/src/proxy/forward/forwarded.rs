@@ -50,12 +50,17 @@ impl Forwarding {
             extend(headers, FOR, &self.address);
             extend(headers, FORWARDED, &forwarded);
             headers.entry(PROTO).or_insert_with(|| self.proto.clone());
-            headers.entry(HOST).or_insert_with(|| authority.clone());
+            if !authority.is_empty() {
+                headers.entry(HOST).or_insert_with(|| authority.clone());
+            }
         } else {
             headers.insert(FOR, self.address.clone());
             headers.insert(FORWARDED, forwarded);
             headers.insert(PROTO, self.proto.clone());
             headers.insert(HOST, authority.clone());
+            if authority.is_empty() {
+                headers.remove(HOST);
+            }
             headers.remove(PORT);
             headers.remove(REAL_IP);
         }
@@ -68,7 +73,10 @@ impl Forwarding {
             _ => {
                 // A checked authority holds neither quote nor backslash, so it needs no escapes.
                 let host = authority.to_str().unwrap_or_default();
-                let forwarded = visible(format!("{};host=\"{host}\"", self.prefix));
+                let forwarded = match host {
+                    "" => visible(self.prefix.clone()),
+                    host => visible(format!("{};host=\"{host}\"", self.prefix)),
+                };
                 *last = Some((authority.clone(), forwarded.clone()));
                 forwarded
             }

@@ -47,7 +47,7 @@ pub struct SendError {
     /// Why.
     pub failure: Failure,
     /// The request, if not a byte of it was sent.
-    pub unsent: Option<Request<RequestBody>>,
+    pub unsent: Option<Box<Request<RequestBody>>>,
 }
 
 impl Http1 {
@@ -226,7 +226,7 @@ impl SendError {
 
 impl From<Sent> for SendError {
     fn from(mut error: Sent) -> Self {
-        let unsent = error.take_message();
+        let unsent = error.take_message().map(Box::new);
         Self { failure: upload_error(error.into_error()), unsent }
     }
 }

@@ -67,7 +67,7 @@ pub async fn send(
     let worker = &client.worker;
     let upstream = found.upstream;
     let limit = worker.shared.config.timeouts.response;
-    address(&mut request, upstream.protocol, &target);
+    address(&mut request, upstream, &target);
     let known = worker.names.endpoints(upstream).await;
     let endpoints = known.map_err(|error| Lost { failure: Failure::Dns(error), endpoint: None })?;
     let mut choice = Choice { worker, upstream, endpoints, tried: Vec::new(), rounds: 0, start: None };
@@ -86,7 +86,7 @@ pub async fn send(
         };
         let timed_out = matches!(error.failure, Failure::ResponseTimeout);
         let again = match (error.unsent, copy) {
-            (Some(unsent), _) => Some(unsent),
+            (Some(unsent), _) => Some(*unsent),
             (None, Some(copy)) if !timed_out => Some(copy.into_request()),
             _ => None,
         };
@@ -170,8 +170,14 @@ impl Choice<'_> {
 }
 
 /// Puts the request into the form that the protocol wants.
-fn address(request: &mut Request<RequestBody>, protocol: Protocol, target: &Target) {
-    match protocol {
+fn address(request: &mut Request<RequestBody>, upstream: &Upstream, target: &Target) {
+    if target.authority().is_empty()
+        && let Ok(authority) = HeaderValue::from_str(&upstream.authority)
+    {
+        // HTTP/1.0 may leave the host out; what the upstream speaks may not.
+        request.headers_mut().insert(HOST, authority);
+    }
+    match upstream.protocol {
         Protocol::Http1 => {
             *request.version_mut() = Version::HTTP_11;
             let body = request.body();

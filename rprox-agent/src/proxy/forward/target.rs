@@ -24,7 +24,7 @@ impl Target {
     pub fn take(parts: &mut Parts) -> Result<Self, &'static str> {
         let field = host_field(parts)?;
         let Some(authority) = parts.uri.authority() else {
-            return Self::checked(field.unwrap_or(HeaderValue::from_static("")));
+            return field.map_or(Ok(Self(HeaderValue::from_static(""))), Self::checked);
         };
         let authority =
             HeaderValue::from_str(authority.as_str()).map_err(|_| "the target's host is malformed")?;
@@ -46,14 +46,11 @@ impl Target {
     fn checked(authority: HeaderValue) -> Result<Self, &'static str> {
         let malformed = "the host is malformed";
         let text = authority.to_str().map_err(|_| malformed)?;
-        // HTTP/1.0 may leave it out.
-        if !text.is_empty() && host::normalise(text).is_none() {
-            return Err(malformed);
-        }
+        host::normalise(text).ok_or(malformed)?;
         Ok(Self(authority))
     }
 
-    /// As the client wrote it, with the port.
+    /// As the client wrote it, with the port; empty when HTTP/1.0 named none.
     #[must_use]
     pub fn authority(&self) -> &HeaderValue {
         &self.0
@@ -133,6 +130,7 @@ mod tests {
         assert!(take(Version::HTTP_11, "/", &[]).is_err());
         assert!(take(Version::HTTP_11, "/", &["a", "a"]).is_err());
         assert!(take(Version::HTTP_11, "/", &["a b"]).is_err());
+        assert!(take(Version::HTTP_11, "/", &[""]).is_err());
         assert!(take(Version::HTTP_11, "http://user@a.example/", &["a.example"]).is_err());
         assert_eq!(take(Version::HTTP_10, "/", &[]), taken("", "", "/"));
     }
