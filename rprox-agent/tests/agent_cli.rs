@@ -1,5 +1,7 @@
 //! What an operator sees of `rprox-agent` before it serves: exit statuses, messages, documents.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::fs;
 use std::process::{Command, Output};
 

@@ -21,6 +21,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
+use tracing::debug;
 
 pub use self::last_answers::LastAnswers;
 use self::memory::{Memory, Settled};
@@ -200,13 +201,17 @@ impl Shared {
         if let Ok(found) = &outcome {
             self.last_answers.note(upstream, found.clone(), now);
         }
-        let Settled { gone, pause } = entry.memory.borrow_mut().settle(upstream, now, outcome);
+        let Settled { gone, pause, failure } = entry.memory.borrow_mut().settle(upstream, now, outcome);
         if entry.memory.borrow().is_missing() {
             self.last_answers.forget(upstream);
         }
         entry.ended.set(entry.begun.get());
         entry.news.notify_waiters();
+        if let Some(failure) = failure {
+            self.last_answers.log(upstream, &failure);
+        }
         if !gone.is_empty() {
+            debug!(upstream = upstream.authority, ?gone, "addresses left the answer");
             (self.on_gone)(upstream, &gone);
         }
         pause

@@ -1,5 +1,7 @@
 //! What the agent knows of DNS, against a real aardvark-dns and against servers that do what aardvark-dns can't be made to.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod aardvark;
 mod scripted;
 
@@ -26,7 +28,7 @@ fn config(server: SocketAddr) -> DnsConfig {
         search: Some("dns.podman".to_owned()),
         min_ttl: Duration::from_millis(200),
         max_ttl: Duration::from_millis(400),
-        stale: Duration::from_secs(60),
+        stale: Duration::from_mins(1),
         timeout: Duration::from_secs(2),
         attempts: 2,
     }
@@ -52,7 +54,7 @@ impl View {
         let gone = Rc::new(RefCell::new(Vec::new()));
         let told = Rc::clone(&gone);
         let names = Names::new(config, Arc::clone(last_answers), move |_, addresses| {
-            told.borrow_mut().extend_from_slice(addresses)
+            told.borrow_mut().extend_from_slice(addresses);
         })
         .unwrap();
         Self { names, gone }

@@ -17,7 +17,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
 
 use super::DnsError;
 use super::resolver::{Family, Found, Miss};
@@ -36,7 +35,7 @@ pub(super) struct Memory {
     absent_since: Option<Instant>,
     /// Since when one family gets no answer while the other does.
     half_since: Option<Instant>,
-    /// Whether the log has been told that DNS fails for the name.
+    /// Whether DNS failed for the name the last time.
     is_failing: bool,
 }
 
@@ -53,6 +52,15 @@ pub(super) struct Settled {
     pub(super) gone: Vec<SocketAddr>,
     /// How long until the next look-up.
     pub(super) pause: Duration,
+    /// That DNS has begun to fail, or has failed for too long: something that the log should say.
+    pub(super) failure: Option<Failure>,
+}
+
+/// Why DNS fails for a name, and what that means.
+pub(super) struct Failure {
+    pub(super) error: DnsError,
+    /// Whether the last good answer serves on.
+    pub(super) still_serves: bool,
 }
 
 impl Memory {
@@ -101,12 +109,12 @@ impl Memory {
         outcome: Result<Found, Miss>,
     ) -> Settled {
         match outcome {
-            Ok(found) => self.settle_found(upstream, now, found),
+            Ok(found) => self.settle_found(now, found),
             Err(miss) => self.settle_miss(upstream, now, miss),
         }
     }
 
-    fn settle_found(&mut self, upstream: &Upstream, now: Instant, found: Found) -> Settled {
+    fn settle_found(&mut self, now: Instant, found: Found) -> Settled {
         let lifetime = self.lifetime(&found);
         let Found { mut endpoints, unanswered, .. } = found;
         self.expiry = now + lifetime;
@@ -120,16 +128,12 @@ impl Memory {
         }
         let endpoints = in_order(endpoints);
 
-        if self.is_failing {
-            info!(upstream = upstream.authority, ?endpoints, "DNS has an answer again");
-            self.is_failing = false;
-        }
+        self.is_failing = false;
         if before != endpoints {
-            debug!(upstream = upstream.authority, ?endpoints, "endpoints changed");
             self.state = State::Known(endpoints);
         }
         // With a quarter of its lifetime left an answer is looked up again, so that there is time for a second try.
-        Settled { gone: self.gone(&before), pause: lifetime * 3 / 4 }
+        Settled { gone: self.gone(&before), pause: lifetime * 3 / 4, failure: None }
     }
 
     fn settle_miss(&mut self, upstream: &Upstream, now: Instant, miss: Miss) -> Settled {
@@ -146,15 +150,13 @@ impl Memory {
         };
         let before = self.endpoints();
         let still_serves = !before.is_empty() && now < serves_until;
-        if !self.is_failing || (!before.is_empty() && !still_serves) {
-            let consequence = if still_serves { "its last answer serves on" } else { "it has no endpoint" };
-            warn!(upstream = upstream.authority, %error, "DNS fails for an upstream, {consequence}");
-            self.is_failing = true;
-        }
+        let is_news = !self.is_failing || (!before.is_empty() && !still_serves);
+        let failure = is_news.then(|| Failure { error: error.clone(), still_serves });
+        self.is_failing = true;
         if !still_serves {
             self.state = State::Missing(error);
         }
-        Settled { gone: self.gone(&before), pause: self.min_ttl }
+        Settled { gone: self.gone(&before), pause: self.min_ttl, failure }
     }
 
     /// How long an answer is good for.
