@@ -1,8 +1,15 @@
 //! Running a command to its end.
 
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// No command here has more to do than this; one that waits for ever is ended.
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// What a command that ended left behind.
 #[derive(Debug, Clone)]
@@ -19,9 +26,28 @@ pub struct Finished {
 ///
 /// # Errors
 ///
-/// It could not be started.
+/// It could not be started, or does not end.
 pub fn finish(command: &mut Command) -> Result<Finished> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("start {}", line(command)))?;
+    finish_within(LIMIT, command)
+}
+
+/// As [`finish`], for commands that have more to do.
+///
+/// # Errors
+///
+/// As for [`finish`].
+pub fn finish_within(limit: Duration, command: &mut Command) -> Result<Finished> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().with_context(|| format!("start {}", line(command)))?;
+    let pid = Pid::from_child(&child);
+    let (report, ended) = mpsc::channel();
+    thread::spawn(move || report.send(child.wait_with_output()));
+    let Ok(output) = ended.recv_timeout(limit) else {
+        // It has not been waited for, so the id is still its own.
+        kill_process(pid, Signal::KILL).with_context(|| format!("end {}", line(command)))?;
+        bail!("{} did not end within {limit:?}", line(command));
+    };
+    let output = output.with_context(|| format!("wait for {}", line(command)))?;
     Ok(Finished {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -35,7 +61,16 @@ pub fn finish(command: &mut Command) -> Result<Finished> {
 ///
 /// It could not be started, or failed: then with what it said.
 pub fn run(command: &mut Command) -> Result<String> {
-    let finished = finish(command)?;
+    run_within(LIMIT, command)
+}
+
+/// As [`run`], for commands that have more to do.
+///
+/// # Errors
+///
+/// As for [`run`].
+pub fn run_within(limit: Duration, command: &mut Command) -> Result<String> {
+    let finished = finish_within(limit, command)?;
     if finished.code != Some(0) {
         let said = format!("{}{}", finished.stdout, finished.stderr);
         bail!("{} ended with {}: {}", line(command), status(finished.code), said.trim());

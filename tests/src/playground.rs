@@ -211,10 +211,47 @@ impl Playground {
         command
     }
 
-    /// Where the loader pins.
+    /// The `rprox-loader` under test, where every user can run it.
     #[must_use]
-    pub fn bpffs(&self) -> PathBuf {
-        self.run_dir.bpffs()
+    pub fn loader_program(&self) -> &Path {
+        &self.programs.loader
+    }
+
+    /// The `rprox-agent` under test, where every user can run it.
+    #[must_use]
+    pub fn agent_program(&self) -> &Path {
+        &self.programs.agent
+    }
+
+    /// What `rprox-loader status --json` says of the chosen interface; null if nothing is attached there.
+    ///
+    /// # Errors
+    ///
+    /// It fails, or says no JSON.
+    pub fn status(&self) -> Result<serde_json::Value> {
+        let said = command::run(self.loader("status").arg("--json"))?;
+        let mut attachments: Vec<serde_json::Value> = serde_json::from_str(&said)?;
+        Ok(attachments.pop().unwrap_or_default())
+    }
+
+    /// Everything that is pinned, and the directories that hold it. The kernel's own two files are no pins.
+    #[must_use]
+    pub fn pins(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.run_dir.bpffs()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                if entry.path().extension().is_some_and(|extension| extension == "debug") {
+                    continue;
+                }
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    folders.push(entry.path());
+                }
+                found.push(entry.path());
+            }
+        }
+        found.sort();
+        found
     }
 
     /// The run's directory.

@@ -42,6 +42,17 @@ impl Process {
         Ok(Self { name: name.to_owned(), child, said })
     }
 
+    /// Starts `command`, which writes to where we write. Nothing of what it says is kept.
+    ///
+    /// # Errors
+    ///
+    /// It could not be started.
+    pub fn start_in_view(name: &str, mut command: Command) -> Result<Self> {
+        let child = command.stdin(Stdio::null()).process_group(0).spawn();
+        let child = child.with_context(|| format!("start {}", command::line(&command)))?;
+        Ok(Self { name: name.to_owned(), child, said: Arc::default() })
+    }
+
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> Pid {

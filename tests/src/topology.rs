@@ -90,6 +90,16 @@ impl Topology {
         Ok(topology)
     }
 
+    /// Deletes the chosen interface and makes it again, as a hot-plugged adapter or a restarted tunnel does.
+    ///
+    /// # Errors
+    ///
+    /// A device could not be made.
+    pub fn make_client_link_anew(&self) -> Result<()> {
+        self.host.ip(&format!("link delete {INTERFACE}"))?;
+        link(&self.client, CLIENT, &self.host, INTERFACE, HOST)
+    }
+
     /// Makes a pod's namespace on the pods' network. `number` makes its link's name on the host.
     ///
     /// # Errors
