@@ -59,6 +59,20 @@ pub fn write_completions(mut command: Command, shell: Shell, out: &mut impl Writ
 /// # Errors
 ///
 /// What writing to `out` gave.
-pub fn write_man_page(command: Command, out: &mut impl Write) -> io::Result<()> {
-    clap_mangen::Man::new(command).render(out)
+pub fn write_man_page(mut command: Command, out: &mut impl Write) -> io::Result<()> {
+    command.build();
+    let name = command.get_name().to_owned();
+    clap_mangen::Man::new(command.clone()).render(out)?;
+    for subcommand in command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help") {
+        let man = clap_mangen::Man::new(subcommand.clone());
+        let mut page = Vec::new();
+        man.render_synopsis_section(&mut page)?;
+        man.render_description_section(&mut page)?;
+        man.render_options_section(&mut page)?;
+        man.render_extra_section(&mut page)?;
+        // What are sections in a page of its own are parts of a section here.
+        let parts = String::from_utf8_lossy(&page).replace(".SH ", ".SS ");
+        write!(out, ".SH \"{} {}\"\n{parts}", name.to_uppercase(), subcommand.get_name().to_uppercase())?;
+    }
+    Ok(())
 }

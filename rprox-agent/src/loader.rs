@@ -1,1 +1,200 @@
-//! The loader.
+//! The loader: all code of rprox that ever runs as root.
+//!
+//! It attaches the kernel programs to interfaces, fills the maps that they read, and gets out of the way: links, maps and
+//! programs are pinned, so that the redirect works on with no process behind it.
+
+#![deny(unsafe_code)]
+
+pub mod attachment;
+pub mod bpffs;
+pub mod cli;
+pub mod config;
+pub mod conflict;
+pub mod hook;
+pub mod maps;
+pub mod netlink;
+pub mod object;
+pub mod pins;
+pub mod privilege;
+pub mod rule;
+pub mod service;
+pub mod slots;
+pub mod status;
+
+use std::io;
+
+use clap::CommandFactory as _;
+use thiserror::Error;
+use tracing::info;
+
+use self::attachment::{AttachmentError, Change, Host};
+use self::bpffs::{Bpffs, BpffsError};
+use self::cli::{AttachArgs, Cli, Command, DetachArgs, StatusArgs};
+use self::config::{ConfigError, Flags, Settings};
+use self::netlink::{Netlink, NetlinkError};
+use self::pins::{PinError, Pins};
+use self::privilege::PrivilegeError;
+use self::status::StatusError;
+use crate::cli::exit;
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A privilege.
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
+    /// The bpffs.
+    #[error(transparent)]
+    Bpffs(#[from] BpffsError),
+    /// Pins.
+    #[error(transparent)]
+    Pins(#[from] PinError),
+    /// Netlink.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// An attachment.
+    #[error(transparent)]
+    Attachment(#[from] AttachmentError),
+    /// Reading an attachment.
+    #[error(transparent)]
+    Status(#[from] StatusError),
+    /// Signals can't be watched.
+    #[error("watching for signals: {0}")]
+    Signals(#[source] io::Error),
+    /// The kernel closed the connection.
+    #[error(
+        "the netlink connection ended; the redirect works on, but its local addresses are no longer kept current"
+    )]
+    NetlinkClosed,
+    /// Standard output.
+    #[error("writing to standard output: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl Error {
+    /// The exit status that stands for this error.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Config(_) => exit::USAGE,
+            Self::Output(_) | Self::Signals(_) | Self::NetlinkClosed => exit::FAILED,
+            _ => exit::REFUSED,
+        }
+    }
+}
+
+/// Does what `command` says. Needs a tokio runtime, on one thread.
+///
+/// # Errors
+///
+/// Why it could not.
+pub async fn run(command: Command) -> Result<(), Error> {
+    match command {
+        Command::Run(args) => service::run(prepare(args)?).await,
+        Command::Attach(args) => attach(args).await,
+        Command::Detach(args) => detach(args).await,
+        Command::Status(args) => status(args).await,
+        Command::Completions { shell } => {
+            crate::cli::write_completions(Cli::command(), shell, &mut io::stdout().lock());
+            Ok(())
+        }
+        Command::Man => Ok(crate::cli::write_man_page(Cli::command(), &mut io::stdout().lock())?),
+    }
+}
+
+/// Reads the configuration and makes sure of the privileges to carry it out.
+fn prepare(args: AttachArgs) -> Result<Settings, Error> {
+    let (file, flags) = args.into_parts();
+    let settings = Settings::load(file.as_deref(), flags)?;
+    privilege::require_admin()?;
+    privilege::lift_memory_limit();
+    Ok(settings)
+}
+
+async fn attach(args: AttachArgs) -> Result<(), Error> {
+    let mut settings = prepare(args)?;
+    let netlink = Netlink::connect()?;
+    choose_interface(&netlink, &mut settings).await?;
+    let (changes, _bpffs) = attach_all(&netlink, &settings).await?;
+    for change in changes {
+        info!("{}: {}", change.pins.interface(), change.outcome);
+    }
+    conflict::warn_of_all(&settings);
+    Ok(())
+}
+
+/// Names the default route's interface where none is named.
+async fn choose_interface(netlink: &Netlink, settings: &mut Settings) -> Result<(), Error> {
+    if settings.interfaces.is_empty() {
+        let name = netlink.default_interface().await?;
+        settings.interfaces.push((name, settings.default_policy.clone()));
+    }
+    Ok(())
+}
+
+/// Attaches to every interface of `settings`, or to none. The bpffs that comes back is still locked.
+async fn attach_all(netlink: &Netlink, settings: &Settings) -> Result<(Vec<Change>, Bpffs), Error> {
+    let bpffs = Bpffs::open_or_mount(&settings.bpffs)?;
+    let host = Host::look(netlink, bpffs.path()).await?;
+    let mut changes: Vec<Change> = Vec::new();
+    for (interface, policy) in &settings.interfaces {
+        match attachment::attach(&host, interface, policy, settings.hook).await {
+            Ok(change) => changes.push(change),
+            Err(error) => {
+                for change in changes.into_iter().rev() {
+                    change.undo(&host).await;
+                }
+                bpffs.undo();
+                return Err(error.into());
+            }
+        }
+    }
+    Ok((changes, bpffs))
+}
+
+async fn detach(args: DetachArgs) -> Result<(), Error> {
+    let settings =
+        Settings::load(args.place.config.as_deref(), Flags { bpffs: args.place.bpffs, ..Flags::default() })?;
+    privilege::require_admin()?;
+    let bpffs = Bpffs::open(&settings.bpffs)?;
+    let attached = bpffs.as_ref().map_or(Ok(Vec::new()), |bpffs| Pins::list(bpffs.path()))?;
+    let chosen: Vec<&Pins> = attached
+        .iter()
+        .filter(|pins| {
+            args.interfaces.is_empty() || args.interfaces.iter().any(|name| name == pins.interface())
+        })
+        .collect();
+    for name in args.interfaces.iter().filter(|name| !chosen.iter().any(|pins| pins.interface() == *name)) {
+        info!("{name}: nothing attached");
+    }
+    if attached.is_empty() && args.interfaces.is_empty() {
+        info!("nothing attached");
+    }
+    if chosen.is_empty() {
+        return Ok(());
+    }
+    let netlink = Netlink::connect()?;
+    let host = Host::look(&netlink, &settings.bpffs).await?;
+    for pins in chosen {
+        let _claim = pins.claim()?;
+        attachment::remove(&host, pins).await?;
+        info!("{}: detached", pins.interface());
+    }
+    Ok(())
+}
+
+async fn status(args: StatusArgs) -> Result<(), Error> {
+    let settings =
+        Settings::load(args.place.config.as_deref(), Flags { bpffs: args.place.bpffs, ..Flags::default() })?;
+    privilege::require_reader()?;
+    let attachments = status::read(&Netlink::connect()?, &settings.bpffs).await?;
+    let out = io::stdout().lock();
+    Ok(if args.json {
+        status::write_json(out, &attachments)?
+    } else {
+        status::write_table(out, &attachments)?
+    })
+}

@@ -1,3 +1,34 @@
-//! Stub.
+//! `rprox-loader`: started by root, attaches the redirect.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use rprox_agent::cli::{exit, init_logging};
+use rprox_agent::loader::{self, cli::Cli};
+
+/// Said unless the operator says otherwise: the netlink library warns of every attribute that is newer than itself.
+const QUIET: &str = "netlink_packet_route=error";
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = init_logging(&format!("{QUIET},{}", cli.log_level), cli.log_format) {
+        eprintln!("rprox-loader: {error}");
+        return exit::USAGE.into();
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("rprox-loader: starting: {error}");
+            return exit::FAILED.into();
+        }
+    };
+    match runtime.block_on(loader::run(cli.command)) {
+        Ok(()) => exit::OK.into(),
+        Err(error) => {
+            eprintln!("rprox-loader: {error}");
+            error.exit_status().into()
+        }
+    }
+}

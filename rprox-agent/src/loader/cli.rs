@@ -1,0 +1,245 @@
+//! The command line of `rprox-loader`.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use super::config::{Direct, Flags};
+use super::hook::HookChoice;
+use super::rule::Rule;
+use crate::cli::LogFormat;
+
+/// Redirects inbound ports of an interface to the unprivileged ports of a rootless proxy, with eBPF.
+///
+/// Packets that arrive for port FROM reach the socket that listens on port TO, and its answers leave from FROM. Nothing else
+/// changes: not the addresses, not forwarded traffic, not a single firewall rule.
+#[derive(Debug, Parser)]
+#[command(name = "rprox-loader", version, after_help = EXIT_STATUS, after_long_help = LONG_HELP)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// Which log lines to write to standard error: a level, or directives such as `info,rprox_agent=debug`
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "info", env = "RPROX_LOG")]
+    pub log_level: String,
+
+    /// How log lines look
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Attach, keep the attachment current, and detach when told to stop
+    ///
+    /// The service: it attaches, tells systemd that it is ready, follows the host's addresses, attaches again when an
+    /// interface comes back, and detaches on SIGTERM or SIGINT. Killed hard, it leaves the redirect working, and the next
+    /// `run` takes it over without a gap.
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(AttachArgs),
+
+    /// Attach and return; the redirect stays until `detach` or a reboot
+    ///
+    /// Attaching again changes only what differs: other rules are put in force at once, a newer build's programs replace
+    /// the attached ones with no packet lost, and with nothing new nothing happens. The host's addresses are those of this
+    /// moment; where they change (DHCP, IPv6 privacy addresses), use `run`.
+    #[command(after_help = ATTACH_EXAMPLES)]
+    Attach(AttachArgs),
+
+    /// Remove attachments and everything that belongs to them
+    ///
+    /// Leaves no pin, link, filter or qdisc behind. Not an error if nothing is attached.
+    #[command(after_help = DETACH_EXAMPLES)]
+    Detach(DetachArgs),
+
+    /// Show what is attached, and what it has counted
+    #[command(after_help = STATUS_EXAMPLES, after_long_help = STATUS_JSON)]
+    Status(StatusArgs),
+
+    /// Write a shell's completions to standard output
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+
+    /// Write the man page to standard output
+    #[command(after_help = "Example:\n  rprox-loader man | man -l -")]
+    Man,
+}
+
+/// Where pins are.
+#[derive(Debug, Args)]
+pub struct PlaceArgs {
+    /// Configuration file (TOML); its keys are the long flags' names, and flags win over it
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// BPF file system to pin under; one is mounted there if there is none [default: /sys/fs/bpf]
+    #[arg(long, value_name = "DIR")]
+    pub bpffs: Option<PathBuf>,
+}
+
+/// The flags of `run` and `attach`.
+#[derive(Debug, Args)]
+pub struct AttachArgs {
+    /// Interface to attach to; repeatable [default: the default route's]
+    #[arg(short, long = "interface", value_name = "NAME")]
+    pub interfaces: Vec<String>,
+
+    /// Redirect rule, on every interface; repeatable [default: 80:8080, 443:8443, 443:8443/udp]
+    ///
+    /// FROM is the port that peers connect to, TO the one that the listener is bound to, PROTO `tcp` or `udp`, and TCP where it
+    /// is left out. For rules that differ by interface use a configuration file.
+    #[arg(short, long = "redirect", value_name = "FROM:TO[/PROTO]")]
+    pub rules: Vec<Rule>,
+
+    /// What a connection from outside straight to a TO port gets: dropped and counted, or let through [default: deny]
+    #[arg(long, value_name = "POLICY", value_enum, hide_possible_values = false)]
+    pub direct: Option<Direct>,
+
+    /// Where programs attach: TCX, or a clsact qdisc for kernels before 6.6 [default: auto]
+    #[arg(long, value_name = "HOOK", value_enum)]
+    pub hook: Option<HookChoice>,
+
+    /// Where pins are.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+impl AttachArgs {
+    /// The file and the flags.
+    #[must_use]
+    pub fn into_parts(self) -> (Option<PathBuf>, Flags) {
+        let Self { interfaces, rules, direct, hook, place: PlaceArgs { config, bpffs } } = self;
+        (config, Flags { interfaces, rules, direct, hook, bpffs })
+    }
+}
+
+/// The flags of `detach`.
+#[derive(Debug, Args)]
+pub struct DetachArgs {
+    /// Interface to detach from; repeatable [default: all that are attached]
+    #[arg(short, long = "interface", value_name = "NAME")]
+    pub interfaces: Vec<String>,
+
+    /// Where pins are.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+/// The flags of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Write JSON: an array with an object for each attachment
+    #[arg(long)]
+    pub json: bool,
+
+    /// Where pins are.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+const EXIT_STATUS: &str = "\
+Exit status: 0 done, 1 failed while running, 2 wrong usage or configuration, 3 refused by the kernel or for a missing privilege.
+
+Example:
+  sudo rprox-loader run -i eth0";
+
+const LONG_HELP: &str = "\
+Exit status:
+  0  done
+  1  failed while it ran
+  2  the command line or the configuration is wrong
+  3  the kernel, or a missing privilege, refused
+
+Examples:
+  Ports 80 and 443 of the default route's interface, to 8080 and 8443:
+    sudo rprox-loader run
+  Other ports, on two interfaces:
+    sudo rprox-loader attach -i eth0 -i wlan0 -r 80:9080 -r 53:5353/udp
+  What is attached:
+    sudo rprox-loader status
+  Take it all away:
+    sudo rprox-loader detach
+
+Configuration file:
+  interface = [\"eth0\", \"eth1\"]           # without it: the default route's
+  redirect = [\"80:8080\", \"443:8443\"]     # for every interface that has none of its own
+  direct = \"deny\"                        # or \"allow\"
+  hook = \"auto\"                          # or \"tcx\", \"clsact\"
+  bpffs = \"/sys/fs/bpf\"
+
+  [[attachment]]                         # an interface that differs; what it leaves out is as above
+  interface = \"wg0\"
+  redirect = [\"80:9080\"]
+  direct = \"allow\"";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  sudo rprox-loader run
+  sudo rprox-loader run -i eth0 -r 80:8080 -r 443:8443
+  sudo rprox-loader run -c /etc/rprox/loader.toml";
+
+const ATTACH_EXAMPLES: &str = "\
+Examples:
+  sudo rprox-loader attach -i eth0
+  sudo rprox-loader attach -i eth0 -r 80:8080 -r 443:8443 -r 443:8443/udp --direct allow";
+
+const DETACH_EXAMPLES: &str = "\
+Examples:
+  sudo rprox-loader detach
+  sudo rprox-loader detach -i eth0";
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  sudo rprox-loader status
+  sudo rprox-loader status --json | jq '.[].rules[].connections'";
+
+const STATUS_JSON: &str = "\
+Examples:
+  sudo rprox-loader status
+  sudo rprox-loader status --json | jq '.[].rules[].connections'
+
+JSON, an array of:
+  interface             name
+  mode                  \"rewrite\"
+  hook                  \"tcx\" or \"clsact\"; null if unknown
+  state                 \"attached\"; \"gone\": its interface is; \"elsewhere\": in another network namespace;
+                        \"incomplete\": the remains of an attempt to attach
+  service               whether a running `rprox-loader run` keeps it
+  direct                \"deny\" or \"allow\"
+  programs              {ingress, egress}: the kernel's tag of each program
+  local_addresses       how many addresses of this host are known
+  not_parsed            {ingress, egress}: packets that were cut short or malformed, and passed unchanged
+  rules                 array of {rule, from, to, protocol, connections, refused_direct,
+                        ingress: {packets, bytes, icmp_errors}, egress: {packets, bytes, icmp_errors}}";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  rprox-loader completions bash > /etc/bash_completion.d/rprox-loader
+  rprox-loader completions fish > ~/.config/fish/completions/rprox-loader.fish";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn bad_rules_are_usage_errors_that_show_the_form() {
+        let error = Cli::try_parse_from(["rprox-loader", "attach", "-r", "80-8080"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("write FROM:TO or FROM:TO/PROTO, such as 80:8080"), "{error}");
+    }
+}

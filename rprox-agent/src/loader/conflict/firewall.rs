@@ -1,0 +1,273 @@
+//! Finds iptables and nftables rules that redirect a port, by the listings of their own tools.
+//!
+//! Reading is lenient: what it does not understand it passes over, for a warning missed is better than no redirect.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::io;
+use std::process::{Command, Stdio};
+
+use rprox_common::Protocol;
+use serde_json::Value;
+use tracing::debug;
+
+use super::Port;
+
+/// A firewall rule that redirects a port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FirewallRule {
+    /// The port.
+    pub port: Port,
+    /// The rule, as its tool writes it.
+    pub text: String,
+    /// The command that removes it.
+    pub removal: String,
+}
+
+/// The commands that list iptables rules, and the one that edits what each lists. On most hosts two of them are the same.
+const IPTABLES: [(&str, &str); 4] = [
+    ("iptables-save", "iptables"),
+    ("ip6tables-save", "ip6tables"),
+    ("iptables-legacy-save", "iptables-legacy"),
+    ("ip6tables-legacy-save", "ip6tables-legacy"),
+];
+
+/// The rules that redirect one of `ports`.
+#[must_use]
+pub fn find(ports: &BTreeSet<Port>) -> Vec<FirewallRule> {
+    let mut found = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (save, edit) in IPTABLES {
+        let family = edit.trim_end_matches("-legacy");
+        for rule in listing(save, &["-t", "nat"]).iter().flat_map(|text| iptables(text, edit, ports)) {
+            if seen.insert((family, rule.port, rule.text.clone())) {
+                found.push(rule);
+            }
+        }
+    }
+    // iptables-nft keeps its rules in nftables too; those are named above, in the form that they were written in.
+    let text = listing("nft", &["-j", "-n", "list", "ruleset"]);
+    let iptables_too: BTreeSet<Port> = found.iter().map(|rule| rule.port).collect();
+    found.extend(
+        text.iter()
+            .flat_map(|text| nftables(text, ports))
+            .filter(|rule| !(iptables_too.contains(&rule.port) && rule.text.contains(" nat PREROUTING "))),
+    );
+    found
+}
+
+/// What `program` lists; `None` if it is not installed or fails.
+fn listing(program: &str, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).stdin(Stdio::null()).output();
+    match output {
+        Ok(output) if output.status.success() => Some(String::from_utf8_lossy(&output.stdout).into_owned()),
+        Ok(output) => {
+            debug!("{program}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+            None
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            debug!("{program}: {error}");
+            None
+        }
+    }
+}
+
+/// The rules of an `iptables-save -t nat` listing that redirect one of `ports`.
+fn iptables(text: &str, edit: &str, ports: &BTreeSet<Port>) -> Vec<FirewallRule> {
+    let mut found = Vec::new();
+    for line in text.lines().filter(|line| line.starts_with("-A ")) {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let after =
+            |names: &[&str]| words.windows(2).find(|pair| names.contains(&pair[0])).map(|pair| pair[1]);
+        // OUTPUT is for what this host itself sends.
+        if !matches!(after(&["-j"]), Some("REDIRECT" | "DNAT")) || words.get(1) == Some(&"OUTPUT") {
+            continue;
+        }
+        let Some(protocol) = after(&["-p"]).and_then(protocol) else { continue };
+        let Some(dports) = after(&["--dport", "--dports", "--destination-port"]) else { continue };
+        if negated(&words) {
+            continue;
+        }
+        for &port in ports.iter().filter(|port| port.0 == protocol && matches_ports(dports, port.1)) {
+            let removal = format!("{edit} -t nat -D {}", &line[3..]);
+            found.push(FirewallRule { port, text: format!("{edit} {line}"), removal });
+        }
+    }
+    found
+}
+
+/// Whether the port match of a rule is of the form `! --dport`.
+fn negated(words: &[&str]) -> bool {
+    words.windows(2).any(|pair| pair[0] == "!" && pair[1].starts_with("--d"))
+}
+
+/// Whether an iptables list of ports and ranges (`80,443,8000:8080`) has `port` in it.
+fn matches_ports(list: &str, port: u16) -> bool {
+    list.split(',').any(|item| match item.split_once(':') {
+        Some((low, high)) => low.parse().unwrap_or(0) <= port && port <= high.parse().unwrap_or(u16::MAX),
+        None => item.parse() == Ok(port),
+    })
+}
+
+fn protocol(name: &str) -> Option<Protocol> {
+    match name {
+        "tcp" | "6" => Some(Protocol::Tcp),
+        "udp" | "17" => Some(Protocol::Udp),
+        _ => None,
+    }
+}
+
+/// The rules of an `nft -j list ruleset` listing that redirect one of `ports`.
+fn nftables(text: &str, ports: &BTreeSet<Port>) -> Vec<FirewallRule> {
+    let Ok(ruleset) = serde_json::from_str::<Value>(text) else { return Vec::new() };
+    let objects = ruleset["nftables"].as_array().map(Vec::as_slice).unwrap_or_default();
+    // Only what packets from outside go through: a chain on the prerouting hook, or one that may be jumped to from there.
+    let outbound: BTreeSet<(&str, &str, &str)> = objects
+        .iter()
+        .map(|object| &object["chain"])
+        .filter(|chain| matches!(chain["hook"].as_str(), Some(hook) if hook != "prerouting"))
+        .filter_map(|chain| {
+            Some((chain["family"].as_str()?, chain["table"].as_str()?, chain["name"].as_str()?))
+        })
+        .collect();
+    let mut found = Vec::new();
+    for rule in objects.iter().map(|object| &object["rule"]) {
+        let (Some(family), Some(table), Some(chain)) =
+            (rule["family"].as_str(), rule["table"].as_str(), rule["chain"].as_str())
+        else {
+            continue;
+        };
+        let expressions = rule["expr"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let verdict = expressions.iter().find_map(|expression| {
+            ["redirect", "dnat", "xt"].into_iter().find(|kind| expression.get(kind).is_some())
+        });
+        let Some(verdict @ ("redirect" | "dnat")) = verdict else { continue };
+        if outbound.contains(&(family, table, chain)) {
+            continue;
+        }
+        for &port in
+            ports.iter().filter(|port| expressions.iter().any(|expression| matches_dport(expression, **port)))
+        {
+            let handle = rule["handle"].as_u64().unwrap_or_default();
+            let target = &expressions
+                .iter()
+                .find_map(|expression| expression.get(verdict))
+                .unwrap_or(&Value::Null)["port"];
+            let to = if target.is_null() { String::new() } else { format!(" to :{target}") };
+            let name = super::protocol_name(port.0);
+            found.push(FirewallRule {
+                port,
+                text: format!(
+                    "nft {family} {table} {chain} {name} dport {} {verdict}{to} # handle {handle}",
+                    port.1
+                ),
+                removal: format!("nft delete rule {family} {table} {chain} handle {handle}"),
+            });
+        }
+    }
+    found
+}
+
+/// Whether an nftables expression is a match of the destination port on `port`.
+fn matches_dport(expression: &Value, (wanted, port): Port) -> bool {
+    let matching = &expression["match"];
+    let payload = &matching["left"]["payload"];
+    let named = payload["protocol"].as_str();
+    // `th` is the port of any transport protocol.
+    let right_protocol = named == Some("th") || named.and_then(protocol) == Some(wanted);
+    let equals = matches!(matching["op"].as_str(), Some("==" | "in"));
+    payload["field"] == "dport" && right_protocol && equals && holds(&matching["right"], port)
+}
+
+/// Whether the right side of an nftables match, a port, range or set, holds `port`.
+fn holds(value: &Value, port: u16) -> bool {
+    if let Some(number) = value.as_u64() {
+        return number == u64::from(port);
+    }
+    if let Some([low, high]) = value["range"].as_array().map(Vec::as_slice) {
+        let port = u64::from(port);
+        return low.as_u64().is_some_and(|low| low <= port) && high.as_u64().is_some_and(|high| port <= high);
+    }
+    let set = value["set"].as_array().or(value.as_array());
+    set.is_some_and(|items| items.iter().any(|item| holds(item, port)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ports() -> BTreeSet<Port> {
+        BTreeSet::from([(Protocol::Tcp, 80), (Protocol::Tcp, 443), (Protocol::Udp, 443)])
+    }
+
+    #[test]
+    fn reads_iptables_rules_as_the_article_has_them() {
+        let listing = "# Generated by iptables-save\n*nat\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
+            -A PREROUTING -i eth0 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 8080\n\
+            -A PREROUTING -p tcp -m multiport --dports 8000:8080,443 -j DNAT --to-destination 10.0.0.2:8443\n\
+            -A PREROUTING -p tcp -m tcp --dport 22 -j REDIRECT --to-ports 2222\n\
+            -A PREROUTING -p udp -m udp --dport 80 -j REDIRECT --to-ports 8080\n\
+            -A PREROUTING -p tcp -m tcp ! --dport 80 -j REDIRECT --to-ports 8080\n\
+            -A PREROUTING -p tcp -m tcp --dport 80 -j ACCEPT\n\
+            -A OUTPUT -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 8080\nCOMMIT\n";
+        let found = iptables(listing, "iptables", &ports());
+        assert_eq!(found.iter().map(|rule| rule.port.1).collect::<Vec<_>>(), [80, 443]);
+        assert_eq!(
+            found[0].removal,
+            "iptables -t nat -D PREROUTING -i eth0 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 8080"
+        );
+    }
+
+    #[test]
+    fn reads_nftables_rules() {
+        let listing = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}},
+            {"chain": {"family": "ip", "table": "nat", "name": "pre", "hook": "prerouting"}},
+            {"chain": {"family": "ip", "table": "nat", "name": "out", "hook": "output"}},
+            {"rule": {"family": "ip", "table": "nat", "chain": "pre", "handle": 4, "expr": [
+                {"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 80}},
+                {"redirect": {"port": 8080}}]}},
+            {"rule": {"family": "ip", "table": "nat", "chain": "pre", "handle": 5, "expr": [
+                {"match": {"op": "==", "left": {"payload": {"protocol": "th", "field": "dport"}},
+                           "right": {"set": [22, {"range": [400, 500]}]}}},
+                {"dnat": {"addr": "10.0.0.2", "port": 8443}}]}},
+            {"rule": {"family": "ip", "table": "nat", "chain": "pre", "handle": 6, "expr": [
+                {"match": {"op": "!=", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 443}},
+                {"redirect": null}]}},
+            {"rule": {"family": "ip", "table": "nat", "chain": "out", "handle": 7, "expr": [
+                {"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 80}},
+                {"redirect": {"port": 8080}}]}},
+            {"rule": {"family": "ip", "table": "nat", "chain": "pre", "handle": 8, "expr": [
+                {"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 80}},
+                {"accept": null}]}}]}"#;
+        let found = nftables(listing, &ports());
+        let seen: Vec<_> = found.iter().map(|rule| (rule.port, rule.removal.as_str())).collect();
+        assert_eq!(
+            seen,
+            [
+                ((Protocol::Tcp, 80), "nft delete rule ip nat pre handle 4"),
+                ((Protocol::Tcp, 443), "nft delete rule ip nat pre handle 5"),
+                ((Protocol::Udp, 443), "nft delete rule ip nat pre handle 5"),
+            ]
+        );
+        assert_eq!(found[0].text, "nft ip nat pre tcp dport 80 redirect to :8080 # handle 4");
+    }
+
+    #[test]
+    fn passes_over_what_it_does_not_understand() {
+        for text in
+            ["", "null", "[]", "{\"nftables\": 3}", "{\"nftables\": [{\"rule\": {\"expr\": 1}}]}", "not json"]
+        {
+            assert_eq!(nftables(text, &ports()), []);
+        }
+        assert_eq!(
+            iptables(
+                "-A\n-A PREROUTING -j\n-A PREROUTING -p tcp --dport x:y -j REDIRECT",
+                "iptables",
+                &BTreeSet::new()
+            ),
+            []
+        );
+    }
+}

@@ -1,0 +1,169 @@
+//! The kernel programs' object that is built into this binary, and loading it.
+
+use aya::programs::{ProgramError, SchedClassifier};
+use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
+use rprox_common::{MIN_RULE_CAPACITY, global, map};
+use thiserror::Error;
+
+use super::pins::{PinError, Pins};
+
+/// Which way packets go through a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Out of the host.
+    Egress,
+    /// Into the host.
+    Ingress,
+}
+
+impl Direction {
+    /// The order to attach in: egress first, so that no redirected packet is ever answered from TO.
+    pub const ATTACH_ORDER: [Self; 2] = [Self::Egress, Self::Ingress];
+    /// The order to detach in.
+    pub const DETACH_ORDER: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    /// The name of the program for this direction.
+    #[must_use]
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::Egress => rprox_common::program::EGRESS,
+            Self::Ingress => rprox_common::program::INGRESS,
+        }
+    }
+}
+
+/// Why the programs could not be loaded.
+#[derive(Debug, Error)]
+pub enum ObjectError {
+    /// The binary was built without them.
+    #[error(
+        "this rprox-loader was built without the kernel programs; build a whole one with `cargo xtask build`"
+    )]
+    Missing,
+    /// The object is not what this loader expects.
+    #[error(
+        "the built-in kernel programs hold no {kind} {name}; build loader and programs together with `cargo xtask build`"
+    )]
+    Lacks {
+        /// `program` or `map`.
+        kind: &'static str,
+        /// Its name.
+        name: &'static str,
+    },
+    /// The object or its maps were refused.
+    #[error("loading the kernel programs' maps: {0}{hint}", hint = hint(.0))]
+    Maps(#[source] EbpfError),
+    /// The verifier or the kernel refused a program.
+    #[error(
+        "loading the kernel program {program}: {source}; the kernel must be 5.8 or later, with CONFIG_BPF_SYSCALL"
+    )]
+    Program {
+        /// The program's name.
+        program: &'static str,
+        /// What the kernel said.
+        source: Box<ProgramError>,
+    },
+    /// The pinned maps could not be used.
+    #[error(transparent)]
+    Pins(#[from] PinError),
+}
+
+/// What to do about a refused map.
+fn hint(error: &EbpfError) -> &'static str {
+    let EbpfError::MapError(aya::maps::MapError::CreateError { io_error, .. }) = error else { return "" };
+    match io_error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            "; the kernel refused eBPF to this process: run it as root outside of a container or user namespace, and check \
+             that kernel lockdown and LSMs allow BPF"
+        }
+        std::io::ErrorKind::OutOfMemory => {
+            "; there is too little memory, or the memory cgroup's limit is too low"
+        }
+        _ => "",
+    }
+}
+
+/// The object as an ELF file; empty if the binary was built without it.
+#[must_use]
+pub fn bytes() -> &'static [u8] {
+    include_bytes_aligned!(concat!(env!("OUT_DIR"), "/rprox-ebpf"))
+}
+
+/// Both programs, loaded into the kernel, with their maps.
+pub struct Object {
+    ebpf: Ebpf,
+}
+
+impl Object {
+    /// Loads the programs with new maps that have room for `rules` rules.
+    ///
+    /// # Errors
+    ///
+    /// The binary holds no programs, or the kernel refused them.
+    pub fn load(link_header_len: u32, rules: usize) -> Result<Self, ObjectError> {
+        let capacity = u32::try_from(rules).unwrap_or(u32::MAX).max(MIN_RULE_CAPACITY);
+        Self::load_with(link_header_len, |loader| {
+            loader.map_max_entries(map::RULE_COUNTERS, capacity);
+        })
+    }
+
+    /// Loads the programs on top of the maps that are pinned in `pins`. Whether these fit is for the caller to check.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`].
+    pub fn load_with_pinned_maps(link_header_len: u32, pins: &Pins) -> Result<Self, ObjectError> {
+        Self::load_with(link_header_len, |loader| {
+            for name in map::ALL {
+                loader.map_pin_path(name, pins.map(name));
+            }
+        })
+    }
+
+    fn load_with(
+        link_header_len: u32,
+        configure: impl FnOnce(&mut EbpfLoader<'_>),
+    ) -> Result<Self, ObjectError> {
+        if bytes().is_empty() {
+            return Err(ObjectError::Missing);
+        }
+        let mut loader = EbpfLoader::new();
+        // The programs need no relocation against the kernel's types, so a kernel without BTF runs them just as well.
+        loader.btf(None);
+        loader.override_global(global::LINK_HEADER_LEN, &link_header_len, true);
+        configure(&mut loader);
+        let mut object = Self { ebpf: loader.load(bytes()).map_err(ObjectError::Maps)? };
+        for direction in Direction::ATTACH_ORDER {
+            object.program(direction)?.load().map_err(|source| ObjectError::Program {
+                program: direction.program(),
+                source: Box::new(source),
+            })?;
+        }
+        Ok(object)
+    }
+
+    /// The program for `direction`.
+    ///
+    /// # Errors
+    ///
+    /// The object has no such classifier.
+    pub fn program(&mut self, direction: Direction) -> Result<&mut SchedClassifier, ObjectError> {
+        let name = direction.program();
+        let program = self.ebpf.program_mut(name).and_then(|program| program.try_into().ok());
+        program.ok_or(ObjectError::Lacks { kind: "program", name })
+    }
+
+    /// Pins every map.
+    ///
+    /// # Errors
+    ///
+    /// The object lacks a map, or the bpffs refused.
+    pub fn pin_maps(&self, pins: &Pins) -> Result<(), ObjectError> {
+        for name in map::ALL {
+            let map = self.ebpf.map(name).ok_or(ObjectError::Lacks { kind: "map", name })?;
+            let path = pins.map(name);
+            map.pin(&path).map_err(|source| PinError::Pin { path, source })?;
+        }
+        Ok(())
+    }
+}

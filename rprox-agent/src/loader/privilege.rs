@@ -1,0 +1,96 @@
+//! The privileges that the loader needs, and giving up the rest.
+
+#![forbid(unsafe_code)]
+
+use caps::{CapSet, Capability, CapsHashSet};
+use rustix::process::{Resource, Rlimit, geteuid, setrlimit};
+use thiserror::Error;
+use tracing::debug;
+
+/// A privilege is missing, or could not be given up.
+#[derive(Debug, Error)]
+pub enum PrivilegeError {
+    /// Capabilities are missing.
+    #[error(
+        "{purpose} needs {missing}, which this process (uid {uid}) lacks: run it as root (`sudo rprox-loader …`), or as a systemd \
+         service with AmbientCapabilities=CAP_BPF CAP_NET_ADMIN"
+    )]
+    Missing {
+        /// What for.
+        purpose: &'static str,
+        /// Their names.
+        missing: String,
+        /// Who runs.
+        uid: u32,
+    },
+    /// The kernel did not say or did not change.
+    #[error("capabilities of this process: {0}")]
+    Capabilities(#[from] caps::errors::CapsError),
+    /// `no_new_privs` was refused.
+    #[error("setting no_new_privs: {0}")]
+    NoNewPrivs(#[source] rustix::io::Errno),
+}
+
+/// Checks for what attaching and detaching take.
+///
+/// # Errors
+///
+/// What is missing, by name.
+pub fn require_admin() -> Result<(), PrivilegeError> {
+    require("attaching and detaching", &[Capability::CAP_BPF, Capability::CAP_NET_ADMIN])
+}
+
+/// Checks for what reading pinned maps takes.
+///
+/// # Errors
+///
+/// What is missing, by name.
+pub fn require_reader() -> Result<(), PrivilegeError> {
+    require("reading an attachment", &[Capability::CAP_BPF])
+}
+
+fn require(purpose: &'static str, needed: &[Capability]) -> Result<(), PrivilegeError> {
+    let held = caps::read(None, CapSet::Effective)?;
+    // CAP_SYS_ADMIN includes CAP_BPF, which is its part since 5.8.
+    let missing: Vec<String> = needed
+        .iter()
+        .filter(|cap| {
+            !(held.contains(cap) || **cap == Capability::CAP_BPF && held.contains(&Capability::CAP_SYS_ADMIN))
+        })
+        .map(ToString::to_string)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(PrivilegeError::Missing { purpose, missing: missing.join(" and "), uid: geteuid().as_raw() })
+}
+
+/// Lets maps of any size be made: kernels before 5.11 count them against the limit on locked memory.
+pub fn lift_memory_limit() {
+    if let Err(error) = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None }) {
+        debug!("the limit on locked memory stays as it is: {error}");
+    }
+}
+
+/// Gives up every capability but those that keeping an attachment takes, for good.
+///
+/// # Errors
+///
+/// The kernel refused.
+pub fn drop_the_rest() -> Result<(), PrivilegeError> {
+    let held = caps::read(None, CapSet::Permitted)?;
+    // Before CAP_BPF was split off, CAP_SYS_ADMIN is what stands for it.
+    let bpf =
+        if held.contains(&Capability::CAP_BPF) { Capability::CAP_BPF } else { Capability::CAP_SYS_ADMIN };
+    let keep = CapsHashSet::from([bpf, Capability::CAP_NET_ADMIN]);
+    if held.contains(&Capability::CAP_SETPCAP) {
+        for cap in caps::read(None, CapSet::Bounding)?.difference(&keep) {
+            caps::drop(None, CapSet::Bounding, *cap)?;
+        }
+    }
+    caps::clear(None, CapSet::Ambient)?;
+    caps::set(None, CapSet::Effective, &keep)?;
+    caps::set(None, CapSet::Permitted, &keep)?;
+    caps::clear(None, CapSet::Inheritable)?;
+    rustix::thread::set_no_new_privs(true).map_err(PrivilegeError::NoNewPrivs)
+}

@@ -1,0 +1,181 @@
+//! `rprox-loader run`: keeps attachments current until it is told to stop.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use super::attachment::{self, Host, Outcome};
+use super::bpffs::Bpffs;
+use super::config::Settings;
+use super::netlink::Netlink;
+use super::pins::{Claim, Pins};
+use super::{Error, attach_all, choose_interface, conflict, privilege};
+
+/// How long to wait before trying again what failed.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Attaches, and returns once told to stop and detached.
+///
+/// # Errors
+///
+/// What kept it from attaching at the start, or from detaching at the end. What goes wrong in between is logged and tried
+/// again.
+pub async fn run(mut settings: Settings) -> Result<(), Error> {
+    // Before anything is attached, so that no signal finds it attached and unwatched.
+    let mut signals = Signals::new()?;
+    // Before the first look, so that no change after it goes unseen.
+    let (netlink, mut changes) = Netlink::watch()?;
+    choose_interface(&netlink, &mut settings).await?;
+    let mut service = Service { netlink: &netlink, settings: &settings, claims: BTreeMap::new() };
+    service.start().await?;
+    privilege::drop_the_rest()?;
+    notify(&[NotifyState::Ready, NotifyState::Status("attached")]);
+
+    let mut retry = false;
+    let signal = loop {
+        tokio::select! {
+            signal = signals.next() => break signal,
+            change = changes.next() => {
+                if change.is_none() {
+                    return Err(Error::NetlinkClosed);
+                }
+                // One look serves all that has changed by now.
+                while changes.next().now_or_never().flatten().is_some() {}
+            }
+            () = sleep(RETRY), if retry => {}
+        }
+        retry = service.refresh().await.inspect_err(|error| warn!("{error}")).unwrap_or(true);
+    };
+    info!("{signal}: detaching");
+    notify(&[NotifyState::Stopping]);
+    service.stop().await
+}
+
+struct Service<'a> {
+    netlink: &'a Netlink,
+    settings: &'a Settings,
+    /// What is attached now.
+    claims: BTreeMap<String, Claim>,
+}
+
+impl Service<'_> {
+    async fn start(&mut self) -> Result<(), Error> {
+        // Claims outlast the lock on the bpffs, so no other loader comes in between.
+        let (changes, _bpffs) = attach_all(self.netlink, self.settings).await?;
+        for change in changes {
+            let interface = change.pins.interface().to_owned();
+            info!("{interface}: {}", change.outcome);
+            self.claims.insert(interface, change.pins.claim()?);
+        }
+        conflict::warn_of_all(self.settings);
+        Ok(())
+    }
+
+    /// Brings every attachment to what the host is like now. Returns whether something failed that is worth another try.
+    async fn refresh(&mut self) -> Result<bool, Error> {
+        let bpffs = Bpffs::open_or_mount(&self.settings.bpffs)?;
+        let host = Host::look(self.netlink, bpffs.path()).await?;
+        let mut again = false;
+        for (interface, policy) in &self.settings.interfaces {
+            let pins = Pins::new(bpffs.path(), interface);
+            let here = host.device(interface);
+            let same =
+                here.is_some_and(|device| host.device_of(&pins).is_some_and(|of| of.index == device.index));
+            // Ours to change: nobody else can have claimed it since.
+            let claimed = self.claims.remove(interface).is_some();
+            let result = if same && claimed {
+                attachment::refresh(&host, &pins)
+            } else {
+                if claimed {
+                    info!("{interface}: the interface is gone; the redirect comes back with it");
+                }
+                reattach(&host, &pins, policy, self.settings.hook, claimed).await
+            };
+            match result {
+                Ok(true) => {
+                    self.claims.insert(interface.clone(), pins.claim()?);
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    warn!("{error}; trying again in {} s", RETRY.as_secs());
+                    if claimed && pins.exist() {
+                        self.claims.insert(interface.clone(), pins.claim()?);
+                    }
+                    again = true;
+                }
+            }
+        }
+        Ok(again)
+    }
+
+    async fn stop(mut self) -> Result<(), Error> {
+        let Some(bpffs) = Bpffs::open(&self.settings.bpffs)? else { return Ok(()) };
+        let host = Host::look(self.netlink, bpffs.path()).await?;
+        let mut result = Ok(());
+        while let Some((interface, claim)) = self.claims.pop_first() {
+            match attachment::remove(&host, &Pins::new(bpffs.path(), &interface)).await {
+                Ok(()) => info!("{interface}: detached"),
+                Err(error) => result = Err(error.into()),
+            }
+            drop(claim);
+        }
+        result
+    }
+}
+
+/// Removes what is left of an attachment, if it was `ours`, and makes a new one if the interface is there. Returns whether it
+/// is.
+async fn reattach(
+    host: &Host<'_>,
+    pins: &Pins,
+    policy: &super::config::Policy,
+    hook: super::hook::HookChoice,
+    ours: bool,
+) -> Result<bool, attachment::AttachmentError> {
+    if ours {
+        attachment::remove(host, pins).await?;
+    }
+    if host.device(pins.interface()).is_none() {
+        return Ok(false);
+    }
+    let change = attachment::attach(host, pins.interface(), policy, hook).await?;
+    match change.outcome {
+        Outcome::Attached(hook) => info!("{}: the interface is back; attached ({hook})", pins.interface()),
+        outcome @ Outcome::Updated { .. } => info!("{}: {outcome}", pins.interface()),
+    }
+    Ok(true)
+}
+
+/// The signals that end the service.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Error> {
+        let listen = |kind| signal(kind).map_err(Error::Signals);
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Tells systemd, if it started this process.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(false, states) {
+        debug!("telling systemd: {error}");
+    }
+}

@@ -1,0 +1,270 @@
+//! `rprox-loader status`: what is attached, read from the pins alone.
+
+#![forbid(unsafe_code)]
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::path::Path;
+
+use aya::programs::ProgramInfo;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+use serde::Serialize;
+use thiserror::Error;
+
+use super::attachment::{AttachmentError, Host};
+use super::bpffs::{Bpffs, BpffsError};
+use super::config::Direct;
+use super::hook::{self, Hook};
+use super::maps::{Maps, MapsError};
+use super::netlink::Netlink;
+use super::object::Direction;
+use super::pins::{PinError, Pins};
+use super::rule::{Rule, protocol_name};
+use super::slots::Slot;
+
+/// What went wrong while reading.
+#[derive(Debug, Error)]
+pub enum StatusError {
+    /// The bpffs.
+    #[error(transparent)]
+    Bpffs(#[from] BpffsError),
+    /// Pins.
+    #[error(transparent)]
+    Pins(#[from] PinError),
+    /// Maps.
+    #[error(transparent)]
+    Maps(#[from] MapsError),
+    /// The host.
+    #[error(transparent)]
+    Attachment(#[from] AttachmentError),
+}
+
+/// An attachment as `status` shows it. The JSON form is documented in `status --help`; fields are only ever added.
+#[derive(Debug, Serialize)]
+pub struct Attachment {
+    interface: String,
+    mode: &'static str,
+    hook: Option<Hook>,
+    state: Condition,
+    service: bool,
+    direct: Option<Direct>,
+    programs: ByDirection<Option<String>>,
+    local_addresses: usize,
+    not_parsed: ByDirection<u64>,
+    rules: Vec<RuleStatus>,
+}
+
+/// How an attachment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Condition {
+    /// On its interface.
+    Attached,
+    /// Its interface is gone.
+    Gone,
+    /// In another network namespace than this process.
+    Elsewhere,
+    /// What an attempt to attach has left.
+    Incomplete,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct ByDirection<T> {
+    ingress: T,
+    egress: T,
+}
+
+#[derive(Debug, Serialize)]
+struct Traffic {
+    packets: u64,
+    bytes: u64,
+    icmp_errors: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct RuleStatus {
+    rule: Rule,
+    from: u16,
+    to: u16,
+    protocol: &'static str,
+    connections: u64,
+    refused_direct: u64,
+    ingress: Traffic,
+    egress: Traffic,
+}
+
+/// Reads every attachment under `bpffs`.
+///
+/// # Errors
+///
+/// The kernel refused.
+pub async fn read(netlink: &Netlink, bpffs: &Path) -> Result<Vec<Attachment>, StatusError> {
+    // Locked, so that no loader is half-way through a change.
+    let Some(bpffs) = Bpffs::open(bpffs)? else { return Ok(Vec::new()) };
+    let host = Host::look(netlink, bpffs.path()).await?;
+    Pins::list(bpffs.path())?.iter().map(|pins| attachment(&host, pins)).collect()
+}
+
+fn attachment(host: &Host<'_>, pins: &Pins) -> Result<Attachment, StatusError> {
+    let tag = |direction| {
+        let info = ProgramInfo::from_pin(pins.program(direction)).ok()?;
+        // As bpftool shows it: the bytes in memory order.
+        Some(format!("{:016x}", info.tag().swap_bytes()))
+    };
+    let mut status = Attachment {
+        interface: pins.interface().to_owned(),
+        mode: "rewrite",
+        hook: hook::noted(pins),
+        state: condition(host, pins),
+        service: matches!(pins.claim(), Err(PinError::Held { .. })),
+        direct: None,
+        programs: ByDirection { ingress: tag(Direction::Ingress), egress: tag(Direction::Egress) },
+        local_addresses: 0,
+        not_parsed: ByDirection::default(),
+        rules: Vec::new(),
+    };
+    let maps = match Maps::open(pins) {
+        Ok(maps) => maps,
+        Err(_) if status.state == Condition::Incomplete => return Ok(status),
+        Err(error) => return Err(error.into()),
+    };
+    let state = maps.state()?;
+    let counters = maps.counters()?;
+    status.direct = Some(if state.allow_direct() { Direct::Allow } else { Direct::Deny });
+    status.local_addresses = maps.addresses()?.len();
+    status.not_parsed =
+        ByDirection { ingress: counters.ingress_not_parsed, egress: counters.egress_not_parsed };
+    status.rules =
+        maps.rules(state.generation())?.iter().map(|slot| rule(&maps, slot)).collect::<Result<_, _>>()?;
+    Ok(status)
+}
+
+fn condition(host: &Host<'_>, pins: &Pins) -> Condition {
+    let whole = Direction::ATTACH_ORDER.into_iter().all(|direction| {
+        pins.program(direction).exists()
+            && (hook::noted(pins) != Some(Hook::Tcx) || pins.link(direction).exists())
+    });
+    match pins.noted_device() {
+        Some(device) if whole && device.netns != host.netns => Condition::Elsewhere,
+        Some(_) if whole && host.device_of(pins).is_some() => Condition::Attached,
+        Some(_) if whole => Condition::Gone,
+        _ => Condition::Incomplete,
+    }
+}
+
+fn rule(maps: &Maps, slot: &Slot) -> Result<RuleStatus, MapsError> {
+    let counters = maps.rule_counters(slot.index)?;
+    Ok(RuleStatus {
+        rule: slot.rule,
+        from: slot.rule.from,
+        to: slot.rule.to,
+        protocol: protocol_name(slot.rule.protocol),
+        connections: counters.connections,
+        refused_direct: counters.refused_direct,
+        ingress: Traffic {
+            packets: counters.ingress_packets,
+            bytes: counters.ingress_bytes,
+            icmp_errors: counters.ingress_errors,
+        },
+        egress: Traffic {
+            packets: counters.egress_packets,
+            bytes: counters.egress_bytes,
+            icmp_errors: counters.egress_errors,
+        },
+    })
+}
+
+/// Writes `attachments` as JSON.
+///
+/// # Errors
+///
+/// What writing gave.
+pub fn write_json(mut out: impl Write, attachments: &[Attachment]) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut out, attachments)?;
+    writeln!(out)
+}
+
+/// Writes `attachments` for people.
+///
+/// # Errors
+///
+/// What writing gave.
+pub fn write_table(mut out: impl Write, attachments: &[Attachment]) -> io::Result<()> {
+    if attachments.is_empty() {
+        return writeln!(out, "nothing attached");
+    }
+    for (place, attachment) in attachments.iter().enumerate() {
+        if place > 0 {
+            writeln!(out)?;
+        }
+        writeln!(out, "{}", attachment.headline())?;
+        writeln!(out, "{}", attachment.table())?;
+    }
+    Ok(())
+}
+
+impl Attachment {
+    fn headline(&self) -> String {
+        let mut line = format!("{}: {}", self.interface, self.mode);
+        if let Some(hook) = self.hook {
+            _ = write!(line, " by {hook}");
+        }
+        line.push_str(match self.state {
+            Condition::Attached => "",
+            Condition::Gone => "  NOT IN FORCE: the interface is gone",
+            Condition::Elsewhere => "  in another network namespace",
+            Condition::Incomplete => "  NOT IN FORCE: attaching was cut short",
+        });
+        let direct = match self.direct {
+            Some(Direct::Allow) => "allowed",
+            Some(Direct::Deny) => "denied",
+            None => "unknown",
+        };
+        let tag = |tag: &Option<String>| tag.clone().unwrap_or_else(|| "missing".to_owned());
+        _ = write!(
+            line,
+            "  service {}  direct {direct}  local addresses {}  not parsed {}/{}\n  programs: ingress {}, egress {}",
+            if self.service { "running" } else { "none" },
+            self.local_addresses,
+            self.not_parsed.ingress,
+            self.not_parsed.egress,
+            tag(&self.programs.ingress),
+            tag(&self.programs.egress),
+        );
+        line
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::new();
+        table
+            .load_preset(UTF8_FULL_CONDENSED)
+            .set_content_arrangement(ContentArrangement::Disabled)
+            .set_header([
+                "rule",
+                "packets in",
+                "bytes in",
+                "packets out",
+                "bytes out",
+                "connections",
+                "refused direct",
+            ]);
+        for rule in &self.rules {
+            let numbers = [
+                rule.ingress.packets,
+                rule.ingress.bytes,
+                rule.egress.packets,
+                rule.egress.bytes,
+                rule.connections,
+                rule.refused_direct,
+            ];
+            table.add_row(
+                std::iter::once(rule.rule.to_string()).chain(numbers.iter().map(ToString::to_string)),
+            );
+        }
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        table
+    }
+}
