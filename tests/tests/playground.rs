@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use rprox_tests::command;
+use rprox_tests::playground::{Playground, SERVICES};
 use rprox_tests::process::Process;
 use rprox_tests::programs;
 use rprox_tests::table::ROWS;
+use rprox_tests::topology::{GATEWAY, INTERFACE};
 use rustix::process::Signal;
 
 /// xtask as it is built already: cargo is running us.
@@ -61,6 +63,34 @@ fn a_killed_run_is_cleared_away_by_the_next() {
     run.kill().unwrap();
     assert_eq!(namespaces(pid).len(), 7);
 
-    drop(rprox_tests::playground::Playground::new().unwrap());
+    drop(Playground::new().unwrap());
     assert_eq!(namespaces(pid), BTreeSet::new());
+}
+
+#[test]
+fn on_a_real_interface_it_serves_until_ctrl_c_and_removes_the_redirect() {
+    let playground = Playground::new().unwrap();
+    let service = SERVICES[1];
+    // A bpffs of its own in the usual place: the machine's may be in use.
+    let script = format!(
+        "mount -t bpf none /sys/fs/bpf && exec {} run --prebuilt --interface {INTERFACE} --user nobody -- \
+         --http '[::]:8080' --route {}={}:80 --dns-server {}:53 --dns-search dns.podman",
+        xtask().display(),
+        service.host,
+        service.upstream,
+        GATEWAY.v4,
+    );
+    let mut command = playground.topology.host.command("unshare");
+    command.args(["--mount", "--", "sh", "-c", &script]);
+    let mut run = Process::start("xtask run --interface", command).unwrap();
+    let url = format!("http://{}/", service.host);
+    run.wait_until("the service to answer", |_| {
+        playground.get(&url).send().is_ok_and(|answer| answer.field("pod") == Some("grafana"))
+    })
+    .unwrap();
+
+    run.signal(Signal::INT).unwrap();
+    let status = run.wait(rprox_tests::wait::READY).unwrap();
+    assert!(status.success(), "{status}: {}", run.said().join("\n"));
+    assert!(playground.get(&url).send().is_err());
 }

@@ -1,5 +1,6 @@
 //! rprox on an interface of the real host: no playground, the user's own network.
 
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::thread;
@@ -17,7 +18,7 @@ use crate::privilege;
 
 /// Refuses what can't work, before anything is built.
 pub(super) fn check(interface: &str, arguments: &Arguments) -> Result<()> {
-    if !Path::new("/sys/class/net").join(interface).exists() {
+    if !has_interface(interface)? {
         bail!("there is no interface {interface}: `ip -brief link` lists them");
     }
     if arguments.config.is_none() && arguments.agent_flags.is_empty() {
@@ -82,6 +83,12 @@ pub(super) fn run(interface: &str, arguments: &Arguments) -> Result<ExitCode> {
         }
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn has_interface(name: &str) -> Result<bool> {
+    // Any socket will do to ask the kernel by.
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    Ok(rustix::net::netdevice::name_to_index(&socket, name).is_ok())
 }
 
 /// Whom the agent is to run as.
