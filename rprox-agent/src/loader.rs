@@ -192,9 +192,10 @@ async fn status(args: StatusArgs) -> Result<(), Error> {
     privilege::require_reader()?;
     let attachments = status::read(&Netlink::connect()?, &settings.bpffs).await?;
     let out = io::stdout().lock();
-    Ok(if args.json {
-        status::write_json(out, &attachments)?
+    let written = if args.json {
+        status::write_json(out, &attachments)
     } else {
-        status::write_table(out, &attachments)?
-    })
+        status::write_table(out, &attachments)
+    };
+    Ok(written?)
 }

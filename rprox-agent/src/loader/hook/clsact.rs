@@ -25,7 +25,7 @@ use crate::loader::pins::Pins;
 
 /// What it is written down under that the loader made the qdisc.
 const QDISC_NOTE: &str = "qdisc";
-/// `TCA_BPF_NAME` of linux/pkt_cls.h.
+/// `TCA_BPF_NAME` of `linux/pkt_cls.h`.
 const TCA_BPF_NAME: u16 = 7;
 
 /// A filter's place in its chain.
