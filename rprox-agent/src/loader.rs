@@ -21,7 +21,7 @@ pub mod service;
 pub mod slots;
 pub mod status;
 
-use std::io;
+use std::io::{self, Write as _};
 
 use clap::CommandFactory as _;
 use thiserror::Error;
@@ -98,10 +98,23 @@ pub async fn run(command: Command) -> Result<(), Error> {
         Command::Detach(args) => detach(args).await,
         Command::Status(args) => status(args).await,
         Command::Completions { shell } => {
-            crate::cli::write_completions(Cli::command(), shell, &mut io::stdout().lock());
-            Ok(())
+            let mut text = Vec::new();
+            crate::cli::write_completions(Cli::command(), shell, &mut text);
+            print(&text)
         }
-        Command::Man => Ok(crate::cli::write_man_page(Cli::command(), &mut io::stdout().lock())?),
+        Command::Man => {
+            let mut text = Vec::new();
+            crate::cli::write_man_page(Cli::command(), &mut text)?;
+            print(&text)
+        }
+    }
+}
+
+/// Writes to standard output. A reader that has seen enough (`| head`) is no failure.
+fn print(text: &[u8]) -> Result<(), Error> {
+    match io::stdout().lock().write_all(text) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
     }
 }
 
@@ -191,11 +204,11 @@ async fn status(args: StatusArgs) -> Result<(), Error> {
         Settings::load(args.place.config.as_deref(), Flags { bpffs: args.place.bpffs, ..Flags::default() })?;
     privilege::require_reader()?;
     let attachments = status::read(&Netlink::connect()?, &settings.bpffs).await?;
-    let out = io::stdout().lock();
-    let written = if args.json {
-        status::write_json(out, &attachments)
+    let mut text = Vec::new();
+    if args.json {
+        status::write_json(&mut text, &attachments)?;
     } else {
-        status::write_table(out, &attachments)
-    };
-    Ok(written?)
+        status::write_table(&mut text, &attachments)?;
+    }
+    print(&text)
 }

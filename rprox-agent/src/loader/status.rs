@@ -109,8 +109,7 @@ pub async fn read(netlink: &Netlink, bpffs: &Path) -> Result<Vec<Attachment>, St
 fn attachment(host: &Host<'_>, pins: &Pins) -> Result<Attachment, StatusError> {
     let tag = |direction| {
         let info = ProgramInfo::from_pin(pins.program(direction)).ok()?;
-        // As bpftool shows it: the bytes in memory order.
-        Some(format!("{:016x}", info.tag().swap_bytes()))
+        Some(format!("{:016x}", info.tag()))
     };
     let mut status = Attachment {
         interface: pins.interface().to_owned(),
