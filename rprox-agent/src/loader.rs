@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod conflict;
 pub mod hook;
+pub mod host;
 pub mod maps;
 pub mod netlink;
 pub mod object;
@@ -27,10 +28,11 @@ use clap::CommandFactory as _;
 use thiserror::Error;
 use tracing::info;
 
-use self::attachment::{AttachmentError, Change, Host};
+use self::attachment::{AttachmentError, Change};
 use self::bpffs::{Bpffs, BpffsError};
 use self::cli::{AttachArgs, Cli, Command, DetachArgs, StatusArgs};
 use self::config::{ConfigError, Flags, Settings};
+use self::host::{Host, HostError};
 use self::netlink::{Netlink, NetlinkError};
 use self::pins::{PinError, Pins};
 use self::privilege::PrivilegeError;
@@ -55,6 +57,9 @@ pub enum Error {
     /// Netlink.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
+    /// The host.
+    #[error(transparent)]
+    Host(#[from] HostError),
     /// An attachment.
     #[error(transparent)]
     Attachment(#[from] AttachmentError),
@@ -169,21 +174,19 @@ async fn attach_all(netlink: &Netlink, settings: &Settings) -> Result<(Vec<Chang
 }
 
 async fn detach(args: DetachArgs) -> Result<(), Error> {
-    let settings =
-        Settings::load(args.place.config.as_deref(), Flags { bpffs: args.place.bpffs, ..Flags::default() })?;
+    let DetachArgs { interfaces, place } = args;
+    let flags = Flags { interfaces, bpffs: place.bpffs, ..Flags::default() };
+    let settings = Settings::load(place.config.as_deref(), flags)?;
     privilege::require_admin()?;
+    let named: Vec<&str> = settings.interfaces.iter().map(|(name, _)| name.as_str()).collect();
     let bpffs = Bpffs::open(&settings.bpffs)?;
     let attached = bpffs.as_ref().map_or(Ok(Vec::new()), |bpffs| Pins::list(bpffs.path()))?;
-    let chosen: Vec<&Pins> = attached
-        .iter()
-        .filter(|pins| {
-            args.interfaces.is_empty() || args.interfaces.iter().any(|name| name == pins.interface())
-        })
-        .collect();
-    for name in args.interfaces.iter().filter(|name| !chosen.iter().any(|pins| pins.interface() == *name)) {
+    let chosen: Vec<&Pins> =
+        attached.iter().filter(|pins| named.is_empty() || named.contains(&pins.interface())).collect();
+    for name in named.iter().filter(|name| !chosen.iter().any(|pins| pins.interface() == **name)) {
         info!("{name}: nothing attached");
     }
-    if attached.is_empty() && args.interfaces.is_empty() {
+    if attached.is_empty() && named.is_empty() {
         info!("nothing attached");
     }
     if chosen.is_empty() {

@@ -12,10 +12,10 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde::Serialize;
 use thiserror::Error;
 
-use super::attachment::{AttachmentError, Host};
 use super::bpffs::{Bpffs, BpffsError};
 use super::config::Direct;
 use super::hook::{self, Hook};
+use super::host::{Host, HostError};
 use super::maps::{Maps, MapsError};
 use super::netlink::Netlink;
 use super::object::Direction;
@@ -37,7 +37,7 @@ pub enum StatusError {
     Maps(#[from] MapsError),
     /// The host.
     #[error(transparent)]
-    Attachment(#[from] AttachmentError),
+    Host(#[from] HostError),
 }
 
 /// An attachment as `status` shows it. The JSON form is documented in `status --help`; fields are only ever added.
