@@ -54,34 +54,25 @@ pub fn write_completions(mut command: Command, shell: Shell, out: &mut impl Writ
     clap_complete::generate(shell, &mut command, name, out);
 }
 
-/// Writes the man page of `command`, with a section for each subcommand.
+/// Writes the man page of `command` with a section for each subcommand's options.
 ///
 /// # Errors
 ///
 /// What writing to `out` gave.
 pub fn write_man_page(mut command: Command, out: &mut impl Write) -> io::Result<()> {
-    // Propagates global flags, and gives subcommands their full names.
     command.build();
-    let subcommands: Vec<Command> = command
-        .get_subcommands()
-        .filter(|sub| !sub.is_hide_set() && sub.get_name() != "help")
-        .cloned()
-        .collect();
-    clap_mangen::Man::new(command).render(out)?;
-    for subcommand in subcommands {
-        let name = subcommand.get_bin_name().unwrap_or(subcommand.get_name()).to_owned();
-        let has_extra = subcommand.get_after_help().or(subcommand.get_after_long_help()).is_some();
-        let man = clap_mangen::Man::new(subcommand.disable_help_flag(true));
+    let name = command.get_name().to_owned();
+    clap_mangen::Man::new(command.clone()).render(out)?;
+    for subcommand in command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help") {
+        let man = clap_mangen::Man::new(subcommand.clone());
         let mut page = Vec::new();
         man.render_synopsis_section(&mut page)?;
         man.render_description_section(&mut page)?;
         man.render_options_section(&mut page)?;
-        if has_extra {
-            man.render_extra_section(&mut page)?;
-        }
-        writeln!(out, ".SH \"{}\"", name.to_uppercase())?;
-        // Its sections are parts of this one.
-        write!(out, "{}", String::from_utf8_lossy(&page).replace(".SH ", ".SS "))?;
+        man.render_extra_section(&mut page)?;
+        // What are sections in a page of its own are parts of a section here.
+        let parts = String::from_utf8_lossy(&page).replace(".SH ", ".SS ");
+        write!(out, ".SH \"{} {}\"\n{parts}", name.to_uppercase(), subcommand.get_name().to_uppercase())?;
     }
     Ok(())
 }

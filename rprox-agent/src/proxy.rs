@@ -1,1 +1,18 @@
 //! The rootless proxy.
+
+pub mod access_log;
+pub mod cli;
+pub mod config;
+pub mod connection;
+pub mod dns;
+pub mod drain;
+pub mod forward;
+pub mod host;
+pub mod listen;
+pub mod respond;
+pub mod route;
+pub mod run;
+pub mod timer;
+pub mod tls;
+pub mod upstream;
+pub mod worker;

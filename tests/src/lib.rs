@@ -1,1 +1,20 @@
-//! Scenario support.
+//! What the scenarios and `cargo xtask run` share: a playground of network namespaces with a client, a host with a chosen
+//! interface, and a pod network with real name service and real web servers.
+
+#![forbid(unsafe_code)]
+
+pub mod certificates;
+pub mod client;
+pub mod command;
+pub mod dns;
+pub mod load;
+pub mod netns;
+pub mod playground;
+pub mod pod;
+pub mod process;
+pub mod programs;
+pub mod readme;
+pub mod run_dir;
+pub mod table;
+pub mod topology;
+pub mod wait;

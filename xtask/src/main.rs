@@ -1,3 +1,62 @@
-//! Stub.
+//! `cargo xtask`: rprox's chores.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod build;
+mod privilege;
+mod run;
+mod setup;
+mod steps;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// rprox's chores: set up, build, run and test.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Install what building and testing need; each step is skipped where it is done already
+    Setup,
+    /// Build the kernel programs, then rprox-loader and rprox-agent with them
+    Build {
+        /// Build the two programs without optimisation, into target/debug
+        #[arg(long)]
+        debug: bool,
+    },
+    /// Run rprox: in a playground of network namespaces, or on a real interface
+    Run(run::Arguments),
+    /// Check and test everything
+    Test(test::Arguments),
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().chore.run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Chore {
+    fn run(self) -> Result<ExitCode> {
+        match self {
+            Self::Setup => setup::everything()?,
+            Self::Build { debug: true } => build::build(build::Profile::Debug)?,
+            Self::Build { debug: false } => build::build(build::Profile::Release)?,
+            Self::Run(arguments) => return run::run(&arguments),
+            Self::Test(arguments) => test::test(&arguments)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -173,6 +173,9 @@ pub async fn attach(
     if pins.exist() {
         let _claim = pins.claim()?;
         if let Some(hook) = live_hook(host, device, &pins).await? {
+            if !choice.allows(hook) {
+                warn!("{interface}: stays attached by {hook}; to change that, detach first");
+            }
             return update(host, pins, link_header_len, policy, hook);
         }
         remove(host, &pins).await?;

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, PerCpuArray, PerCpuValues},
-    programs::{SchedClassifier, TestRun, TestRunOptions},
+    programs::{SchedClassifier, TcAttachType, TestRun, TestRunOptions},
 };
 use rprox_common::{
-    Address, AttachmentCounters, PortEntry, PortKind, Protocol, RuleCounters, State, map, port_index, program,
+    Address, AttachmentCounters, PortEntry, PortKind, Protocol, RuleCounters, State, global, map, port_index,
+    program,
 };
 
 /// What a program said of a frame.
@@ -48,11 +49,17 @@ pub(crate) struct Kernel {
 
 impl Kernel {
     pub(crate) fn new() -> Self {
+        Self::with_link_header(14)
+    }
+
+    pub(crate) fn with_link_header(len: u32) -> Self {
         let path = std::env::var("RPROX_EBPF_OBJECT").expect("cargo sets it: see .cargo/config.toml");
         let object = std::fs::read(&path)
             .unwrap_or_else(|error| panic!("{path}: {error}; run `cargo xtask build` first"));
-        let mut ebpf =
-            EbpfLoader::new().load(&object).expect("this test loads kernel programs, so it needs root");
+        let mut ebpf = EbpfLoader::new()
+            .override_global(global::LINK_HEADER_LEN, &len, true)
+            .load(&object)
+            .expect("this test loads kernel programs, so it needs root");
         for name in [program::INGRESS, program::EGRESS] {
             Self::classifier(&mut ebpf, name).load().expect("the verifier takes the program");
         }
@@ -100,6 +107,17 @@ impl Kernel {
             }
             2 => Verdict::Drop,
             other => panic!("the program returned {other}"),
+        }
+    }
+
+    /// Attaches the programs to an interface of this thread's network namespace, for as long as this lives.
+    pub(crate) fn attach(&mut self, interface: &str) {
+        for (name, attach_type) in
+            [(program::INGRESS, TcAttachType::Ingress), (program::EGRESS, TcAttachType::Egress)]
+        {
+            Self::classifier(&mut self.ebpf, name)
+                .attach(interface, attach_type)
+                .expect("this test attaches programs by TCX, so it needs Linux 6.6 or later");
         }
     }
 

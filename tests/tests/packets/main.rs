@@ -5,6 +5,7 @@
 mod frame;
 mod icmp;
 mod kernel;
+mod wire;
 
 use frame::{ACK, Fragment, Frame, SYN, Transport};
 use kernel::{

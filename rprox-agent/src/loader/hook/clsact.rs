@@ -167,7 +167,7 @@ pub async fn detach(netlink: &Netlink, device: &Device, pins: &Pins) -> Result<(
         return Ok(());
     }
     if others > 0 {
-        warn!("{}: the clsact qdisc stays, for {others} filters that others have added to it", device.name);
+        warn!("{}: the clsact qdisc stays, for others have filters on it ({others})", device.name);
         return Ok(());
     }
     remove_qdisc(netlink, device).await

@@ -1,0 +1,262 @@
+//! The command line of `rprox-agent`.
+
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use rustix::process::geteuid;
+use thiserror::Error;
+
+use super::config::{Config, ConfigError, Flags};
+use super::dns::{DnsError, Names};
+use super::route::{Route, UpstreamTemplate};
+use super::run::{self, RunError};
+use super::tls::{Certificates, TlsError};
+use crate::cli::{exit, init_logging, write_completions, write_man_page};
+
+/// Routes HTTP requests by host name to pods that it finds through DNS, and terminates TLS for them.
+///
+/// It needs no privilege: it accepts on 8080 and 8443, and rprox-loader redirects ports 80 and 443 there.
+#[derive(Debug, Parser)]
+#[command(name = "rprox-agent", version, after_help = EXIT_STATUS, after_long_help = LONG_HELP)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_STATUS: &str = "Exit status: 0 done, 1 it failed while it ran, 2 the command line or the configuration is wrong, \
+                           3 a missing privilege or the kernel refused (or it was started as root)";
+
+const LONG_HELP: &str = "\
+Exit status:
+  0  done; for `run`: it was told to stop, and what ran has finished
+  1  it failed while it ran
+  2  the command line or the configuration is wrong
+  3  the kernel refused (an address that is taken or not this host's), or it was started as root
+
+Signals:
+  SIGTERM, SIGINT  stop accepting, finish what runs within drain_timeout, and end
+
+Examples:
+  rprox-agent run --route registry.example.com=container-registry:80 --dns-search dns.podman
+  rprox-agent run -c rprox.toml
+  rprox-agent check -c rprox.toml";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  One service, found by its container's name:
+    rprox-agent run --route registry.example.com=container-registry:80 --dns-search dns.podman
+
+  The same with HTTPS; plain HTTP is then redirected to it:
+    rprox-agent run --route registry.example.com=container-registry:80 --dns-search dns.podman \\
+        --cert registry.pem --key registry.key
+
+  Everything else goes to a second service, and paths under /api to a third:
+    rprox-agent run --route registry.example.com=container-registry:80 --route '*=site:3000' --route '*/api=api:3000'
+
+  From a file, with more to see:
+    rprox-agent run -c rprox.toml --log-level debug";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  rprox-agent check -c rprox.toml
+  rprox-agent check -c rprox.toml --https '[::]:9443'
+
+Exit status: 0 it is valid, 2 it is not; each mistake is on a line of its own, with its place.";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  rprox-agent completions bash > ~/.local/share/bash-completion/completions/rprox-agent
+  rprox-agent completions fish > ~/.config/fish/completions/rprox-agent.fish";
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve until told to stop
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunArgs),
+
+    /// Validate the configuration, certificates included, and show what it says
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(RunArgs),
+
+    /// Write a shell's completions to standard output
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+
+    /// Write the man page to standard output
+    #[command(after_help = "Example:\n  rprox-agent man | man -l -")]
+    Man,
+}
+
+/// The flags of `run`; `check` takes the same, so that a command line can be checked by changing one word.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub flags: Flags,
+
+    /// Run even as root, which gives a flaw in a program that faces the network all of root's power
+    #[arg(long)]
+    pub allow_root: bool,
+}
+
+/// Why a subcommand failed.
+#[derive(Debug, Error)]
+pub enum CliError {
+    /// Started as root.
+    #[error(
+        "refusing to run as root: serving needs no privilege, and as root a flaw in this program would hand the host over. \
+         Run it as an ordinary user (systemd: User=, podman run: --user, sudo -u USER); rprox-loader is what root runs. \
+         If it must be root: --allow-root"
+    )]
+    Root,
+    /// The configuration is wrong.
+    #[error("the configuration is refused:\n{0}")]
+    Config(#[from] ConfigError),
+    /// A certificate does not load.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// DNS can't be set up.
+    #[error(transparent)]
+    Dns(#[from] DnsError),
+    /// Logging can't be set up.
+    #[error("{0}")]
+    Logging(String),
+    /// Standard output.
+    #[error("writing to standard output: {0}")]
+    Output(#[from] io::Error),
+    /// It could not serve.
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+impl CliError {
+    /// What the process ends with.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Root | Self::Run(RunError::Listen(_)) => exit::REFUSED,
+            Self::Config(_)
+            | Self::Tls(_)
+            | Self::Dns(_)
+            | Self::Logging(_)
+            | Self::Run(RunError::Tls(_) | RunError::NoCertificate) => exit::USAGE,
+            Self::Output(_) | Self::Run(_) => exit::FAILED,
+        }
+    }
+}
+
+impl Command {
+    /// Does what the command line asks for.
+    ///
+    /// # Errors
+    ///
+    /// When it can't.
+    pub fn execute(self) -> Result<(), CliError> {
+        match self {
+            Self::Run(RunArgs { flags, allow_root }) => {
+                if geteuid().is_root() && !allow_root {
+                    return Err(CliError::Root);
+                }
+                let config = load(&flags)?;
+                Ok(run::run(config)?)
+            }
+            Self::Check(RunArgs { flags, .. }) => check(&flags),
+            Self::Completions { shell } => {
+                write_completions(Cli::command(), shell, &mut io::stdout());
+                Ok(())
+            }
+            Self::Man => Ok(write_man_page(Cli::command(), &mut io::stdout())?),
+        }
+    }
+}
+
+/// The configuration, and logging as it says.
+fn load(flags: &Flags) -> Result<Config, CliError> {
+    let config = Config::load(flags)?;
+    init_logging(&config.log.level, config.log.format).map_err(CliError::Logging)?;
+    Ok(config)
+}
+
+fn check(flags: &Flags) -> Result<(), CliError> {
+    let config = load(flags)?;
+    let certificates = Certificates::load(&config.certificates)?;
+    // With no servers of its own, the configuration is only as good as /etc/resolv.conf.
+    Names::new(&config.dns, Arc::default(), |_, _| {})?;
+    let mut out = io::stdout().lock();
+    write!(out, "{}", Summary { config: &config, certificates: &certificates })?;
+    Ok(out.flush()?)
+}
+
+/// What a configuration says, for people.
+struct Summary<'a> {
+    config: &'a Config,
+    certificates: &'a Certificates,
+}
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { config, certificates } = self;
+        writeln!(formatter, "The configuration is valid.\n\nListeners")?;
+        for address in &config.listen.http {
+            writeln!(formatter, "  http   {address}")?;
+        }
+        for address in &config.listen.https {
+            writeln!(formatter, "  https  {address}")?;
+        }
+        writeln!(formatter, "\nRoutes")?;
+        let width = config.routes.iter().map(|route| route.label.len()).max().unwrap_or(0);
+        for route in &config.routes {
+            let redirect = match (route.https_redirect, self.has_certificate(route)) {
+                (true, true) => "  (plain HTTP is redirected to HTTPS)",
+                _ => "",
+            };
+            writeln!(formatter, "  {:width$}  -> {}{redirect}", route.label, leads_to(route))?;
+        }
+        if !certificates.is_empty() {
+            writeln!(formatter, "\nCertificates")?;
+            for (files, certificate) in config.certificates.iter().zip(certificates.iter()) {
+                let names = certificate.names.iter().collect::<Vec<_>>().join(", ");
+                writeln!(formatter, "  {}: {names}", files.cert.display())?;
+            }
+        }
+        let servers = match config.dns.servers.as_slice() {
+            [] => "those of /etc/resolv.conf".to_owned(),
+            servers => servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        };
+        writeln!(formatter, "\nDNS servers: {servers}")
+    }
+}
+
+impl Summary<'_> {
+    /// Whether requests for the route's host can come over HTTPS at all.
+    fn has_certificate(&self, route: &Route) -> bool {
+        use super::route::HostPattern::{Any, Exact, Wildcard};
+        match &route.host {
+            Exact(host) => self.certificates.covers(host),
+            // Any label will do: a wildcard certificate is what covers them all.
+            Wildcard(domain) => self.certificates.covers(&format!("x.{domain}")),
+            Any => false,
+        }
+    }
+}
+
+fn leads_to(route: &Route) -> String {
+    match &route.upstream {
+        UpstreamTemplate::Plain(upstream) => upstream.authority.clone(),
+        UpstreamTemplate::Template(upstreams) => {
+            let mut all = upstreams.values().map(|upstream| upstream.authority.as_str()).collect::<Vec<_>>();
+            all.sort_unstable();
+            all.join(", ")
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The validated configuration: what the agent does, whole and free of contradictions.
+//!
+//! [`Config::load`] reads the file, lets flags win over it, and refuses the whole with every mistake it finds, each with its
+//! line. What it returns needs no further checks.
+
+#![forbid(unsafe_code)]
+
+mod build;
+mod error;
+mod file;
+mod flags;
+mod routes;
+mod units;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+pub use self::error::ConfigError;
+pub use self::flags::Flags;
+use crate::cli::LogFormat;
+use crate::proxy::route::Route;
+
+/// Everything the agent is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to accept.
+    pub listen: Listen,
+    /// How to look names up.
+    pub dns: DnsConfig,
+    /// Certificates: the global ones first, then the routes' own.
+    pub certificates: Vec<CertificateFiles>,
+    /// Routes, no two for the same host and path.
+    pub routes: Vec<Route>,
+    /// Peers whose forwarding headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long running requests may take to finish once the agent is told to stop.
+    pub drain_timeout: Duration,
+    /// Worker threads.
+    pub workers: NonZeroUsize,
+    /// How long to wait for what.
+    pub timeouts: Timeouts,
+    /// How much to take.
+    pub limits: Limits,
+    /// What to log.
+    pub log: Log,
+}
+
+/// The addresses to accept on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Plain HTTP.
+    pub http: Vec<SocketAddr>,
+    /// HTTP over TLS.
+    pub https: Vec<SocketAddr>,
+}
+
+/// How names are looked up and how long answers are used.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DnsConfig {
+    /// DNS servers; none means those of `/etc/resolv.conf`.
+    #[serde(deserialize_with = "units::dns_servers")]
+    pub servers: Vec<SocketAddr>,
+    /// The domain that upstream names without a dot are in.
+    #[serde(deserialize_with = "units::domain")]
+    pub search: Option<String>,
+    /// The shortest time that an answer is used, also one that says there is nothing by a name.
+    #[serde(deserialize_with = "units::positive_duration")]
+    pub min_ttl: Duration,
+    /// The longest time that an answer is used.
+    #[serde(deserialize_with = "units::positive_duration")]
+    pub max_ttl: Duration,
+    /// How long the last good answer serves while DNS fails.
+    #[serde(deserialize_with = "units::duration")]
+    pub stale: Duration,
+    /// How long one query waits for its answer.
+    #[serde(deserialize_with = "units::positive_duration")]
+    pub timeout: Duration,
+    /// How many times a query is sent before the look-up fails.
+    #[serde(deserialize_with = "units::count")]
+    pub attempts: usize,
+}
+
+impl Default for DnsConfig {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            search: None,
+            min_ttl: Duration::from_secs(1),
+            max_ttl: Duration::from_secs(10),
+            stale: Duration::from_mins(5),
+            timeout: Duration::from_secs(2),
+            attempts: 2,
+        }
+    }
+}
+
+/// A certificate chain and its private key, both PEM.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CertificateFiles {
+    /// The chain, the server's own certificate first.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// How long to wait before giving up.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// For a request's whole header section, and for a TLS handshake.
+    #[serde(deserialize_with = "units::positive_duration")]
+    pub header: Duration,
+    /// For the next request on a client connection.
+    #[serde(deserialize_with = "units::positive_duration")]
+    pub idle: Duration,
+    /// Between two pieces of a body, either way.
+    #[serde(deserialize_with = "units::positive_duration")]
+    pub body: Duration,
+    /// For a connection to an endpoint.
+    #[serde(deserialize_with = "units::positive_duration")]
+    pub connect: Duration,
+    /// For the first byte of an upstream's response.
+    #[serde(deserialize_with = "units::positive_duration")]
+    pub response: Duration,
+    /// Before an unused upstream connection is closed.
+    #[serde(deserialize_with = "units::positive_duration")]
+    pub upstream_idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            header: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            body: Duration::from_mins(1),
+            connect: Duration::from_secs(2),
+            response: Duration::from_mins(1),
+            upstream_idle: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How much to take before refusing.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Client connections of the whole process.
+    #[serde(deserialize_with = "units::count")]
+    pub connections: usize,
+    /// Bytes in a message's header section, at least 8 KiB.
+    #[serde(deserialize_with = "units::header_bytes")]
+    pub header_bytes: usize,
+    /// Fields in a message's header section.
+    #[serde(deserialize_with = "units::count")]
+    pub headers: usize,
+    /// Concurrent HTTP/2 streams of a client connection.
+    #[serde(deserialize_with = "units::count")]
+    pub streams: u32,
+    /// Bytes in a request's body; `None`: no limit.
+    #[serde(deserialize_with = "units::body_bytes")]
+    pub body_bytes: Option<u64>,
+    /// Connections to one endpoint, for each worker.
+    #[serde(deserialize_with = "units::count")]
+    pub upstream_connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 16_384,
+            header_bytes: 64 << 10,
+            headers: 100,
+            streams: 128,
+            body_bytes: None,
+            upstream_connections: 256,
+        }
+    }
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// A level or an `EnvFilter` directive list.
+    #[serde(deserialize_with = "units::log_level")]
+    pub level: String,
+    /// Text or JSON.
+    #[serde(deserialize_with = "units::log_format")]
+    pub format: LogFormat,
+    /// Whether each request gets a line.
+    pub access: bool,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text, access: true }
+    }
+}

@@ -1,0 +1,236 @@
+//! From the file and the flags to a [`Config`], or to every mistake in them.
+
+#![forbid(unsafe_code)]
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use toml::Spanned;
+
+use super::error::{ConfigError, Mistake, Place};
+use super::file::{File, ListenTable};
+use super::flags::Flags;
+use super::routes::{Written, WrittenRoute};
+use super::units::Addresses;
+use super::{CertificateFiles, Config, DnsConfig, Listen};
+use crate::proxy::route::{HostPattern, Route};
+use crate::proxy::tls::Certificate;
+
+const HTTP_PORT: u16 = 8080;
+const HTTPS_PORT: u16 = 8443;
+
+impl Config {
+    /// Reads the configuration file, if `flags` name one, and lets the other flags win over it.
+    ///
+    /// # Errors
+    ///
+    /// When the file can't be read, or anything is wrong with the whole: all of it then, not just the first.
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        let path = flags.config.as_deref();
+        let text = match path {
+            Some(path) => fs::read_to_string(path)
+                .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?,
+            None => String::new(),
+        };
+        Self::read(&text, path, flags).map_err(|mistakes| {
+            ConfigError::Invalid(mistakes.into_iter().map(|mistake| mistake.locate(path, &text)).collect())
+        })
+    }
+
+    fn read(text: &str, path: Option<&Path>, flags: &Flags) -> Result<Self, Vec<Mistake>> {
+        let file: File = toml::from_str(text).map_err(|error| {
+            let place = error.span().map_or(Place::Whole, Place::Bytes);
+            vec![Mistake::new(place, error.message())]
+        })?;
+        let directory = path.and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
+        Builder { directory, mistakes: Vec::new(), certificates: Vec::new() }.build(file, flags)
+    }
+}
+
+struct Builder {
+    /// What paths in the file are relative to.
+    directory: PathBuf,
+    mistakes: Vec<Mistake>,
+    certificates: Vec<CertificateFiles>,
+}
+
+impl Builder {
+    fn build(mut self, file: File, flags: &Flags) -> Result<Config, Vec<Mistake>> {
+        let dns = self.dns(file.dns, flags);
+        self.global_certificates(file.certificate, flags);
+        let routes = self.routes(file.route, flags, dns.search.as_deref());
+        let listen = self.listen(file.listen, flags);
+        let mut log = file.log;
+        log.level = flags.log_level.clone().unwrap_or(log.level);
+        log.format = flags.log_format.unwrap_or(log.format);
+        if !self.mistakes.is_empty() {
+            return Err(self.mistakes);
+        }
+        Ok(Config {
+            listen,
+            dns,
+            certificates: self.certificates,
+            routes,
+            trusted_proxies: given(&flags.trusted_proxies).unwrap_or(file.trusted_proxies),
+            drain_timeout: flags.drain_timeout.unwrap_or(file.drain_timeout),
+            workers: flags.workers.or(file.workers).unwrap_or_else(processors),
+            timeouts: file.timeouts,
+            limits: file.limits,
+            log,
+        })
+    }
+
+    fn dns(&mut self, dns: Spanned<DnsConfig>, flags: &Flags) -> DnsConfig {
+        let place = Place::Bytes(dns.span());
+        let mut dns = dns.into_inner();
+        if dns.min_ttl > dns.max_ttl {
+            self.mistakes.push(Mistake::new(place, "dns.min_ttl must not be more than dns.max_ttl"));
+        }
+        dns.servers = given(&flags.dns_servers).unwrap_or(dns.servers);
+        dns.search = flags.dns_search.clone().or(dns.search);
+        dns
+    }
+
+    fn global_certificates(&mut self, tables: Vec<super::file::CertificateTable>, flags: &Flags) {
+        if let (Some(cert), Some(key)) = (&flags.cert, &flags.key) {
+            self.certificate(
+                CertificateFiles { cert: cert.clone(), key: key.clone() },
+                Place::Flag("--cert".into()),
+            );
+        }
+        for table in tables {
+            let (cert, key) = (Written::from(table.cert), Written::from(table.key));
+            let files = CertificateFiles {
+                cert: self.directory.join(cert.value),
+                key: self.directory.join(key.value),
+            };
+            self.certificate(files, cert.place);
+        }
+    }
+
+    /// Checks a certificate and takes it, once however often it is named.
+    fn certificate(&mut self, files: CertificateFiles, place: Place) -> Option<Certificate> {
+        let certificate =
+            Certificate::load(&files).map_err(|error| self.mistakes.push(Mistake::new(place, error)));
+        if !self.certificates.contains(&files) {
+            self.certificates.push(files);
+        }
+        certificate.ok()
+    }
+
+    fn routes(
+        &mut self,
+        tables: Vec<super::file::RouteTable>,
+        flags: &Flags,
+        search: Option<&str>,
+    ) -> Vec<Route> {
+        let mut taken = HashMap::new();
+        let mut routes = Vec::new();
+        let from_flags = flags.routes.iter().cloned().map(WrittenRoute::from);
+        for route in from_flags.chain(tables.into_iter().map(WrittenRoute::from)) {
+            let place = route.host.place.clone();
+            let made = route.matched().and_then(|(host, path)| {
+                match taken.insert((host.clone(), path.clone()), place.clone()) {
+                    // A flag's route was here first, and wins.
+                    Some(Place::Flag(flag)) if matches!(place, Place::Bytes(_)) => {
+                        taken.insert((host, path), Place::Flag(flag));
+                        return Ok(None);
+                    }
+                    Some(_) => return Err(route.host.mistake(format!("{host}{path} has a route already"))),
+                    None => {}
+                }
+                self.route_certificate(&route, &host)?;
+                route.into_route(host, path, search).map(Some)
+            });
+            match made {
+                Ok(route) => routes.extend(route),
+                Err(mistake) => self.mistakes.push(mistake),
+            }
+        }
+        if taken.is_empty() && self.mistakes.is_empty() {
+            let message = "no route; give --route HOST=UPSTREAM, or -c FILE with a [[route]] in it";
+            self.mistakes.push(Mistake::new(Place::Whole, message));
+        }
+        routes
+    }
+
+    fn route_certificate(&mut self, route: &WrittenRoute, host: &HostPattern) -> Result<(), Mistake> {
+        let (cert, key) = match (&route.cert, &route.key) {
+            (None, None) => return Ok(()),
+            (Some(cert), Some(key)) => (cert, key),
+            (Some(cert), None) => return Err(cert.mistake("cert needs key, the file with its private key")),
+            (None, Some(key)) => return Err(key.mistake("key needs cert, the file with its certificate")),
+        };
+        let files =
+            CertificateFiles { cert: self.directory.join(&cert.value), key: self.directory.join(&key.value) };
+        let certificate = self.certificate(files, cert.place.clone());
+        if let (Some(certificate), HostPattern::Exact(host)) = (certificate, host)
+            && !certificate.names.covers(host)
+        {
+            let names = certificate.names.iter().collect::<Vec<_>>().join(", ");
+            return Err(cert.mistake(format!("this certificate is not for {host} but for {names}")));
+        }
+        Ok(())
+    }
+
+    fn listen(&mut self, table: ListenTable, flags: &Flags) -> Listen {
+        let http = choose(&flags.http, table.http, "--http");
+        let https = choose(&flags.https, table.https, "--https");
+        if let Some(https) = &https
+            && !https.value.is_empty()
+            && self.certificates.is_empty()
+        {
+            let message = "listening for HTTPS needs a certificate; give --cert and --key, a [[certificate]], or a route's cert and key";
+            self.mistakes.push(https.mistake(message));
+        }
+        let default_https = if self.certificates.is_empty() { Vec::new() } else { vec![any(HTTPS_PORT)] };
+        let mut taken = HashSet::new();
+        for list in [&http, &https].into_iter().flatten() {
+            for address in &list.value {
+                if address.port() != 0 && !taken.insert(*address) {
+                    self.mistakes.push(list.mistake(format!("{address} is listened on twice")));
+                }
+            }
+        }
+        let listen = Listen {
+            http: http.map_or_else(|| vec![any(HTTP_PORT)], |http| http.value),
+            https: https.map_or(default_https, |https| https.value),
+        };
+        if listen.http.is_empty() && listen.https.is_empty() {
+            let message =
+                "nothing to listen on: listen.http is empty, and listen.https too or without a certificate";
+            self.mistakes.push(Mistake::new(Place::Whole, message));
+        }
+        listen
+    }
+}
+
+/// The flag's addresses, else the file's.
+fn choose(
+    flag: &[SocketAddr],
+    file: Option<Spanned<Addresses>>,
+    name: &str,
+) -> Option<Written<Vec<SocketAddr>>> {
+    if let Some(value) = given(flag) {
+        return Some(Written { value, place: Place::Flag(name.to_owned()) });
+    }
+    let file = Written::from(file?);
+    Some(Written { value: file.value.0, place: file.place })
+}
+
+/// What a repeatable flag was given, if it was.
+fn given<T: Clone>(flag: &[T]) -> Option<Vec<T>> {
+    (!flag.is_empty()).then(|| flag.to_vec())
+}
+
+fn any(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
+}
+
+fn processors() -> NonZeroUsize {
+    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}

@@ -1,0 +1,79 @@
+//! The configuration file as it is written; every key of it is here or in the parent's tables.
+
+#![forbid(unsafe_code)]
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::units::{self, Addresses};
+use super::{DnsConfig, Limits, Log, Timeouts};
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) listen: ListenTable,
+    pub(super) dns: Spanned<DnsConfig>,
+    #[serde(deserialize_with = "units::networks")]
+    pub(super) trusted_proxies: Vec<IpNet>,
+    #[serde(deserialize_with = "units::duration")]
+    pub(super) drain_timeout: Duration,
+    pub(super) workers: Option<NonZeroUsize>,
+    pub(super) timeouts: Timeouts,
+    pub(super) limits: Limits,
+    pub(super) log: Log,
+    pub(super) certificate: Vec<CertificateTable>,
+    pub(super) route: Vec<RouteTable>,
+}
+
+impl Default for File {
+    fn default() -> Self {
+        Self {
+            listen: ListenTable::default(),
+            dns: Spanned::new(0..0, DnsConfig::default()),
+            trusted_proxies: Vec::new(),
+            drain_timeout: Duration::from_secs(30),
+            workers: None,
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+            log: Log::default(),
+            certificate: Vec::new(),
+            route: Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ListenTable {
+    pub(super) http: Option<Spanned<Addresses>>,
+    pub(super) https: Option<Spanned<Addresses>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CertificateTable {
+    pub(super) cert: Spanned<PathBuf>,
+    pub(super) key: Spanned<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RouteTable {
+    pub(super) host: Spanned<String>,
+    pub(super) path: Option<Spanned<String>>,
+    pub(super) upstream: Spanned<String>,
+    pub(super) allow: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) cert: Option<Spanned<PathBuf>>,
+    pub(super) key: Option<Spanned<PathBuf>>,
+    #[serde(default = "default_https_redirect")]
+    pub(super) https_redirect: bool,
+}
+
+fn default_https_redirect() -> bool {
+    true
+}

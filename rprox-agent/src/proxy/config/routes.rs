@@ -1,0 +1,170 @@
+//! Routes as they are written, made into routes that can be followed.
+
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use toml::Spanned;
+
+use super::error::{Mistake, Place};
+use super::file::RouteTable;
+use super::flags::FlagRoute;
+use crate::proxy::host;
+use crate::proxy::route::{HostPattern, Route, UpstreamTemplate};
+use crate::proxy::upstream::Upstream;
+
+/// What stands for the wildcard's label in a template.
+const LABEL: &str = "{1}";
+
+/// A value with the place that it was written at.
+pub(super) struct Written<T> {
+    pub(super) value: T,
+    pub(super) place: Place,
+}
+
+/// A route of the file or of a flag.
+pub(super) struct WrittenRoute {
+    pub(super) host: Written<String>,
+    pub(super) path: Option<Written<String>>,
+    pub(super) upstream: Written<String>,
+    pub(super) allow: Option<Written<Vec<Written<String>>>>,
+    pub(super) cert: Option<Written<PathBuf>>,
+    pub(super) key: Option<Written<PathBuf>>,
+    pub(super) https_redirect: bool,
+}
+
+impl<T> From<Spanned<T>> for Written<T> {
+    fn from(spanned: Spanned<T>) -> Self {
+        Self { place: Place::Bytes(spanned.span()), value: spanned.into_inner() }
+    }
+}
+
+impl<T> Written<T> {
+    pub(super) fn mistake(&self, message: impl std::fmt::Display) -> Mistake {
+        Mistake::new(self.place.clone(), message)
+    }
+}
+
+impl From<RouteTable> for WrittenRoute {
+    fn from(table: RouteTable) -> Self {
+        let allow = table.allow.map(|allow| Written {
+            place: Place::Bytes(allow.span()),
+            value: allow.into_inner().into_iter().map(Written::from).collect(),
+        });
+        Self {
+            host: table.host.into(),
+            path: table.path.map(Written::from),
+            upstream: table.upstream.into(),
+            allow,
+            cert: table.cert.map(Written::from),
+            key: table.key.map(Written::from),
+            https_redirect: table.https_redirect,
+        }
+    }
+}
+
+impl From<FlagRoute> for WrittenRoute {
+    fn from(FlagRoute { flag, host, path, upstream }: FlagRoute) -> Self {
+        let written = |value| Written { value, place: Place::Flag(flag.clone()) };
+        Self {
+            host: written(host),
+            path: path.map(written),
+            upstream: written(upstream),
+            allow: None,
+            cert: None,
+            key: None,
+            https_redirect: true,
+        }
+    }
+}
+
+impl WrittenRoute {
+    /// The host and the path that it is for.
+    pub(super) fn matched(&self) -> Result<(HostPattern, String), Mistake> {
+        let host = HostPattern::parse(&self.host.value).ok_or_else(|| {
+            self.host.mistake(format!(
+                "{:?} is not a host; write a name without a port, \"*.\" and a name, or \"*\"",
+                self.host.value
+            ))
+        })?;
+        let path = match &self.path {
+            Some(path) => parse_path(&path.value).map_err(|reason| path.mistake(reason))?,
+            None => "/".to_owned(),
+        };
+        Ok((host, path))
+    }
+
+    /// The route, with what [`matched`](Self::matched) gave.
+    pub(super) fn into_route(
+        self,
+        host: HostPattern,
+        path: String,
+        search: Option<&str>,
+    ) -> Result<Route, Mistake> {
+        let upstream = if self.upstream.value.contains(['{', '}']) {
+            self.template(&host, search)?
+        } else {
+            if let Some(allow) = &self.allow {
+                return Err(allow.mistake("allow is for an upstream with {1} in it; this one has none"));
+            }
+            let upstream = Upstream::parse(&self.upstream.value, search);
+            UpstreamTemplate::Plain(Arc::new(upstream.map_err(|error| self.upstream.mistake(error))?))
+        };
+        Ok(Route {
+            label: format!("{host}{path}"),
+            host,
+            path,
+            upstream,
+            https_redirect: self.https_redirect,
+        })
+    }
+
+    fn template(&self, host: &HostPattern, search: Option<&str>) -> Result<UpstreamTemplate, Mistake> {
+        let text = &self.upstream.value;
+        if text.replace(LABEL, "").contains(['{', '}']) {
+            return Err(self
+                .upstream
+                .mistake(format!("{text:?}: {{1}} is all that a template can have in braces")));
+        }
+        if !matches!(host, HostPattern::Wildcard(_)) {
+            return Err(self
+                .upstream
+                .mistake("{1} stands for what a wildcard host has, and this host has no \"*.\""));
+        }
+        let Some(allow) = self.allow.as_ref().filter(|allow| !allow.value.is_empty()) else {
+            return Err(self
+                .upstream
+                .mistake("an upstream with {1} needs allow, the list of labels that {1} may be"));
+        };
+        let mut upstreams = HashMap::new();
+        for label in &allow.value {
+            if !host::is_name(&label.value) || label.value.contains('.') {
+                return Err(label.mistake(format!("{:?} is not one label of a host name", label.value)));
+            }
+            let name = label.value.to_ascii_lowercase();
+            let upstream = Upstream::parse(&text.replace(LABEL, &name), search)
+                .map_err(|error| self.upstream.mistake(error))?;
+            upstreams.insert(name, Arc::new(upstream));
+        }
+        Ok(UpstreamTemplate::Template(upstreams))
+    }
+}
+
+/// A path prefix, without its trailing slash.
+fn parse_path(text: &str) -> Result<String, String> {
+    if !text.starts_with('/') {
+        return Err(format!("path {text:?} must start with \"/\""));
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#')) {
+        return Err(format!("path {text:?} has a character that must be percent-encoded, or a query"));
+    }
+    if text.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Err(format!(
+            "path {text:?} has a segment \".\" or \"..\", which clients resolve before they ask"
+        ));
+    }
+    let path = text.trim_end_matches('/');
+    Ok(if path.is_empty() { "/" } else { path }.to_owned())
+}

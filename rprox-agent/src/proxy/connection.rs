@@ -1,0 +1,177 @@
+//! A client's connection, from accept to close: TLS, which HTTP it speaks, its time-outs, and how it ends.
+
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod io;
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{HttpService, service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use self::client::Client;
+use self::io::ClientIo;
+use super::drain::Ticket;
+use super::forward::{self, ResponseBody};
+use super::timer::LazyTimer;
+use super::worker::{LocalExecutor, Worker};
+
+/// What an HTTP/2 client that knows the server speaks it sends first (RFC 9113 section 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Room for a usual request's head, so that a connection's first read is also all it takes.
+const FIRST_READ: usize = 4096;
+
+/// Serves the connection until it ends.
+pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, secure: bool) {
+    let ticket = worker.drain.enter();
+    if let Err(error) = tcp.set_nodelay(true) {
+        tracing::debug!(client = %peer, %error, "TCP_NODELAY refused");
+    }
+    if secure {
+        serve_tls(worker, tcp, peer, ticket).await;
+    } else {
+        serve_plain(worker, tcp, peer, ticket).await;
+    }
+}
+
+async fn serve_tls(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, ticket: Ticket) {
+    let Some(acceptor) = &worker.shared.tls else { return };
+    let handshake = timeout(worker.shared.config.timeouts.header, acceptor.accept(tcp)).await;
+    let connection = match handshake {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return tracing::debug!(client = %peer, %error, "TLS handshake failed"),
+        Err(_) => return tracing::debug!(client = %peer, "TLS handshake took longer than timeouts.header"),
+    };
+    let client = Client::new(Rc::clone(&worker), peer, Some(connection.covers), connection.http2);
+    serve_http(client, connection.stream, Bytes::new(), ticket).await;
+}
+
+async fn serve_plain(worker: Rc<Worker>, mut tcp: TcpStream, peer: SocketAddr, ticket: Ticket) {
+    let sniffed = timeout(worker.shared.config.timeouts.header, sniff(&mut tcp)).await;
+    let Ok(Ok(first)) = sniffed else { return };
+    let http2 = first.starts_with(HTTP2_PREFACE);
+    let client = Client::new(Rc::clone(&worker), peer, None, http2);
+    serve_http(client, tcp, first, ticket).await;
+}
+
+/// Reads as much as tells HTTP/2's preface from an HTTP/1.1 request.
+async fn sniff(tcp: &mut TcpStream) -> std::io::Result<Bytes> {
+    let mut first = Vec::with_capacity(FIRST_READ);
+    loop {
+        let read = tcp.read_buf(&mut first).await?;
+        let length = first.len().min(HTTP2_PREFACE.len());
+        if read == 0 || length == HTTP2_PREFACE.len() || first[..length] != HTTP2_PREFACE[..length] {
+            return Ok(first.into());
+        }
+    }
+}
+
+async fn serve_http<S>(client: Client, stream: S, first: Bytes, ticket: Ticket)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let http2 = client.http2;
+    let client = Rc::new(client);
+    let worker = Rc::clone(&client.worker);
+    let io = ClientIo::new(TokioIo::new(stream), first, Rc::clone(&client));
+    let service = service_fn({
+        let client = Rc::clone(&client);
+        move |request: Request<Incoming>| {
+            let client = Rc::clone(&client);
+            async move { Ok::<_, Infallible>(forward::handle(&client, request).await) }
+        }
+    });
+    let ended = if http2 {
+        run(&client, worker.http2.serve_connection(io, service), ticket).await
+    } else {
+        run(&client, worker.http1.serve_connection(io, service), ticket).await
+    };
+    if let Err(error) = ended {
+        tracing::debug!(client = %client.peer, error = &error as &dyn std::error::Error, "client connection failed");
+    }
+}
+
+/// Why a connection ended that did not end well.
+#[derive(Debug, thiserror::Error)]
+enum ConnectionError {
+    /// Malformed requests, a reset, a body cut short.
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+    /// A time-out passed.
+    #[error("{0}")]
+    TimedOut(&'static str),
+}
+
+/// What hyper's two kinds of connection have in common.
+trait Connection: Future<Output = hyper::Result<()>> {
+    /// Takes no more requests, finishes what runs, ends.
+    fn finish(self: Pin<&mut Self>);
+}
+
+impl<I, S> Connection for http1::Connection<I, S>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
+    S: HttpService<Incoming, ResBody = ResponseBody, Error = Infallible>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S> Connection for http2::Connection<I, S, LocalExecutor>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    S: HttpService<Incoming, ResBody = ResponseBody, Error = Infallible>,
+    S::Future: 'static,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+async fn run(
+    client: &Client,
+    connection: impl Connection,
+    mut ticket: Ticket,
+) -> Result<(), ConnectionError> {
+    let mut connection = pin!(connection);
+    let timeouts = &client.worker.shared.config.timeouts;
+    let mut timer = LazyTimer::new(timeouts.header.min(timeouts.idle).min(timeouts.body));
+    let mut finishing = false;
+    poll_fn(|cx: &mut Context<'_>| {
+        if !finishing && ticket.poll_draining(cx) {
+            finishing = true;
+            connection.as_mut().finish();
+        }
+        loop {
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(ended.map_err(ConnectionError::Http));
+            }
+            let Some((deadline, what)) = client.deadline() else { return Poll::Pending };
+            if timer.poll(cx, deadline).is_pending() {
+                return Poll::Pending;
+            }
+            if finishing || !client.is_idle() {
+                return Poll::Ready(Err(ConnectionError::TimedOut(what)));
+            }
+            finishing = true;
+            client.last_grace();
+            connection.as_mut().finish();
+        }
+    })
+    .await
+}

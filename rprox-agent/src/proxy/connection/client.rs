@@ -1,0 +1,141 @@
+//! What is known of a client's connection, and the clock that its time-outs run by.
+
+#![forbid(unsafe_code)]
+
+use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::proxy::forward::forwarded::Forwarding;
+use crate::proxy::tls::CertificateNames;
+use crate::proxy::worker::Worker;
+
+/// A client's connection, shared by its socket, its requests and their bodies.
+pub struct Client {
+    /// The worker that serves it.
+    pub worker: Rc<Worker>,
+    /// The other end; an IPv4 address where it is one, also on an IPv6 listener.
+    pub peer: IpAddr,
+    /// Over TLS: the names that the certificate shown is for.
+    pub secure: Option<Arc<CertificateNames>>,
+    /// Whether it is an HTTP/2 connection.
+    pub http2: bool,
+    /// What upstreams are told about it.
+    pub forwarding: Forwarding,
+    phase: Cell<Phase>,
+    requests: Cell<u32>,
+    blocked: Cell<Option<Instant>>,
+    unread_body: Cell<bool>,
+}
+
+/// What the connection is doing. Each but `Busy` lasts until its deadline at most.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    /// A request's head is being read.
+    Head(Instant),
+    /// Nothing, between requests.
+    Idle(Instant),
+    /// Serving requests, whose bodies have their own time-outs.
+    Busy,
+}
+
+impl Client {
+    /// A connection whose first request's head is now due.
+    #[must_use]
+    pub fn new(
+        worker: Rc<Worker>,
+        peer: SocketAddr,
+        secure: Option<Arc<CertificateNames>>,
+        http2: bool,
+    ) -> Self {
+        let peer = peer.ip().to_canonical();
+        let config = &worker.shared.config;
+        let trusted = config.trusted_proxies.iter().any(|net| net.contains(&peer));
+        Self {
+            forwarding: Forwarding::new(peer, secure.is_some(), trusted),
+            phase: Cell::new(Phase::Head(Instant::now() + config.timeouts.header)),
+            peer,
+            secure,
+            http2,
+            requests: Cell::new(0),
+            blocked: Cell::new(None),
+            unread_body: Cell::new(false),
+            worker,
+        }
+    }
+
+    /// A request's head has been read.
+    pub fn request_begins(&self) {
+        self.requests.set(self.requests.get() + 1);
+        self.phase.set(Phase::Busy);
+    }
+
+    /// The last byte of a response's body has been handed over, or the request was given up.
+    pub fn request_ends(&self) {
+        let running = self.requests.get() - 1;
+        self.requests.set(running);
+        if running == 0 {
+            self.phase.set(Phase::Idle(Instant::now() + self.worker.shared.config.timeouts.idle));
+        }
+    }
+
+    /// A request's body was given up before its end: what is left of it may still be on its way.
+    pub fn body_left_unread(&self) {
+        self.unread_body.set(true);
+    }
+
+    /// Bytes came in. On an idle HTTP/1.1 connection they begin a head; HTTP/2 has other things to say between requests.
+    pub fn has_read(&self) {
+        if !self.http2 && matches!(self.phase.get(), Phase::Idle(_)) {
+            self.phase.set(Phase::Head(Instant::now() + self.worker.shared.config.timeouts.header));
+        }
+    }
+
+    /// The socket took bytes.
+    pub fn has_written(&self) {
+        self.blocked.set(None);
+    }
+
+    /// The socket takes no more bytes.
+    pub fn write_blocked(&self) {
+        if self.blocked.get().is_none() {
+            self.blocked.set(Some(Instant::now() + self.worker.shared.config.timeouts.body));
+        }
+    }
+
+    /// When to give the connection up, and what to say then.
+    #[must_use]
+    pub fn deadline(&self) -> Option<(Instant, &'static str)> {
+        let phase = match self.phase.get() {
+            Phase::Head(deadline) => Some((deadline, "no whole request head within timeouts.header")),
+            Phase::Idle(deadline) => Some((deadline, "no request within timeouts.idle")),
+            Phase::Busy => None,
+        };
+        let blocked = self.blocked.get().map(|deadline| (deadline, "took no bytes for timeouts.body"));
+        match (phase, blocked) {
+            (Some(phase), Some(blocked)) => Some(if phase.0 < blocked.0 { phase } else { blocked }),
+            (phase, blocked) => phase.or(blocked),
+        }
+    }
+
+    /// Whether no request is running or arriving.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        matches!(self.phase.get(), Phase::Idle(_)) && self.blocked.get().is_none()
+    }
+
+    /// Gives an idle connection that was told to end the time to say goodbye.
+    pub fn last_grace(&self) {
+        self.phase.set(Phase::Idle(Instant::now() + self.worker.shared.config.timeouts.header));
+    }
+
+    /// Whether bytes of the client may still come in that nobody will read: closing would then reset the connection, and
+    /// the client might lose the response.
+    #[must_use]
+    pub fn should_linger(&self) -> bool {
+        self.unread_body.get() || matches!(self.phase.get(), Phase::Head(_))
+    }
+}

@@ -1,0 +1,131 @@
+//! The client's socket as hyper sees it: it reports what moves, and closes without losing the response.
+
+#![forbid(unsafe_code)]
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::client::Client;
+use crate::proxy::timer::LazyTimer;
+
+/// How much of an unwanted body is read while lingering, at most.
+const LINGER_BYTES: usize = 1 << 20;
+
+/// How long lingering lasts, at most.
+const LINGER_TIME: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// A stream that tells its [`Client`] what it does.
+pub struct ClientIo<S> {
+    stream: TokioIo<S>,
+    /// What was read before hyper took over.
+    first: Bytes,
+    client: Rc<Client>,
+    closing: Closing,
+}
+
+/// How far closing has come.
+enum Closing {
+    No,
+    Lingering { timer: LazyTimer, deadline: Instant, left: usize },
+}
+
+impl<S> ClientIo<S> {
+    /// `first` are the bytes that have been read from `stream` already.
+    pub fn new(stream: TokioIo<S>, first: Bytes, client: Rc<Client>) -> Self {
+        Self { stream, first, client, closing: Closing::No }
+    }
+
+    fn note_write(&self, result: &Poll<io::Result<usize>>) {
+        if result.is_ready() { self.client.has_written() } else { self.client.write_blocked() }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Read for ClientIo<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.first.has_remaining() {
+            let length = self.first.len().min(buffer.remaining());
+            buffer.put_slice(&self.first[..length]);
+            self.first.advance(length);
+            return Poll::Ready(Ok(()));
+        }
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        self.client.has_read();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Write for ClientIo<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note_write(&result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.note_write(&result);
+        result
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // TLS holds bytes back that the socket does not take: they block here.
+        let result = Pin::new(&mut self.stream).poll_flush(cx);
+        if result.is_pending() {
+            self.client.write_blocked();
+        }
+        result
+    }
+
+    /// Closes the sending half, then reads what the client still sends until it closes its own: the kernel answers bytes
+    /// that nobody reads with a reset, which makes the client drop a response that it hasn't read yet (RFC 9112 section 9.6).
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            match &mut this.closing {
+                Closing::No => {
+                    ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+                    if !this.client.should_linger() {
+                        return Poll::Ready(Ok(()));
+                    }
+                    this.closing = Closing::Lingering {
+                        timer: LazyTimer::new(LINGER_TIME),
+                        deadline: Instant::now() + LINGER_TIME,
+                        left: LINGER_BYTES,
+                    };
+                }
+                Closing::Lingering { timer, deadline, left } => {
+                    if *left == 0 || timer.poll(cx, *deadline).is_ready() {
+                        return Poll::Ready(Ok(()));
+                    }
+                    let mut scratch = [0; 4096];
+                    let mut buffer = ReadBuf::new(&mut scratch);
+                    let read = Pin::new(this.stream.inner_mut()).poll_read(cx, &mut buffer);
+                    if ready!(read).is_err() || buffer.filled().is_empty() {
+                        return Poll::Ready(Ok(()));
+                    }
+                    *left = left.saturating_sub(buffer.filled().len());
+                }
+            }
+        }
+    }
+}

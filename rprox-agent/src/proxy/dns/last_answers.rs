@@ -1,0 +1,64 @@
+//! What the workers tell each other of DNS.
+
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::memory::Failure;
+use super::resolver::Found;
+use crate::proxy::upstream::Upstream;
+
+/// The last good answer for each name, of the whole process. A worker that has not met a name yet begins with what another
+/// knows of it, so that its first request need not wait, nor fail because DNS does just now. From then on the worker keeps
+/// an answer of its own.
+///
+/// It also sees to it that what every worker meets by itself is logged once.
+#[derive(Debug, Default)]
+pub struct LastAnswers(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    answers: HashMap<Arc<Upstream>, (Found, Instant)>,
+    /// The names that DNS fails for, and whether a last answer serves on.
+    failing: HashMap<Arc<Upstream>, bool>,
+}
+
+impl LastAnswers {
+    pub(super) fn get(&self, upstream: &Upstream) -> Option<(Found, Instant)> {
+        self.lock().answers.get(upstream).cloned()
+    }
+
+    /// Notes an answer that came at `at`, and logs it if DNS failed before.
+    pub(super) fn note(&self, upstream: &Arc<Upstream>, found: Found, at: Instant) {
+        let mut state = self.lock();
+        state.answers.insert(Arc::clone(upstream), (found, at));
+        if state.failing.remove(upstream).is_some() {
+            drop(state);
+            info!(upstream = upstream.authority, "DNS has an answer for the upstream again");
+        }
+    }
+
+    /// Forgets a name that DNS knows no more.
+    pub(super) fn forget(&self, upstream: &Upstream) {
+        self.lock().answers.remove(upstream);
+    }
+
+    /// Logs a failure that no other worker has met.
+    pub(super) fn log(&self, upstream: &Arc<Upstream>, failure: &Failure) {
+        let Failure { error, still_serves } = failure;
+        let before = self.lock().failing.insert(Arc::clone(upstream), *still_serves);
+        if before != Some(*still_serves) {
+            let consequence = if *still_serves { "its last answer serves on" } else { "it has no endpoint" };
+            warn!(upstream = upstream.authority, %error, "DNS fails for an upstream, {consequence}");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held; if it did, each entry would still be whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

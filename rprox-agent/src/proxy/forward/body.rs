@@ -1,0 +1,338 @@
+//! Bodies on their way through: never held whole, and never waited for forever.
+
+#![forbid(unsafe_code)]
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::StatusCode;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::Instant;
+
+use super::exchange::Exchange;
+use super::failure::Failure;
+use super::pool::Lease;
+use crate::proxy::connection::client::Client;
+use crate::proxy::timer::LazyTimer;
+
+/// Why a request's body could not be passed on.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// The client stopped sending.
+    #[error("the client sent nothing of its body for timeouts.body")]
+    Stalled,
+    /// It is over the limit.
+    #[error("the request's body is larger than limits.body_bytes")]
+    TooLarge,
+    /// The client's connection broke, or the body is malformed.
+    #[error("the request's body can't be read: {0}")]
+    Broken(#[from] hyper::Error),
+}
+
+impl UploadError {
+    /// The status to answer with, for whoever still listens.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Stalled => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Broken(_) => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// What the client is told.
+    #[must_use]
+    pub fn public(&self) -> &'static str {
+        match self {
+            Self::Stalled => "the request's body did not arrive in time",
+            Self::TooLarge => "the request's body is too large",
+            Self::Broken(_) => "the request's body can't be read",
+        }
+    }
+}
+
+/// A request's body on its way to the upstream.
+pub struct RequestBody(Option<Box<Upload>>);
+
+struct Upload {
+    incoming: Incoming,
+    client: Rc<Client>,
+    /// What may still come; `None`: no limit.
+    left: Option<u64>,
+    /// For the wait for the client's next piece, and when that wait is over.
+    timer: Option<LazyTimer>,
+    deadline: Option<Instant>,
+    progress: Rc<Progress>,
+    ended: bool,
+}
+
+/// Who is waited for while a request's body is sent.
+pub struct Progress(Cell<Option<Instant>>);
+
+impl Progress {
+    /// Since when it is the upstream's turn, to take more or to answer; `None` while it is the client's, to send more.
+    #[must_use]
+    pub fn upstreams_turn(&self) -> Option<Instant> {
+        self.0.get()
+    }
+}
+
+impl RequestBody {
+    /// The body that `incoming` is; costs nothing where there is none.
+    ///
+    /// # Errors
+    ///
+    /// When it says already that it is too large.
+    pub fn new(incoming: Incoming, client: &Rc<Client>) -> Result<Self, Failure> {
+        if incoming.is_end_stream() {
+            return Ok(Self(None));
+        }
+        let left = client.worker.shared.config.limits.body_bytes;
+        let upload = Upload {
+            client: Rc::clone(client),
+            left,
+            timer: None,
+            deadline: None,
+            progress: Rc::new(Progress(Cell::new(Some(Instant::now())))),
+            ended: false,
+            incoming,
+        };
+        // Made first: dropping it tells the client's connection that a body is left unread.
+        match (left, upload.incoming.size_hint().exact()) {
+            (Some(limit), Some(length)) if length > limit => Err(Failure::Upload(UploadError::TooLarge)),
+            _ => Ok(Self(Some(Box::new(upload)))),
+        }
+    }
+
+    /// No body.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// How sending it goes; `None` if there is none.
+    #[must_use]
+    pub fn progress(&self) -> Option<Rc<Progress>> {
+        self.0.as_ref().map(|upload| Rc::clone(&upload.progress))
+    }
+}
+
+impl Upload {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Pending => {
+                self.progress.0.set(None);
+                self.poll_stalled(cx).map(|()| Some(Err(UploadError::Stalled)))
+            }
+            Poll::Ready(None) => {
+                self.progress.0.set(Some(Instant::now()));
+                self.ended = true;
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(Some(Ok(frame))) => {
+                self.deadline = None;
+                self.progress.0.set(Some(Instant::now()));
+                self.ended = self.incoming.is_end_stream();
+                Poll::Ready(Some(self.within_limit(frame)))
+            }
+        }
+    }
+
+    fn within_limit(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, UploadError> {
+        if let (Some(left), Some(data)) = (&mut self.left, frame.data_ref()) {
+            *left = left.checked_sub(data.len() as u64).ok_or(UploadError::TooLarge)?;
+        }
+        Ok(frame)
+    }
+
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = self.client.worker.shared.config.timeouts.body;
+        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limit);
+        self.timer.get_or_insert_with(|| LazyTimer::new(limit)).poll(cx, deadline)
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.client.body_left_unread();
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = UploadError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        match &mut self.0 {
+            Some(upload) => upload.poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|upload| upload.incoming.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or(SizeHint::with_exact(0), |upload| upload.incoming.size_hint())
+    }
+}
+
+/// Why a response's body ended early. The client's connection is cut then: a short body must not look whole.
+#[derive(Debug, thiserror::Error)]
+pub enum DownloadError {
+    /// The upstream stopped sending.
+    #[error("the upstream sent nothing of its response's body for timeouts.body")]
+    Stalled,
+    /// The upstream's connection broke.
+    #[error("the upstream's response broke off: {}", super::failure::chain(.0))]
+    Broken(hyper::Error),
+}
+
+/// A response's body on its way to the client.
+pub struct ResponseBody {
+    content: Content,
+    exchange: Exchange,
+}
+
+enum Content {
+    /// Our own words.
+    Text(Bytes),
+    /// The upstream's.
+    Upstream(Download),
+}
+
+/// A response's body and the upstream connection that it comes by.
+pub struct Download {
+    /// The body.
+    pub incoming: Incoming,
+    /// The connection; gone once the body has ended.
+    pub lease: Option<Lease>,
+    /// When the wait for the next piece is over.
+    pub deadline: Option<Instant>,
+    /// Why the body ended early, until the client has what came before.
+    pub broken: Option<DownloadError>,
+}
+
+impl ResponseBody {
+    /// Our own words; may be none.
+    #[must_use]
+    pub fn text(text: Bytes, exchange: Exchange) -> Self {
+        Self { content: Content::Text(text), exchange }
+    }
+
+    /// The upstream's.
+    #[must_use]
+    pub fn upstream(mut download: Download, exchange: Exchange) -> Self {
+        download.settle();
+        Self { content: Content::Upstream(download), exchange }
+    }
+}
+
+impl Download {
+    /// Gives the connection back once the body has ended.
+    fn settle(&mut self) {
+        if self.incoming.is_end_stream()
+            && let Some(lease) = self.lease.take()
+        {
+            lease.give_back();
+        }
+    }
+
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+        exchange: &Exchange,
+    ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let mut frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        if frame.is_pending()
+            && let Some(lease) = &mut self.lease
+            && lease.drive(cx)
+        {
+            frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        }
+        match frame {
+            Poll::Pending => {
+                let limit = exchange.client().worker.shared.config.timeouts.body;
+                let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limit);
+                let Some(lease) = &mut self.lease else { return Poll::Pending };
+                ready!(lease.timer().poll(cx, deadline));
+                self.lease = None;
+                Poll::Ready(Some(Err(DownloadError::Stalled)))
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                self.deadline = None;
+                self.settle();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                // An error makes hyper drop what it has not written yet, so it gets a chance to write first.
+                self.lease = None;
+                self.broken = Some(DownloadError::Broken(error));
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Ready(None) => {
+                if let Some(lease) = self.lease.take() {
+                    lease.give_back();
+                }
+                Poll::Ready(None)
+            }
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = DownloadError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+        let this = &mut *self;
+        let frame = match &mut this.content {
+            Content::Text(text) if text.is_empty() => Poll::Ready(None),
+            Content::Text(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
+            Content::Upstream(download) => download.poll_frame(cx, &this.exchange),
+        };
+        match &frame {
+            Poll::Ready(Some(Ok(frame))) => this.exchange.sends(frame.data_ref().map_or(0, Bytes::len)),
+            Poll::Ready(Some(Err(error))) => this.exchange.breaks_off(error),
+            _ => {}
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Text(text) => text.is_empty(),
+            Content::Upstream(download) => download.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Text(text) => SizeHint::with_exact(text.len() as u64),
+            Content::Upstream(download) => download.incoming.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Why a request got no response from its upstream, and what the client is told.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+
+use http::StatusCode;
+
+use super::body::UploadError;
+use crate::proxy::dns::DnsError;
+
+/// Why there is no response to pass on. The text is for the log; [`public`](Self::public) is for the client.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// No address to connect to.
+    #[error(transparent)]
+    Dns(DnsError),
+    /// The connection was refused, or there is no way there.
+    #[error("can't connect: {0}")]
+    Connect(#[source] io::Error),
+    /// The connection took too long.
+    #[error("no connection within timeouts.connect")]
+    ConnectTimeout,
+    /// The response took too long.
+    #[error("no response within timeouts.response")]
+    ResponseTimeout,
+    /// The connection broke, or what came is no HTTP.
+    #[error("{}", chain(.0))]
+    Broken(hyper::Error),
+    /// All connections allowed are in use.
+    #[error("limits.upstream_connections reached on every endpoint")]
+    Busy,
+    /// The response speaks a transfer coding that we don't.
+    #[error("its response has a Transfer-Encoding other than chunked")]
+    TransferCoding,
+    /// 101 to a request that did not ask for it.
+    #[error("it switches protocols without having been asked to")]
+    UnaskedUpgrade,
+    /// The client's own doing.
+    #[error(transparent)]
+    Upload(UploadError),
+}
+
+impl Failure {
+    /// The status to answer with.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Dns(DnsError::Absent { .. }) => StatusCode::BAD_GATEWAY,
+            Self::Dns(_) | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Connect(_) | Self::Broken(_) | Self::TransferCoding | Self::UnaskedUpgrade => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::Upload(error) => error.status(),
+        }
+    }
+
+    /// What the client is told: enough to know whom to ask, and nothing of the inside.
+    #[must_use]
+    pub fn public(&self) -> &'static str {
+        match self {
+            Self::Dns(DnsError::Absent { .. }) => "the service's name is unknown",
+            Self::Dns(_) => "the service can't be found at the moment",
+            Self::Connect(_) => "the service can't be reached",
+            Self::ConnectTimeout => "the service can't be reached in time",
+            Self::ResponseTimeout => "the service did not answer in time",
+            Self::Broken(_) | Self::TransferCoding | Self::UnaskedUpgrade => {
+                "the service's answer can't be passed on"
+            }
+            Self::Busy => "the service is busy",
+            Self::Upload(error) => error.public(),
+        }
+    }
+
+    /// Whether it is the client's doing, and nothing an operator needs to see.
+    #[must_use]
+    pub fn is_clients(&self) -> bool {
+        matches!(self, Self::Upload(_))
+    }
+}
+
+/// An error with its causes: hyper's own text is only the first half.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

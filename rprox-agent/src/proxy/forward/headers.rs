@@ -1,0 +1,136 @@
+//! Header fields that are for one hop only (RFC 9110 section 7.6.1).
+
+#![forbid(unsafe_code)]
+
+use std::iter;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderValue};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Removes `Connection`, the fields that it lists, and those that are for one hop without being listed.
+///
+/// `Host` and `Content-Length` stay even if listed: they are the message's, and who lists them is up to no good.
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if let Some(first) = headers.get(CONNECTION).cloned() {
+        let more: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().skip(1).cloned().collect();
+        headers.remove(CONNECTION);
+        for value in iter::once(&first).chain(&more) {
+            for name in tokens(value) {
+                if !matches!(name, "close" | "keep-alive" | "") {
+                    remove_listed(headers, name);
+                }
+            }
+        }
+    }
+    headers.remove(KEEP_ALIVE);
+    headers.remove(PROXY_CONNECTION);
+    headers.remove(TE);
+    headers.remove(TRANSFER_ENCODING);
+    headers.remove(UPGRADE);
+}
+
+fn remove_listed(headers: &mut HeaderMap, name: &str) {
+    if let Ok(name) = HeaderName::try_from(name)
+        && name != HOST
+        && name != CONTENT_LENGTH
+    {
+        headers.remove(name);
+    }
+}
+
+/// Whether the message has no transfer coding but chunked, which hyper takes off and puts on again by itself. Any other
+/// would be lost with the field that names it.
+#[must_use]
+pub fn only_chunked(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(TRANSFER_ENCODING)
+        .iter()
+        .enumerate()
+        .all(|(index, value)| index == 0 && value.as_bytes().eq_ignore_ascii_case(b"chunked"))
+}
+
+/// Whether the sender takes trailers: `TE: trailers`.
+#[must_use]
+pub fn accepts_trailers(headers: &HeaderMap) -> bool {
+    headers.get_all(TE).iter().flat_map(tokens).any(|token| token.eq_ignore_ascii_case("trailers"))
+}
+
+/// Says for ourselves that we take trailers.
+pub fn announce_trailers(headers: &mut HeaderMap) {
+    headers.insert(TE, HeaderValue::from_static("trailers"));
+}
+
+/// The parts of a comma-separated list; none of a value that isn't ASCII.
+fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
+    value.to_str().unwrap_or_default().split(',').map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    fn kept(fields: &[(&'static str, &str)]) -> Vec<String> {
+        let mut headers = map(&[]);
+        for (name, value) in fields {
+            headers.append(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        remove_hop_by_hop(&mut headers);
+        let mut names: Vec<_> = headers.keys().map(ToString::to_string).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn hop_by_hop_fields_go_and_the_others_stay() {
+        let fields = [
+            ("accept", "*/*"),
+            ("connection", "keep-alive"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("te", "trailers, deflate"),
+            ("trailer", "x-sum"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "websocket"),
+        ];
+        assert_eq!(kept(&fields), ["accept", "trailer"]);
+    }
+
+    #[test]
+    fn listed_fields_go_in_any_case_and_from_any_line() {
+        let fields = [
+            ("connection", "X-One, close"),
+            ("connection", " x-two ,,x-three"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("x-three", "3"),
+            ("x-four", "4"),
+        ];
+        assert_eq!(kept(&fields), ["x-four"]);
+    }
+
+    #[test]
+    fn listing_the_message_s_own_fields_does_nothing() {
+        let fields = [("connection", "host, content-length"), ("host", "a"), ("content-length", "3")];
+        assert_eq!(kept(&fields), ["content-length", "host"]);
+    }
+
+    #[test]
+    fn only_plain_chunked_passes() {
+        assert!(only_chunked(&map(&[])));
+        assert!(only_chunked(&map(&[("transfer-encoding", "Chunked")])));
+        assert!(!only_chunked(&map(&[("transfer-encoding", "gzip, chunked")])));
+    }
+
+    #[test]
+    fn trailers_are_found_in_a_list() {
+        assert!(accepts_trailers(&map(&[("te", "deflate, Trailers")])));
+        assert!(!accepts_trailers(&map(&[("te", "deflate")])));
+    }
+}

@@ -1,0 +1,243 @@
+//! One connection to an endpoint.
+
+#![forbid(unsafe_code)]
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_util::rt::TokioIo;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use super::body::{RequestBody, UploadError};
+use super::failure::Failure;
+use crate::proxy::config::Config;
+use crate::proxy::timer::LazyTimer;
+use crate::proxy::worker::LocalExecutor;
+
+type Sent = TrySendError<Request<RequestBody>>;
+
+/// An HTTP/1.1 connection, which serves one request at a time.
+///
+/// The machine behind it runs inside the task that sends the request: its socket wakes that task, and the response is there
+/// in the same moment, without a word between tasks. Only a request with a body gets a task of its own for it, since then
+/// both directions must move even while the client takes nothing.
+pub struct Http1 {
+    sender: http1::SendRequest<RequestBody>,
+    connection: Option<Box<http1::Connection<TokioIo<TcpStream>, RequestBody>>>,
+    timer: LazyTimer,
+}
+
+/// A stream of an HTTP/2 connection, whose machine has a task of its own.
+pub struct Http2 {
+    sender: http2::SendRequest<RequestBody>,
+    timer: LazyTimer,
+}
+
+/// Why there is no response.
+pub struct SendError {
+    /// Why.
+    pub failure: Failure,
+    /// The request, if not a byte of it was sent.
+    pub unsent: Option<Box<Request<RequestBody>>>,
+}
+
+impl Http1 {
+    /// Connects to `address`.
+    ///
+    /// # Errors
+    ///
+    /// When that fails or takes too long.
+    pub async fn connect(address: SocketAddr, config: &Config) -> Result<Self, Failure> {
+        let io = connect(address, config).await?;
+        let mut builder = http1::Builder::new();
+        builder.max_header_size(config.limits.header_bytes);
+        let (sender, connection) = builder.handshake(io).await.map_err(Failure::Broken)?;
+        Ok(Self { sender, connection: Some(Box::new(connection)), timer: timer(config) })
+    }
+
+    /// Sends a request and waits for the head of its response, for `limit` at most once it is sent.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+        limit: Duration,
+    ) -> Result<Response<Incoming>, SendError> {
+        if !request.body().is_none()
+            && let Some(connection) = self.connection.take()
+        {
+            tokio::task::spawn_local(async move {
+                // Who waits for the response hears of the error too.
+                let _ = connection.await;
+            });
+        }
+        let progress = request.body().progress();
+        let mut response = pin!(self.sender.try_send_request(request));
+        let mut sent = None;
+        poll_fn(|cx| {
+            drive(&mut self.connection, cx);
+            if let Poll::Ready(response) = response.as_mut().poll(cx) {
+                return Poll::Ready(response.map_err(SendError::from));
+            }
+            let since = match &progress {
+                None => *sent.get_or_insert_with(Instant::now),
+                Some(progress) => progress.upstreams_turn().unwrap_or_else(Instant::now),
+            };
+            self.timer.poll(cx, since + limit).map(|()| Err(SendError::late()))
+        })
+        .await
+    }
+
+    /// Moves the connection on if that is up to the caller's task; whether it was.
+    pub fn drive(&mut self, cx: &mut Context<'_>) -> bool {
+        drive(&mut self.connection, cx)
+    }
+
+    /// Whether it can take another request. What the kernel knows of its end already is noticed.
+    pub fn is_usable(&mut self) -> bool {
+        drive(&mut self.connection, &mut Context::from_waker(std::task::Waker::noop()));
+        self.sender.is_ready()
+    }
+
+    /// Whether the last response left it ready for another request.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+
+    /// For the waits of its request.
+    pub fn timer(&mut self) -> &mut LazyTimer {
+        &mut self.timer
+    }
+}
+
+fn drive(
+    connection: &mut Option<Box<http1::Connection<TokioIo<TcpStream>, RequestBody>>>,
+    cx: &mut Context<'_>,
+) -> bool {
+    let Some(running) = connection else { return false };
+    if Pin::new(running).poll(cx).is_ready() {
+        // Dropping it tells who waits, with the request if it was not sent.
+        *connection = None;
+    }
+    true
+}
+
+impl Http2 {
+    /// Connects to `address`.
+    ///
+    /// # Errors
+    ///
+    /// When that fails or takes too long.
+    pub async fn connect(address: SocketAddr, config: &Config) -> Result<Self, Failure> {
+        let io = connect(address, config).await?;
+        let mut builder = http2::Builder::new(LocalExecutor);
+        builder.max_header_list_size(u32::try_from(config.limits.header_bytes).unwrap_or(u32::MAX));
+        let handshake = timeout(config.timeouts.connect, builder.handshake(io)).await;
+        let handshake = handshake.map_err(|_| Failure::ConnectTimeout)?;
+        let (sender, connection) = handshake.map_err(Failure::Broken)?;
+        tokio::task::spawn_local(async move {
+            let _ = connection.await;
+        });
+        Ok(Self { sender, timer: timer(config) })
+    }
+
+    /// Another stream of the same connection.
+    #[must_use]
+    pub fn share(&self, config: &Config) -> Self {
+        Self { sender: self.sender.clone(), timer: timer(config) }
+    }
+
+    /// Whether the connection has ended.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// As [`Http1::send`].
+    ///
+    /// # Errors
+    ///
+    /// When there is no response.
+    pub async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+        limit: Duration,
+    ) -> Result<Response<Incoming>, SendError> {
+        let progress = request.body().progress();
+        let mut response = pin!(self.sender.try_send_request(request));
+        let start = Instant::now();
+        poll_fn(|cx| {
+            if let Poll::Ready(response) = response.as_mut().poll(cx) {
+                return Poll::Ready(response.map_err(SendError::from));
+            }
+            let since = match &progress {
+                None => start,
+                Some(progress) => progress.upstreams_turn().unwrap_or_else(Instant::now),
+            };
+            self.timer.poll(cx, since + limit).map(|()| Err(SendError::late()))
+        })
+        .await
+    }
+
+    /// For the waits of its request.
+    pub fn timer(&mut self) -> &mut LazyTimer {
+        &mut self.timer
+    }
+}
+
+async fn connect(address: SocketAddr, config: &Config) -> Result<TokioIo<TcpStream>, Failure> {
+    let limit = config.timeouts.connect;
+    let stream = timeout(limit, TcpStream::connect(address))
+        .await
+        .map_err(|_| Failure::ConnectTimeout)?
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => Failure::ConnectTimeout,
+            _ => Failure::Connect(error),
+        })?;
+    stream.set_nodelay(true).map_err(Failure::Connect)?;
+    // An endpoint that vanished without a word acknowledges nothing; TCP alone would hope for a quarter of an hour.
+    if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(limit)) {
+        tracing::debug!(%error, "TCP_USER_TIMEOUT refused");
+    }
+    Ok(TokioIo::new(stream))
+}
+
+fn timer(config: &Config) -> LazyTimer {
+    LazyTimer::new(config.timeouts.response.min(config.timeouts.body))
+}
+
+impl SendError {
+    fn late() -> Self {
+        Self { failure: Failure::ResponseTimeout, unsent: None }
+    }
+}
+
+impl From<Sent> for SendError {
+    fn from(mut error: Sent) -> Self {
+        let unsent = error.take_message().map(Box::new);
+        Self { failure: upload_error(error.into_error()), unsent }
+    }
+}
+
+/// What went wrong with the client's body was only passed on by hyper.
+fn upload_error(error: hyper::Error) -> Failure {
+    let upload = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<UploadError>());
+    match upload {
+        Some(UploadError::Stalled) => Failure::Upload(UploadError::Stalled),
+        Some(UploadError::TooLarge) => Failure::Upload(UploadError::TooLarge),
+        Some(UploadError::Broken(_)) => Failure::Upload(UploadError::Broken(error)),
+        None => Failure::Broken(error),
+    }
+}

@@ -1,0 +1,207 @@
+//! Listeners: sockets that every worker has one of, so that the kernel spreads the connections.
+
+#![forbid(unsafe_code)]
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use http::StatusCode;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::connection;
+use super::worker::{Shared, Worker};
+
+/// Connections that wait to be accepted, for each socket; the kernel cuts it to net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+
+/// How long to wait when no connection can be accepted: for want of files or memory, and both come back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Least time between two log lines on the same trouble.
+const LOG_PAUSE: Duration = Duration::from_secs(5);
+
+/// Why a listener could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Somebody listens there.
+    #[error(
+        "can't listen on {0}: the port is taken; see who has it with `ss -ltnp 'sport = :{port}'`, or listen elsewhere \
+         (listen.http, listen.https)", port = .0.port()
+    )]
+    Taken(SocketAddr),
+    /// The port needs a privilege.
+    #[error(
+        "can't listen on {0}: port {port} is privileged, and the agent runs without privileges; listen on 8080 and 8443 \
+         and let rprox-loader redirect, or use its mode `grant`", port = .0.port()
+    )]
+    Privileged(SocketAddr),
+    /// The address is not this host's.
+    #[error("can't listen on {0}: this host has no such address; [::] and 0.0.0.0 stand for all it has")]
+    NoSuchAddress(SocketAddr),
+    /// Anything else.
+    #[error("can't listen on {address}: {error}")]
+    Other {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        #[source]
+        error: io::Error,
+    },
+}
+
+impl ListenError {
+    fn new(address: SocketAddr, error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::AddrInUse => Self::Taken(address),
+            ErrorKind::PermissionDenied => Self::Privileged(address),
+            ErrorKind::AddrNotAvailable => Self::NoSuchAddress(address),
+            _ => Self::Other { address, error },
+        }
+    }
+}
+
+/// A socket that listens.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+    secure: bool,
+}
+
+impl Listener {
+    /// Listens on `address` once for each of `workers`, TLS if `secure`.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses, or somebody else listens there.
+    pub fn bind(address: SocketAddr, secure: bool, workers: usize) -> Result<Vec<Self>, ListenError> {
+        let refused = |error| ListenError::new(address, error);
+        // SO_REUSEPORT would let a second agent of the same user take half of the connections without a word; a socket
+        // without it can be bound only where nobody listens.
+        open(address).and_then(|probe| probe.bind(&address.into())).map_err(refused)?;
+        (0..workers)
+            .map(|_| {
+                let socket = open(address)?;
+                socket.set_reuse_port(true)?;
+                socket.bind(&address.into())?;
+                socket.listen(BACKLOG)?;
+                Ok(Self { socket, secure })
+            })
+            .collect::<io::Result<_>>()
+            .map_err(refused)
+    }
+
+    /// For the worker's event loop, with whether it is TLS.
+    ///
+    /// # Errors
+    ///
+    /// When the socket can't be added to it.
+    pub fn into_async(self) -> io::Result<(TcpListener, bool)> {
+        Ok((TcpListener::from_std(self.socket.into())?, self.secure))
+    }
+}
+
+fn open(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    Ok(socket)
+}
+
+/// Accepts until `stop` says so, then takes what the kernel has accepted already: closing the socket would reset it.
+pub async fn accept(
+    listener: TcpListener,
+    secure: bool,
+    worker: Rc<Worker>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut complaints = Complaints::default();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((tcp, peer)) => admit(&worker, tcp, peer, secure, &mut complaints),
+            // The client left before it was its turn.
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                complaints.log(|| tracing::error!(%error, "can't accept connections; trying again"));
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    while let Some(Ok((tcp, peer))) = listener.accept().now_or_never() {
+        admit(&worker, tcp, peer, secure, &mut complaints);
+    }
+}
+
+fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, secure: bool, complaints: &mut Complaints) {
+    let limit = worker.shared.config.limits.connections;
+    let Some(place) = Place::take(&worker.shared, limit) else {
+        complaints.log(|| tracing::warn!(limit, "limits.connections reached: refusing connections"));
+        if !secure {
+            refuse(&tcp);
+        }
+        return;
+    };
+    let worker = Rc::clone(worker);
+    tokio::task::spawn_local(async move {
+        let _place = place;
+        connection::serve(worker, tcp, peer, secure).await;
+    });
+}
+
+/// Says why, as far as one packet goes. A TLS client would need a handshake first, which is what can't be afforded.
+fn refuse(tcp: &TcpStream) {
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    let body = "503 Service Unavailable: too many connections\n";
+    let response = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let _ = tcp.try_write(response.as_bytes());
+}
+
+/// One of the process's client connections.
+struct Place(Arc<Shared>);
+
+impl Place {
+    fn take(shared: &Arc<Shared>, limit: usize) -> Option<Self> {
+        if shared.connections.fetch_add(1, Relaxed) >= limit {
+            shared.connections.fetch_sub(1, Relaxed);
+            return None;
+        }
+        Some(Self(Arc::clone(shared)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Keeps trouble that comes by the thousand from filling the log.
+#[derive(Default)]
+struct Complaints(Option<Instant>);
+
+impl Complaints {
+    fn log(&mut self, write: impl FnOnce()) {
+        if self.0.is_none_or(|last| last.elapsed() >= LOG_PAUSE) {
+            self.0 = Some(Instant::now());
+            write();
+        }
+    }
+}

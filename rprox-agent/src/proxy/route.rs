@@ -1,0 +1,274 @@
+//! Which upstream serves a host and path.
+//!
+//! The most specific route wins: of the hosts, an exact one before a wildcard before `*`; then, of that host's routes, the one
+//! with the longest path. The host decides first: where a host has routes and none is for the path, there is no route, even
+//! if a wildcard or `*` has one. So what is set up for a host is all that it serves.
+
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::host;
+use super::upstream::Upstream;
+
+/// The hosts of a route.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// One host, normalised.
+    Exact(String),
+    /// `*.` and this, normalised: any one label before it, as in certificates (RFC 9525 section 6.3).
+    Wildcard(String),
+    /// `*`: any host that no other route has.
+    Any,
+}
+
+impl HostPattern {
+    /// Reads `example.com`, `*.example.com` or `*`. `None` when it is none of these, or has a port.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == "*" {
+            return Some(Self::Any);
+        }
+        let (is_wildcard, host) = match text.strip_prefix("*.") {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let after_host = host.rfind(']').map_or(0, |bracket| bracket + 1);
+        if host[after_host..].contains(':') || (is_wildcard && after_host > 0) {
+            return None;
+        }
+        let host = host::normalise(host)?.into_owned();
+        Some(if is_wildcard { Self::Wildcard(host) } else { Self::Exact(host) })
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(host) => formatter.write_str(host),
+            Self::Wildcard(domain) => write!(formatter, "*.{domain}"),
+            Self::Any => formatter.write_str("*"),
+        }
+    }
+}
+
+/// Where a route leads.
+#[derive(Clone, Debug)]
+pub enum UpstreamTemplate {
+    /// To one upstream.
+    Plain(Arc<Upstream>),
+    /// To the upstream of the label that the wildcard stands for, made beforehand for each allowed label; nothing else is
+    /// reached.
+    Template(HashMap<String, Arc<Upstream>>),
+}
+
+/// A host and path prefix with the upstream that serves it.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The hosts it is for.
+    pub host: HostPattern,
+    /// The path prefix, starting with a slash and ending without one (but for `/` itself). It matches whole segments: `/api`
+    /// is for `/api` and `/api/x`, not for `/apix`.
+    pub path: String,
+    /// Where it leads.
+    pub upstream: UpstreamTemplate,
+    /// Whether plain HTTP is redirected to HTTPS, where a certificate covers the host.
+    pub https_redirect: bool,
+    /// `host/path`, for logs.
+    pub label: String,
+}
+
+/// All routes, arranged so that a look-up costs the same for one as for ten thousand.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    exact: HashMap<String, Paths>,
+    wildcard: HashMap<String, Paths>,
+    any: Paths,
+}
+
+/// What a request's host and path led to.
+#[derive(Clone, Copy, Debug)]
+pub struct Match<'a> {
+    /// The route.
+    pub route: &'a Arc<Route>,
+    /// The upstream, a template's being filled in.
+    pub upstream: &'a Arc<Upstream>,
+}
+
+impl RouteTable {
+    /// Arranges `routes`. Of two with the same host and path, which a [`Config`](super::config::Config) never has, the later
+    /// one is kept.
+    #[must_use]
+    pub fn new(routes: Vec<Route>) -> Self {
+        let mut table = Self::default();
+        for route in routes {
+            let paths = match &route.host {
+                HostPattern::Exact(host) => table.exact.entry(host.clone()).or_default(),
+                HostPattern::Wildcard(domain) => table.wildcard.entry(domain.clone()).or_default(),
+                HostPattern::Any => &mut table.any,
+            };
+            paths.insert(Arc::new(route));
+        }
+        table
+    }
+
+    /// The route of a [normalised](host::normalise) host and a path, which is taken as the request has it: neither decoded
+    /// nor rid of `..`, as a route decides who answers and not who may ask.
+    #[must_use]
+    pub fn find(&self, host: &str, path: &str) -> Option<Match<'_>> {
+        let (label, paths) = if let Some(paths) = self.exact.get(host) {
+            ("", paths)
+        } else {
+            let (label, domain) = host.split_once('.').unwrap_or((host, ""));
+            (label, self.wildcard.get(domain).unwrap_or(&self.any))
+        };
+        let route = paths.find(path)?;
+        let upstream = match &route.upstream {
+            UpstreamTemplate::Plain(upstream) => upstream,
+            UpstreamTemplate::Template(allowed) => allowed.get(label)?,
+        };
+        Some(Match { route, upstream })
+    }
+}
+
+/// The routes of one host.
+#[derive(Debug, Default)]
+struct Paths {
+    /// By path without trailing slash, so `/` is the empty string.
+    routes: HashMap<String, Arc<Route>>,
+    /// The longest path's bytes: nothing beyond it is worth looking at, however long a path a client sends.
+    longest: usize,
+}
+
+impl Paths {
+    fn insert(&mut self, route: Arc<Route>) {
+        let path = route.path.trim_end_matches('/').to_owned();
+        self.longest = self.longest.max(path.len());
+        self.routes.insert(path, route);
+    }
+
+    fn find(&self, path: &str) -> Option<&Arc<Route>> {
+        let bytes = path.as_bytes();
+        let mut end =
+            if bytes.len() <= self.longest { bytes.len() } else { segment_end(&bytes[..=self.longest]) };
+        while end > 0 {
+            if let Some(route) = self.routes.get(&path[..end]) {
+                return Some(route);
+            }
+            end = segment_end(&bytes[..end]);
+        }
+        self.routes.get("")
+    }
+}
+
+/// Where the segment before the last slash ends.
+fn segment_end(path: &[u8]) -> usize {
+    path.iter().rposition(|byte| *byte == b'/').unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(host: &str, path: &str, upstream: &str) -> Route {
+        Route {
+            host: HostPattern::parse(host).unwrap(),
+            path: path.to_owned(),
+            upstream: UpstreamTemplate::Plain(Arc::new(Upstream::parse(upstream, None).unwrap())),
+            https_redirect: true,
+            label: format!("{host}{path}"),
+        }
+    }
+
+    fn template(host: &str, allow: &[&str]) -> Route {
+        let upstreams = allow
+            .iter()
+            .map(|label| {
+                ((*label).to_owned(), Arc::new(Upstream::parse(&format!("{label}:3000"), None).unwrap()))
+            })
+            .collect();
+        Route { upstream: UpstreamTemplate::Template(upstreams), ..route(host, "/", "unused:1") }
+    }
+
+    fn find<'a>(table: &'a RouteTable, host: &str, path: &str) -> Option<&'a str> {
+        table.find(host, path).map(|found| found.upstream.authority.as_str())
+    }
+
+    #[test]
+    fn exact_hosts_win_over_wildcards_over_the_default() {
+        let table = RouteTable::new(vec![
+            route("*", "/", "default:1"),
+            route("*.example.com", "/", "wildcard:1"),
+            route("a.example.com", "/", "exact:1"),
+        ]);
+        assert_eq!(find(&table, "a.example.com", "/"), Some("exact:1"));
+        assert_eq!(find(&table, "b.example.com", "/"), Some("wildcard:1"));
+        assert_eq!(find(&table, "example.com", "/"), Some("default:1"), "a wildcard needs a label");
+        assert_eq!(find(&table, "x.b.example.com", "/"), Some("default:1"), "a wildcard is one label");
+        assert_eq!(find(&table, "localhost", "/"), Some("default:1"));
+        assert_eq!(find(&table, "[::1]", "/"), Some("default:1"));
+    }
+
+    #[test]
+    fn without_a_default_an_unknown_host_has_no_route() {
+        let table = RouteTable::new(vec![route("a.example.com", "/", "exact:1")]);
+        assert_eq!(find(&table, "b.example.com", "/"), None);
+        assert_eq!(find(&table, "", "/"), None);
+    }
+
+    #[test]
+    fn the_longest_path_wins_on_whole_segments() {
+        let table = RouteTable::new(vec![
+            route("a", "/", "root:1"),
+            route("a", "/api", "api:1"),
+            route("a", "/api/v2", "v2:1"),
+        ]);
+        for (path, upstream) in [
+            ("/", "root:1"),
+            ("*", "root:1"),
+            ("", "root:1"),
+            ("/apix", "root:1"),
+            ("/ap", "root:1"),
+            ("/api", "api:1"),
+            ("/api/", "api:1"),
+            ("/api/v1/users", "api:1"),
+            ("/api/v22", "api:1"),
+            ("/api/v2", "v2:1"),
+            ("/api/v2/users", "v2:1"),
+            ("/\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}", "root:1"),
+        ] {
+            assert_eq!(find(&table, "a", path), Some(upstream), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_host_with_routes_serves_those_and_no_others() {
+        let table =
+            RouteTable::new(vec![route("a.example.com", "/api", "api:1"), route("*", "/", "default:1")]);
+        assert_eq!(find(&table, "a.example.com", "/other"), None);
+    }
+
+    #[test]
+    fn templates_reach_what_they_allow() {
+        let table = RouteTable::new(vec![
+            template("*.pods.example.com", &["grafana", "wiki"]),
+            route("*", "/", "default:1"),
+        ]);
+        assert_eq!(find(&table, "grafana.pods.example.com", "/d/1"), Some("grafana:3000"));
+        assert_eq!(find(&table, "secret.pods.example.com", "/"), None);
+    }
+
+    #[test]
+    fn host_patterns() {
+        assert_eq!(HostPattern::parse("*"), Some(HostPattern::Any));
+        assert_eq!(HostPattern::parse("A.Example.com."), Some(HostPattern::Exact("a.example.com".into())));
+        assert_eq!(HostPattern::parse("*.Example.com"), Some(HostPattern::Wildcard("example.com".into())));
+        assert_eq!(HostPattern::parse("[::1]"), Some(HostPattern::Exact("[::1]".into())));
+        for bad in ["", "*.", "**", "a.*.com", "*a.com", "a.com:80", "[::1]:80", "*.[::1]", "a b", "*.*.com"]
+        {
+            assert_eq!(HostPattern::parse(bad), None, "{bad}");
+        }
+    }
+}

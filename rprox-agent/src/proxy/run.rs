@@ -1,0 +1,176 @@
+//! Start-up, signals and the end.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::panic;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::thread;
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use super::config::Config;
+use super::listen::{ListenError, Listener};
+use super::route::RouteTable;
+use super::tls::{Certificates, TlsAcceptor, TlsError};
+use super::worker::{self, Shared, WorkerError};
+
+/// Why the agent did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A certificate does not load.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// HTTPS without a certificate.
+    #[error(
+        "listen.https is set but there is no certificate: give one with --cert and --key, or leave HTTPS off"
+    )]
+    NoCertificate,
+    /// A socket.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Signals or threads.
+    #[error("can't start: {0}")]
+    Start(#[source] io::Error),
+    /// A worker did not start.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// A worker panicked; it has been logged.
+    #[error("a worker ended by an internal error, see the log: please report it")]
+    Panicked,
+    /// Told twice to end.
+    #[error("ended at once by a second signal: running requests were cut")]
+    Cut,
+}
+
+/// What a worker tells the main thread.
+enum Event {
+    Started,
+    Ended(thread::Result<Result<usize, WorkerError>>),
+}
+
+/// Serves until SIGTERM or SIGINT, then finishes what runs.
+///
+/// # Errors
+///
+/// When any part of it can't start, and when a worker fails.
+pub fn run(config: Config) -> Result<(), RunError> {
+    panic::set_hook(Box::new(|panic| tracing::error!("internal error, please report it: {panic}")));
+    let certificates = Arc::new(Certificates::load(&config.certificates)?);
+    let tls = match (certificates.is_empty(), config.listen.https.is_empty()) {
+        (true, false) => return Err(RunError::NoCertificate),
+        (true, true) => None,
+        (false, _) => Some(TlsAcceptor::new(Arc::clone(&certificates))?),
+    };
+    let listeners = bind(&config)?;
+    let shared = Arc::new(Shared {
+        routes: RouteTable::new(config.routes.clone()),
+        certificates,
+        tls,
+        last_answers: Arc::default(),
+        connections: AtomicUsize::new(0),
+        config,
+    });
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(RunError::Start)?
+        .block_on(supervise(&shared, listeners))
+}
+
+/// For each worker, a socket of each listener.
+fn bind(config: &Config) -> Result<Vec<Vec<Listener>>, ListenError> {
+    let workers = config.workers.get();
+    let mut sockets: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
+    let http = config.listen.http.iter().map(|address| (*address, false));
+    let https = config.listen.https.iter().map(|address| (*address, true));
+    for (address, secure) in http.chain(https) {
+        for (worker, socket) in sockets.iter_mut().zip(Listener::bind(address, secure, workers)?) {
+            worker.push(socket);
+        }
+    }
+    Ok(sockets)
+}
+
+async fn supervise(shared: &Arc<Shared>, listeners: Vec<Vec<Listener>>) -> Result<(), RunError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Start)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Start)?;
+    let (stop, stopping) = watch::channel(false);
+    let (events, mut reports) = mpsc::unbounded_channel();
+    let workers = listeners.len();
+    for (number, listeners) in listeners.into_iter().enumerate() {
+        spawn(number, Arc::clone(shared), listeners, events.clone(), stopping.clone())
+            .map_err(RunError::Start)?;
+    }
+    drop((events, stopping));
+
+    let (mut started, mut ended, mut cut) = (0, 0, 0);
+    while ended < workers {
+        tokio::select! {
+            Some(event) = reports.recv() => match event {
+                Event::Started => {
+                    started += 1;
+                    if started == workers {
+                        announce(&shared.config);
+                    }
+                }
+                Event::Ended(result) => {
+                    cut += result.map_err(|_| RunError::Panicked)??;
+                    ended += 1;
+                }
+            },
+            _ = terminate.recv() => stop_or_cut(&stop, shared)?,
+            _ = interrupt.recv() => stop_or_cut(&stop, shared)?,
+        }
+    }
+    if cut > 0 {
+        tracing::warn!(connections = cut, "drain_timeout passed: cut the connections that still ran");
+    }
+    tracing::info!("ended");
+    Ok(())
+}
+
+fn spawn(
+    number: usize,
+    shared: Arc<Shared>,
+    listeners: Vec<Listener>,
+    events: mpsc::UnboundedSender<Event>,
+    stopping: watch::Receiver<bool>,
+) -> io::Result<()> {
+    thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        let started = || drop(events.send(Event::Started));
+        let result = panic::catch_unwind(panic::AssertUnwindSafe(|| {
+            worker::run(shared, listeners, started, stopping)
+        }));
+        let _ = events.send(Event::Ended(result));
+    })?;
+    Ok(())
+}
+
+fn announce(config: &Config) {
+    for address in &config.listen.http {
+        tracing::info!("listening on {address} (http)");
+    }
+    for address in &config.listen.https {
+        tracing::info!("listening on {address} (https)");
+    }
+    notify(NotifyState::Ready);
+}
+
+fn stop_or_cut(stop: &watch::Sender<bool>, shared: &Shared) -> Result<(), RunError> {
+    if stop.send_replace(true) {
+        return Err(RunError::Cut);
+    }
+    notify(NotifyState::Stopping);
+    tracing::info!(drain_timeout = ?shared.config.drain_timeout, "told to end: finishing what runs");
+    Ok(())
+}
+
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(false, &[state]) {
+        tracing::warn!(%error, "systemd can't be told");
+    }
+}

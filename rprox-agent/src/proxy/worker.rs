@@ -1,0 +1,176 @@
+//! A worker: one thread that serves its connections from accept to upstream and shares nothing on the way of a request.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::config::{Config, Limits};
+use super::dns::{DnsError, LastAnswers, Names};
+use super::drain::Drain;
+use super::forward::balance::Balance;
+use super::forward::pool::Pool;
+use super::listen::{self, Listener};
+use super::route::RouteTable;
+use super::tls::{Certificates, TlsAcceptor};
+
+/// hyper's own limit on the number of header fields; what it does without being told is faster than being told the same.
+const HYPER_MAX_HEADERS: usize = 100;
+
+/// How much of a body is read or written at a time, at most: big enough that calls into the kernel don't count.
+const BODY_BUFFER: usize = 128 * 1024;
+
+/// Flow-control window of a client's HTTP/2 stream, and that of its connection: one upload that nobody takes must not
+/// stop the connection's others.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// What all workers read.
+pub struct Shared {
+    /// The configuration.
+    pub config: Config,
+    /// The routes.
+    pub routes: RouteTable,
+    /// The certificates.
+    pub certificates: Arc<Certificates>,
+    /// TLS; `None` without certificates.
+    pub tls: Option<TlsAcceptor>,
+    /// What DNS last said to any worker.
+    pub last_answers: Arc<LastAnswers>,
+    /// Client connections of the process; changed when one comes or goes, not by requests.
+    pub connections: AtomicUsize,
+}
+
+/// What a worker's connections share.
+pub struct Worker {
+    /// What all workers read.
+    pub shared: Arc<Shared>,
+    /// Endpoints of upstreams.
+    pub names: Names,
+    /// Connections to endpoints.
+    pub pool: Rc<Pool>,
+    /// Which endpoint is next.
+    pub balance: Balance,
+    /// The client connections.
+    pub drain: Rc<Drain>,
+    /// How to serve HTTP/1.1.
+    pub http1: http1::Builder,
+    /// How to serve HTTP/2.
+    pub http2: http2::Builder<LocalExecutor>,
+}
+
+/// Runs hyper's tasks on this thread.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalExecutor;
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+/// Why a worker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The runtime.
+    #[error("can't make an event loop: {0}; the limit on open files (ulimit -n) may be too low")]
+    Runtime(#[source] io::Error),
+    /// A socket could not be added to the event loop.
+    #[error("can't wait for connections: {0}")]
+    Listener(#[source] io::Error),
+    /// DNS.
+    #[error(transparent)]
+    Dns(#[from] DnsError),
+}
+
+/// Serves `listeners` on this thread until `stop` says so and what runs has finished, or `drain_timeout` has passed.
+/// Returns how many connections were cut.
+///
+/// # Errors
+///
+/// When it can't start. It does not fail later.
+pub fn run(
+    shared: Arc<Shared>,
+    listeners: Vec<Listener>,
+    started: impl FnOnce(),
+    mut stop: watch::Receiver<bool>,
+) -> Result<usize, WorkerError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .map_err(WorkerError::Runtime)?;
+    runtime.block_on(async {
+        let worker = Rc::new(Worker::new(shared)?);
+        let listeners = listeners
+            .into_iter()
+            .map(|listener| listener.into_async().map_err(WorkerError::Listener))
+            .collect::<Result<Vec<_>, _>>()?;
+        started();
+        tokio::task::spawn_local(Rc::clone(&worker.pool).sweep());
+        let accepting: Vec<_> = listeners
+            .into_iter()
+            .map(|(listener, secure)| {
+                tokio::task::spawn_local(listen::accept(listener, secure, Rc::clone(&worker), stop.clone()))
+            })
+            .collect();
+        let _ = stop.wait_for(|stop| *stop).await;
+        for task in accepting {
+            let _ = task.await;
+        }
+        worker.drain.start();
+        let _ = timeout(worker.shared.config.drain_timeout, worker.drain.finished()).await;
+        Ok(worker.drain.running())
+    })
+}
+
+impl Worker {
+    fn new(shared: Arc<Shared>) -> Result<Self, DnsError> {
+        let config = &shared.config;
+        let pool = Rc::new(Pool::new(Arc::clone(&shared)));
+        let names = Names::new(&config.dns, Arc::clone(&shared.last_answers), {
+            let pool = Rc::clone(&pool);
+            move |_, gone| pool.forget(gone)
+        })?;
+        Ok(Self {
+            names,
+            pool,
+            balance: Balance::default(),
+            drain: Rc::default(),
+            http1: http1_server(&config.limits),
+            http2: http2_server(&config.limits),
+            shared,
+        })
+    }
+}
+
+fn http1_server(limits: &Limits) -> http1::Builder {
+    let mut http1 = http1::Builder::new();
+    http1
+        .max_header_size(limits.header_bytes)
+        .max_buf_size(BODY_BUFFER.max(limits.header_bytes))
+        // Our own clock, which also knows idle connections and needs no timer for each request.
+        .header_read_timeout(None::<Duration>);
+    if limits.headers != HYPER_MAX_HEADERS {
+        http1.max_headers(limits.headers);
+    }
+    http1
+}
+
+fn http2_server(limits: &Limits) -> http2::Builder<LocalExecutor> {
+    let mut http2 = http2::Builder::new(LocalExecutor);
+    http2
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_concurrent_streams(limits.streams)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(BODY_BUFFER);
+    http2
+}

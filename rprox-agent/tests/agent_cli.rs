@@ -1,0 +1,91 @@
+//! What an operator sees of `rprox-agent` before it serves: exit statuses, messages, documents.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::fs;
+use std::process::{Command, Output};
+
+fn agent(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_rprox-agent")).args(words).env_remove("RPROX_LOG").output().unwrap()
+}
+
+fn status(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn check_shows_what_a_configuration_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["registry.example.com".to_owned()]).unwrap();
+    fs::write(dir.path().join("r.crt"), params.self_signed(&key).unwrap().pem()).unwrap();
+    fs::write(dir.path().join("r.key"), key.serialize_pem()).unwrap();
+    let file = dir.path().join("rprox.toml");
+    let toml = "[dns]\nservers = '10.89.0.1'\nsearch = 'dns.podman'\n\n[[route]]\nhost = 'registry.example.com'\n\
+                upstream = 'container-registry:80'\ncert = 'r.crt'\nkey = 'r.key'\n";
+    fs::write(&file, toml).unwrap();
+
+    let output = agent(&["check", "-c", file.to_str().unwrap()]);
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    for line in [
+        "The configuration is valid.",
+        "  http   [::]:8080",
+        "  https  [::]:8443",
+        "  registry.example.com/  -> container-registry:80  (plain HTTP is redirected to HTTPS)",
+        "r.crt: registry.example.com",
+        "DNS servers: 10.89.0.1:53",
+    ] {
+        assert!(stdout(&output).contains(line), "no {line:?} in\n{}", stdout(&output));
+    }
+    assert!(stderr(&output).contains("chmod o="), "the key is open to all: {}", stderr(&output));
+}
+
+#[test]
+fn check_refuses_a_bad_configuration_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rprox.toml");
+    fs::write(&file, "[[route]]\nhost = 'a'\nupstream = 'a:x'\n").unwrap();
+    let output = agent(&["check", "-c", file.to_str().unwrap()]);
+    assert_eq!(status(&output), 2);
+    let expected = format!("{}:3:12: upstream \"a:x\": the port must be a number", file.display());
+    assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
+}
+
+#[test]
+fn a_wrong_command_line_is_a_usage_error() {
+    for words in [
+        &["run", "--route", "nonsense"][..],
+        &["check", "--http", "8080"],
+        &["serve"],
+        &["check", "--cert", "x"],
+    ] {
+        assert_eq!(status(&agent(words)), 2, "{words:?}");
+    }
+}
+
+#[test]
+fn root_is_refused_with_the_way_out() {
+    assert!(rustix::process::geteuid().is_root(), "this test must run as root, to see root refused");
+    let output = agent(&["run", "--route", "a=b:80"]);
+    assert_eq!(status(&output), 3);
+    assert!(stderr(&output).contains("--allow-root"), "{}", stderr(&output));
+}
+
+#[test]
+fn documents_are_made_from_the_definitions() {
+    let man = stdout(&agent(&["man"]));
+    for text in [".TH rprox-agent 1", "RPROX-AGENT RUN", "\\-\\-dns\\-search", "Exit status"] {
+        assert!(man.contains(text), "no {text:?} in the man page");
+    }
+    for shell in ["bash", "fish", "zsh"] {
+        assert!(stdout(&agent(&["completions", shell])).contains("dns-search"), "{shell}");
+    }
+}

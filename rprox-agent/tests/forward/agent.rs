@@ -1,0 +1,138 @@
+//! The built program with a configuration of its own.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use tempfile::TempDir;
+
+/// How long anything that must happen may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running agent with a listener of each kind; a certificate for `secure.example` and `other.example`.
+pub(crate) struct Agent {
+    child: Child,
+    pub(crate) http: SocketAddr,
+    pub(crate) https: SocketAddr,
+    pub(crate) certificate: Vec<u8>,
+    log: Receiver<String>,
+    _folder: TempDir,
+}
+
+impl Agent {
+    /// Starts one with `routes` (host and upstream) and `more` of a configuration, and waits until it listens.
+    pub(crate) fn start(routes: &[(&str, &str)], more: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(["secure.example".to_owned(), "other.example".to_owned()]).unwrap();
+        fs::write(folder.path().join("cert.pem"), cert.pem()).unwrap();
+        fs::write(folder.path().join("key.pem"), signing_key.serialize_pem()).unwrap();
+        let (http, https) = (free_address(), free_address());
+        let configuration = configuration(folder.path(), http, https, routes, more);
+        let file = folder.path().join("rprox.toml");
+        fs::write(&file, configuration).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_rprox-agent"))
+            .args(["run", "--allow-root", "-c"])
+            .arg(file)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = follow(child.stderr.take().unwrap());
+        let mut agent = Self { child, http, https, certificate: cert.der().to_vec(), log, _folder: folder };
+        agent.logged(&format!("listening on {https}"));
+        agent
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next log line with `text` in it.
+    pub(crate) fn logged(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut seen = Vec::new();
+        while let Ok(line) = self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            if line.contains(text) {
+                return line;
+            }
+            seen.push(line);
+        }
+        panic!("no log line with {text:?}; there are: {seen:#?}");
+    }
+
+    /// The lines logged so far that have not been asked for.
+    pub(crate) fn log_lines(&self) -> Vec<String> {
+        self.log.try_iter().collect()
+    }
+
+    pub(crate) fn terminate(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the agent does not end");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The most memory that it has had at once, in KiB.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A loopback address that nobody listens on, and nobody else is likely to be given before we use it.
+pub(crate) fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn follow(stderr: ChildStderr) -> Receiver<String> {
+    let (lines, log) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            if lines.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    log
+}
+
+fn configuration(
+    folder: &Path,
+    http: SocketAddr,
+    https: SocketAddr,
+    routes: &[(&str, &str)],
+    more: &str,
+) -> String {
+    let routes: String = routes
+        .iter()
+        .map(|(host, upstream)| format!("[[route]]\nhost = \"{host}\"\nupstream = \"{upstream}\"\n"))
+        .collect();
+    let folder = folder.display();
+    format!(
+        "workers = 2\n{more}\n[listen]\nhttp = \"{http}\"\nhttps = \"{https}\"\n\
+         [[certificate]]\ncert = \"{folder}/cert.pem\"\nkey = \"{folder}/key.pem\"\n{routes}"
+    )
+}

@@ -1,0 +1,120 @@
+//! How connections and the agent end.
+
+use std::io::Write;
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use crate::agent::{Agent, PATIENCE};
+use crate::client::{connect, read_reply, read_to_close};
+use crate::upstream::Upstream;
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
+
+#[test]
+fn sigterm_finishes_what_runs_and_ends_with_0() {
+    let (begun, begins) = mpsc::channel();
+    let (go, goes) = mpsc::channel::<()>();
+    let goes = Mutex::new(goes);
+    let upstream = Upstream::start(move |_, stream| {
+        begun.send(()).unwrap();
+        goes.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate").unwrap();
+        true
+    });
+    let mut agent = Agent::start(&[("a.example", &upstream.address.to_string())], "");
+    let mut idle = connect(agent.http);
+    let mut running = connect(agent.http);
+    running.write_all(GET).unwrap();
+    begins.recv_timeout(PATIENCE).unwrap();
+
+    agent.terminate();
+    agent.logged("told to end");
+    assert!(read_to_close(&mut idle).is_empty());
+    let deadline = Instant::now() + PATIENCE;
+    while std::net::TcpStream::connect(agent.http).is_ok() {
+        assert!(Instant::now() < deadline, "it still accepts");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    go.send(()).unwrap();
+    assert_eq!(read_reply(&mut running).text(), "late");
+    assert!(read_to_close(&mut running).is_empty());
+    assert_eq!(agent.wait().code(), Some(0));
+}
+
+#[test]
+fn drain_timeout_cuts_what_does_not_finish() {
+    let (begun, begins) = mpsc::channel();
+    let upstream = Upstream::start(move |_, _| {
+        begun.send(()).unwrap();
+        std::thread::sleep(PATIENCE * 3);
+        false
+    });
+    let mut agent =
+        Agent::start(&[("a.example", &upstream.address.to_string())], "drain_timeout = \"300ms\"");
+    let mut running = connect(agent.http);
+    running.write_all(GET).unwrap();
+    begins.recv_timeout(PATIENCE).unwrap();
+    agent.terminate();
+    agent.logged("drain_timeout passed");
+    assert_eq!(agent.wait().code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let (begun, begins) = mpsc::channel();
+    let upstream = Upstream::start(move |_, _| {
+        begun.send(()).unwrap();
+        std::thread::sleep(PATIENCE * 3);
+        false
+    });
+    let mut agent = Agent::start(&[("a.example", &upstream.address.to_string())], "");
+    let mut running = connect(agent.http);
+    running.write_all(GET).unwrap();
+    begins.recv_timeout(PATIENCE).unwrap();
+    agent.terminate();
+    agent.logged("told to end");
+    agent.terminate();
+    assert_eq!(agent.wait().code(), Some(1));
+}
+
+#[test]
+fn idle_and_slow_clients_are_let_go() {
+    let upstream = Upstream::mirror();
+    let agent = Agent::start(
+        &[("a.example", &upstream.address.to_string())],
+        "[timeouts]\nheader = \"300ms\"\nidle = \"300ms\"",
+    );
+    let start = Instant::now();
+    let mut silent = connect(agent.http);
+    let mut slow = connect(agent.http);
+    slow.write_all(b"GET / HTT").unwrap();
+    let mut idle = connect(agent.http);
+    idle.write_all(GET).unwrap();
+    assert_eq!(read_reply(&mut idle).status(), 200);
+    for stream in [&mut silent, &mut slow, &mut idle] {
+        read_to_close(stream);
+    }
+    assert!(start.elapsed() < PATIENCE / 2);
+}
+
+#[test]
+fn over_the_limit_of_connections_is_a_503() {
+    let upstream = Upstream::mirror();
+    let agent = Agent::start(&[("a.example", &upstream.address.to_string())], "[limits]\nconnections = 1");
+    let mut first = connect(agent.http);
+    first.write_all(GET).unwrap();
+    assert_eq!(read_reply(&mut first).status(), 200);
+    let mut second = connect(agent.http);
+    assert_eq!(read_reply(&mut second).status(), 503);
+    drop(first);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut next = connect(agent.http);
+        let _ = next.write_all(GET);
+        if read_reply(&mut next).status() == 200 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "its place is not given back");
+    }
+}

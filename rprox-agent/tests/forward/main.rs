@@ -1,0 +1,14 @@
+//! The agent as a process, between a client and an upstream that write and see raw bytes.
+
+#![cfg(feature = "proxy")]
+
+mod agent;
+mod client;
+mod names;
+mod upstream;
+
+mod ends;
+mod headers;
+mod refusals;
+mod retries;
+mod streams;

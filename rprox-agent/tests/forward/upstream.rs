@@ -1,0 +1,73 @@
+//! An upstream that does with each request what a test says.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use crate::agent::PATIENCE;
+
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Upstream {
+    /// Calls `serve` with each request's head and the connection that it came by, as long as it says that another may come.
+    pub(crate) fn start(serve: impl Fn(&str, &mut TcpStream) -> bool + Send + Sync + 'static) -> Self {
+        Self::start_on("127.0.0.1:0".parse().unwrap(), serve)
+    }
+
+    pub(crate) fn start_on(
+        address: SocketAddr,
+        serve: impl Fn(&str, &mut TcpStream) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (serve, connections) = (Arc::new(serve), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&connections);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                count.fetch_add(1, Ordering::Relaxed);
+                let serve = Arc::clone(&serve);
+                thread::spawn(move || {
+                    while let Some(head) = read_head(&mut stream) {
+                        if !serve(&head, &mut stream) {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, connections }
+    }
+
+    /// One that answers each request with the head that it saw.
+    pub(crate) fn mirror() -> Self {
+        Self::start(|head, stream| {
+            use std::io::Write;
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{head}", head.len()).unwrap();
+            true
+        })
+    }
+
+    /// How many connections have come.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+fn read_head(stream: &mut TcpStream) -> Option<String> {
+    stream.set_read_timeout(Some(PATIENCE * 3)).unwrap();
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut byte) {
+            Ok(1) => head.push(byte[0]),
+            _ => return None,
+        }
+    }
+    Some(String::from_utf8(head).unwrap())
+}

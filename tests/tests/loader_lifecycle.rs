@@ -1,0 +1,240 @@
+//! The loader: attached once and whole, gone without a trace, and alive in the kernel when its process is not.
+
+#![allow(clippy::unwrap_used, reason = "a scenario fails where its helpers do")]
+
+use std::path::Path;
+
+use rprox_tests::command::{self, Finished};
+use rprox_tests::playground::{Playground, SERVICES};
+use rprox_tests::pod::Server;
+use rprox_tests::process::Process;
+use rprox_tests::topology::INTERFACE;
+use rprox_tests::wait;
+
+const HOOKS: [&str; 2] = ["tcx", "clsact"];
+const NOTHING: [&Path; 0] = [];
+
+fn with_agent() -> Playground {
+    let mut playground = Playground::new().unwrap();
+    playground.start_agent().unwrap();
+    playground
+}
+
+fn attach(playground: &Playground, flags: &[&str]) -> Finished {
+    command::finish(playground.loader("attach").args(["-i", INTERFACE]).args(flags)).unwrap()
+}
+
+/// What `tc` knows of the chosen interface: its qdiscs and filters.
+fn traffic_control(playground: &Playground) -> String {
+    let tc =
+        |arguments: &[&str]| command::run(playground.topology.host.command("tc").args(arguments)).unwrap();
+    let filters = ["ingress", "egress"].map(|side| tc(&["filter", "show", "dev", INTERFACE, side]));
+    tc(&["qdisc", "show", "dev", INTERFACE]) + &filters.concat()
+}
+
+#[test]
+fn attaching_twice_changes_nothing() {
+    let playground = with_agent();
+    for hook in HOOKS {
+        let first = attach(&playground, &["--hook", hook]);
+        assert_eq!(first.code, Some(0), "{hook}: {}", first.stderr);
+        assert!(playground.is_redirected(), "{hook}");
+        let before = (
+            playground.pins(),
+            traffic_control(&playground),
+            playground.status().unwrap()["programs"].clone(),
+        );
+        let second = attach(&playground, &["--hook", hook]);
+        assert_eq!(second.code, Some(0), "{hook}: {}", second.stderr);
+        let after = (
+            playground.pins(),
+            traffic_control(&playground),
+            playground.status().unwrap()["programs"].clone(),
+        );
+        assert_eq!(before, after, "{hook}");
+        assert!(playground.is_redirected(), "{hook}");
+        playground.detach().unwrap();
+    }
+}
+
+#[test]
+fn detaching_leaves_nothing_behind() {
+    let playground = with_agent();
+    let before = traffic_control(&playground);
+    for hook in HOOKS {
+        let attached = attach(&playground, &["--hook", hook]);
+        assert_eq!(attached.code, Some(0), "{hook}: {}", attached.stderr);
+        assert!(!playground.pins().is_empty(), "{hook}");
+        playground.detach().unwrap();
+        assert_eq!(playground.pins(), NOTHING, "{hook}");
+        assert_eq!(traffic_control(&playground), before, "{hook}");
+        assert!(!playground.is_redirected(), "{hook}");
+        // Nothing to detach is what was asked for.
+        playground.detach().unwrap();
+    }
+}
+
+#[test]
+fn detaching_spares_a_qdisc_that_somebody_else_made() {
+    let playground = with_agent();
+    command::run(playground.topology.host.command("tc").args(["qdisc", "add", "dev", INTERFACE, "clsact"]))
+        .unwrap();
+    let before = traffic_control(&playground);
+    assert_eq!(attach(&playground, &["--hook", "clsact"]).code, Some(0));
+    playground.detach().unwrap();
+    assert_eq!(traffic_control(&playground), before);
+}
+
+#[test]
+fn the_foreground_service_detaches_when_told_to_end() {
+    let mut playground = with_agent();
+    playground.start_loader(&[]).unwrap();
+    let status = playground.loader.take().unwrap().stop().unwrap();
+    assert!(status.success(), "{status}");
+    assert_eq!(playground.pins(), NOTHING);
+    assert!(!playground.is_redirected());
+}
+
+#[test]
+fn the_redirect_survives_a_killed_loader() {
+    let mut playground = with_agent();
+    playground.start_loader(&[]).unwrap();
+    playground.loader.take().unwrap().kill().unwrap();
+    assert!(playground.is_redirected());
+    playground.detach().unwrap();
+    assert!(!playground.is_redirected());
+}
+
+#[test]
+fn no_request_fails_while_the_loader_is_killed_and_started_again() {
+    let mut playground = with_agent();
+    playground.start_loader(&[]).unwrap();
+    let load = playground.load(&SERVICES[1]);
+    for _ in 0..3 {
+        load.wait_for_more(100).unwrap();
+        playground.loader.take().unwrap().kill().unwrap();
+        load.wait_for_more(100).unwrap();
+        playground.start_loader(&[]).unwrap();
+    }
+    load.wait_for_more(100).unwrap();
+    load.finish().unwrap().assert_all_served();
+}
+
+#[test]
+fn no_request_fails_while_rules_change() {
+    let playground = with_agent();
+    assert_eq!(attach(&playground, &[]).code, Some(0));
+    let load = playground.load(&SERVICES[1]);
+    for rules in [&["-r", "80:8080", "-r", "8081:8443"][..], &["-r", "80:8080"], &["--direct", "allow"], &[]]
+    {
+        load.wait_for_more(100).unwrap();
+        let attached = attach(&playground, rules);
+        assert_eq!(attached.code, Some(0), "{}", attached.stderr);
+    }
+    load.wait_for_more(100).unwrap();
+    load.finish().unwrap().assert_all_served();
+}
+
+#[test]
+fn wrong_use_is_refused_with_the_way_out() {
+    let playground = Playground::new().unwrap();
+    let cases: [(&[&str], i32, &str); 6] = [
+        (&["-r", "80-8080"], 2, "80:8080"),
+        (&["-r", "80:80800"], 2, "65535"),
+        (&["-r", "0:8080"], 2, "65535"),
+        (&["-r", "80:8080/sctp"], 2, "udp"),
+        (&["-r", "80:8080", "-r", "80:9090"], 2, "80"),
+        (&["-r", "80:8080", "--direct", "perhaps"], 2, "deny"),
+    ];
+    for (flags, code, hint) in cases {
+        let refused = attach(&playground, flags);
+        assert_eq!(refused.code, Some(code), "{flags:?}: {}", refused.stderr);
+        assert!(refused.stderr.contains(hint), "{flags:?}: {}", refused.stderr);
+        assert_eq!(playground.pins(), NOTHING, "{flags:?}");
+    }
+}
+
+#[test]
+fn a_missing_interface_is_named() {
+    let playground = Playground::new().unwrap();
+    let refused = command::finish(playground.loader("attach").args(["-i", "nosuch0"])).unwrap();
+    assert!(matches!(refused.code, Some(2 | 3)), "{:?}", refused.code);
+    assert!(refused.stderr.contains("nosuch0"), "{}", refused.stderr);
+}
+
+#[test]
+fn without_root_the_loader_says_that_it_needs_it() {
+    let playground = Playground::new().unwrap();
+    let user = rprox_tests::playground::AGENT;
+    let mut loader = playground.topology.host.command_as(user, playground.loader_program());
+    let refused = command::finish(loader.args(["attach", "-i", INTERFACE])).unwrap();
+    assert_eq!(refused.code, Some(3), "{}", refused.stderr);
+    assert!(refused.stderr.contains("root"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_listener_on_the_port_itself_is_warned_of() {
+    let playground = Playground::new().unwrap();
+    let folder = playground.folder().join("host-server");
+    let _server = Server::start("host-server", &playground.topology.host, &[80], &folder).unwrap();
+    let attached = attach(&playground, &[]);
+    assert_eq!(attached.code, Some(0), "{}", attached.stderr);
+    assert!(attached.stderr.contains("nginx") && attached.stderr.contains("80"), "{}", attached.stderr);
+}
+
+#[test]
+fn a_firewalls_redirect_is_warned_of_and_left_as_it_is() {
+    let playground = Playground::new().unwrap();
+    let host = &playground.topology.host;
+    let rule = format!("-t nat -A PREROUTING -i {INTERFACE} -p tcp --dport 80 -j REDIRECT --to-port 8080");
+    command::run(host.command("iptables").args(rule.split(' '))).unwrap();
+    let rules = || command::run(host.command("iptables").args(["-t", "nat", "-S"])).unwrap();
+    let before = rules();
+    let attached = attach(&playground, &[]);
+    assert_eq!(attached.code, Some(0), "{}", attached.stderr);
+    assert!(attached.stderr.to_lowercase().contains("redirect"), "{}", attached.stderr);
+    playground.detach().unwrap();
+    assert_eq!(rules(), before);
+}
+
+#[test]
+fn an_nftables_redirect_is_warned_of_and_left_as_it_is() {
+    let playground = Playground::new().unwrap();
+    let host = &playground.topology.host;
+    let ruleset = "add table ip web\nadd chain ip web pre { type nat hook prerouting priority -100; }\n\
+                   add rule ip web pre tcp dport 443 redirect to :8443\n";
+    let file = playground.folder().join("rules.nft");
+    std::fs::write(&file, ruleset).unwrap();
+    command::run(host.command("nft").arg("-f").arg(&file)).unwrap();
+    let rules = || command::run(host.command("nft").args(["list", "ruleset"])).unwrap();
+    let before = rules();
+    let attached = attach(&playground, &[]);
+    assert_eq!(attached.code, Some(0), "{}", attached.stderr);
+    assert!(attached.stderr.contains("443"), "{}", attached.stderr);
+    playground.detach().unwrap();
+    assert_eq!(rules(), before);
+}
+
+#[test]
+fn an_address_that_comes_later_is_redirected_too() {
+    let mut playground = with_agent();
+    playground.start_loader(&[]).unwrap();
+    let (host, client) = (&playground.topology.host, &playground.topology.client);
+    host.ip(&format!("address add 198.51.100.77/24 dev {INTERFACE}")).unwrap();
+    let address = std::net::SocketAddr::from(([198, 51, 100, 77], 80));
+    wait::until(wait::READY, "the new address to be redirected", || {
+        client.can_connect(address).then_some(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn the_redirect_comes_back_with_its_interface() {
+    let mut playground = with_agent();
+    playground.start_loader(&[]).unwrap();
+    playground.topology.make_client_link_anew().unwrap();
+    wait::until(wait::READY, "the redirect to come back", || playground.is_redirected().then_some(()))
+        .unwrap();
+    let loader: &mut Process = playground.loader.as_mut().unwrap();
+    assert!(loader.ended().is_none());
+}

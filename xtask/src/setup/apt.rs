@@ -1,0 +1,51 @@
+//! Debian packages.
+
+use std::process::Command;
+use std::sync::Once;
+
+use anyhow::{Context, Result, bail};
+use rprox_tests::{command, programs};
+
+use crate::privilege;
+use crate::steps::Step;
+
+/// Whether this system has apt.
+pub(super) fn is_here() -> bool {
+    programs::find("apt-get").is_some()
+}
+
+/// Whether apt offers `package`, as far as its lists tell.
+pub(super) fn offers(package: &str) -> bool {
+    let policy = command::run(Command::new("apt-cache").args(["policy", package])).unwrap_or_default();
+    policy
+        .lines()
+        .any(|line| line.trim().strip_prefix("Candidate: ").is_some_and(|version| version != "(none)"))
+}
+
+/// Fetches the package lists, once in this process: a fresh machine has none.
+pub(super) fn update(step: &Step) -> Result<()> {
+    static ONCE: Once = Once::new();
+    let mut outcome = Ok(());
+    ONCE.call_once(|| {
+        outcome = apt("read the package lists").and_then(|mut apt| step.run(apt.arg("update")));
+    });
+    outcome.context("run `apt-get update`")
+}
+
+/// Installs `packages`.
+pub(super) fn install(step: &Step, packages: &[String]) -> Result<()> {
+    let wanted = packages.join(" ");
+    let by_hand = format!("run as root: apt-get update && apt-get install --no-install-recommends {wanted}");
+    if !is_here() {
+        bail!("this system has no apt; install what Debian calls: {wanted}");
+    }
+    update(step).with_context(|| by_hand.clone())?;
+    let mut apt = apt(&format!("install {wanted}")).with_context(|| by_hand.clone())?;
+    step.run(apt.args(["install", "--yes", "--no-install-recommends"]).args(packages)).context(by_hand)
+}
+
+fn apt(purpose: &str) -> Result<Command> {
+    let mut command = privilege::as_root("env", purpose)?;
+    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet"]);
+    Ok(command)
+}

@@ -1,0 +1,78 @@
+//! `cargo xtask test`: every check and test there is, in one go.
+
+mod boundary;
+mod licences;
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use rprox_tests::{command, programs};
+
+use crate::build::{self, host_cargo};
+use crate::{privilege, setup};
+
+/// The flags of `cargo xtask test`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask test                all of it
+  cargo xtask test endpoint       only tests with `endpoint` in their names, without the checks of the source")]
+pub(crate) struct Arguments {
+    /// Run only the tests whose names contain this, and none of the checks of the source
+    filter: Option<String>,
+}
+
+/// Sets up, builds, checks and tests.
+pub(crate) fn test(arguments: &Arguments) -> Result<()> {
+    setup::for_playing()?;
+    build::build(build::Profile::Release)?;
+    if arguments.filter.is_none() {
+        check_source()?;
+    }
+    let filter = arguments.filter.as_slice();
+    // The same packages in both calls, so that cargo builds everything with one set of features, and once.
+    show("Unit tests", host_cargo("test").args(["--workspace", "--locked", "--lib", "--bins"]).args(filter))?;
+    show(
+        "Scenarios",
+        as_root(host_cargo("test"))?.args(["--workspace", "--locked", "--test", "*"]).args(filter),
+    )
+}
+
+fn check_source() -> Result<()> {
+    show("Formatting", host_cargo("fmt").args(["--all", "--check"]))?;
+    let kernel_programs = programs::workspace().join("rprox-ebpf/Cargo.toml");
+    show(
+        "Formatting of the kernel programs",
+        host_cargo("fmt").arg("--check").arg("--manifest-path").arg(&kernel_programs),
+    )?;
+    boundary::check()?;
+    licences::check()?;
+    let mut clippy = host_cargo("clippy");
+    clippy.args(["--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"]);
+    show("Lints", &mut clippy)
+}
+
+/// Runs `command` with its output in view.
+fn show(title: &str, command: &mut Command) -> Result<()> {
+    eprintln!("==> {title}\n    $ {}", command::line(command));
+    let status = command.stdin(Stdio::null()).status().with_context(|| command::line(command))?;
+    if !status.success() {
+        bail!("{title}: {} ended with {status}", command::line(command));
+    }
+    Ok(())
+}
+
+/// Has cargo run the tests that it builds as root.
+fn as_root(mut cargo: Command) -> Result<Command> {
+    if !privilege::is_root() {
+        let sudo = privilege::as_root("env", "make the scenarios' network namespaces")?;
+        let path = std::env::var("PATH").unwrap_or_default();
+        cargo.env(runner_key(), format!("{} PATH={path}", command::line(&sudo)));
+    }
+    Ok(cargo)
+}
+
+/// Cargo's variable for the program that runs this machine's executables.
+fn runner_key() -> String {
+    format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER", std::env::consts::ARCH.to_ascii_uppercase())
+}
