@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod conflict;
 pub mod hook;
+pub mod host;
 pub mod maps;
 pub mod netlink;
 pub mod object;
@@ -21,16 +22,17 @@ pub mod service;
 pub mod slots;
 pub mod status;
 
-use std::io;
+use std::io::{self, Write as _};
 
 use clap::CommandFactory as _;
 use thiserror::Error;
 use tracing::info;
 
-use self::attachment::{AttachmentError, Change, Host};
+use self::attachment::{AttachmentError, Change};
 use self::bpffs::{Bpffs, BpffsError};
 use self::cli::{AttachArgs, Cli, Command, DetachArgs, StatusArgs};
 use self::config::{ConfigError, Flags, Settings};
+use self::host::{Host, HostError};
 use self::netlink::{Netlink, NetlinkError};
 use self::pins::{PinError, Pins};
 use self::privilege::PrivilegeError;
@@ -55,6 +57,9 @@ pub enum Error {
     /// Netlink.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
+    /// The host.
+    #[error(transparent)]
+    Host(#[from] HostError),
     /// An attachment.
     #[error(transparent)]
     Attachment(#[from] AttachmentError),
@@ -98,10 +103,23 @@ pub async fn run(command: Command) -> Result<(), Error> {
         Command::Detach(args) => detach(args).await,
         Command::Status(args) => status(args).await,
         Command::Completions { shell } => {
-            crate::cli::write_completions(Cli::command(), shell, &mut io::stdout().lock());
-            Ok(())
+            let mut text = Vec::new();
+            crate::cli::write_completions(Cli::command(), shell, &mut text);
+            print(&text)
         }
-        Command::Man => Ok(crate::cli::write_man_page(Cli::command(), &mut io::stdout().lock())?),
+        Command::Man => {
+            let mut text = Vec::new();
+            crate::cli::write_man_page(Cli::command(), &mut text)?;
+            print(&text)
+        }
+    }
+}
+
+/// Writes to standard output. A reader that has seen enough (`| head`) is no failure.
+fn print(text: &[u8]) -> Result<(), Error> {
+    match io::stdout().lock().write_all(text) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
     }
 }
 
@@ -156,21 +174,19 @@ async fn attach_all(netlink: &Netlink, settings: &Settings) -> Result<(Vec<Chang
 }
 
 async fn detach(args: DetachArgs) -> Result<(), Error> {
-    let settings =
-        Settings::load(args.place.config.as_deref(), Flags { bpffs: args.place.bpffs, ..Flags::default() })?;
+    let DetachArgs { interfaces, place } = args;
+    let flags = Flags { interfaces, bpffs: place.bpffs, ..Flags::default() };
+    let settings = Settings::load(place.config.as_deref(), flags)?;
     privilege::require_admin()?;
+    let named: Vec<&str> = settings.interfaces.iter().map(|(name, _)| name.as_str()).collect();
     let bpffs = Bpffs::open(&settings.bpffs)?;
     let attached = bpffs.as_ref().map_or(Ok(Vec::new()), |bpffs| Pins::list(bpffs.path()))?;
-    let chosen: Vec<&Pins> = attached
-        .iter()
-        .filter(|pins| {
-            args.interfaces.is_empty() || args.interfaces.iter().any(|name| name == pins.interface())
-        })
-        .collect();
-    for name in args.interfaces.iter().filter(|name| !chosen.iter().any(|pins| pins.interface() == *name)) {
+    let chosen: Vec<&Pins> =
+        attached.iter().filter(|pins| named.is_empty() || named.contains(&pins.interface())).collect();
+    for name in named.iter().filter(|name| !chosen.iter().any(|pins| pins.interface() == **name)) {
         info!("{name}: nothing attached");
     }
-    if attached.is_empty() && args.interfaces.is_empty() {
+    if attached.is_empty() && named.is_empty() {
         info!("nothing attached");
     }
     if chosen.is_empty() {
@@ -191,10 +207,11 @@ async fn status(args: StatusArgs) -> Result<(), Error> {
         Settings::load(args.place.config.as_deref(), Flags { bpffs: args.place.bpffs, ..Flags::default() })?;
     privilege::require_reader()?;
     let attachments = status::read(&Netlink::connect()?, &settings.bpffs).await?;
-    let out = io::stdout().lock();
-    Ok(if args.json {
-        status::write_json(out, &attachments)?
+    let mut text = Vec::new();
+    if args.json {
+        status::write_json(&mut text, &attachments)?;
     } else {
-        status::write_table(out, &attachments)?
-    })
+        status::write_table(&mut text, &attachments)?;
+    }
+    print(&text)
 }

@@ -2,11 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
-use std::os::linux::fs::MetadataExt as _;
-use std::path::Path;
-use std::{fmt, fs, io};
+use std::fmt;
 
 use aya::programs::{ProgramError, SchedClassifier};
 use rprox_common::State;
@@ -15,10 +11,11 @@ use tracing::{info, warn};
 
 use super::config::{Direct, Policy};
 use super::hook::{self, Hook, HookChoice, HookError};
+use super::host::{Host, namespace_exists};
 use super::maps::{Maps, MapsError};
-use super::netlink::{Device, Netlink, NetlinkError};
+use super::netlink::{Device, NetlinkError};
 use super::object::{Direction, Object, ObjectError};
-use super::pins::{DeviceId, PinError, Pins};
+use super::pins::{PinError, Pins};
 use super::slots;
 
 /// What went wrong with an attachment.
@@ -46,9 +43,6 @@ pub enum AttachmentError {
         /// The name it has.
         now: String,
     },
-    /// The network namespace can't be told.
-    #[error("reading /proc/thread-self/ns/net: {0}; is /proc mounted?")]
-    Namespace(#[source] io::Error),
     /// A program's details can't be had.
     #[error("{interface}: asking for details of {program}: {source}")]
     Info {
@@ -74,59 +68,6 @@ pub enum AttachmentError {
     /// Netlink.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-}
-
-/// Where attachments are made: a network namespace as it is now, and a bpffs.
-pub struct Host<'a> {
-    /// The connection to the kernel.
-    pub netlink: &'a Netlink,
-    /// The bpffs.
-    pub bpffs: &'a Path,
-    /// Every interface.
-    pub devices: Vec<Device>,
-    /// Every local address.
-    pub addresses: BTreeSet<IpAddr>,
-    /// The network namespace's inode number.
-    pub netns: u64,
-}
-
-impl<'a> Host<'a> {
-    /// Looks at this thread's network namespace.
-    ///
-    /// # Errors
-    ///
-    /// The kernel did not answer.
-    pub async fn look(netlink: &'a Netlink, bpffs: &'a Path) -> Result<Self, AttachmentError> {
-        let devices = netlink.devices().await?;
-        let addresses = netlink.addresses().await?;
-        Ok(Self { netlink, bpffs, devices, addresses, netns: current_netns()? })
-    }
-
-    /// The interface `name`, if there is one.
-    #[must_use]
-    pub fn device(&self, name: &str) -> Option<&Device> {
-        self.devices.iter().find(|device| device.name == name)
-    }
-
-    /// The device that `pins` are of, if it still is in this network namespace, whatever its name is now.
-    #[must_use]
-    pub fn device_of(&self, pins: &Pins) -> Option<&Device> {
-        let noted = pins.noted_device().filter(|noted| noted.netns == self.netns)?;
-        self.devices.iter().find(|device| device.index == noted.index)
-    }
-
-    fn id(&self, device: &Device) -> DeviceId {
-        DeviceId { netns: self.netns, index: device.index }
-    }
-}
-
-/// The inode number of this thread's network namespace.
-///
-/// # Errors
-///
-/// `/proc` can't be read.
-pub fn current_netns() -> Result<u64, AttachmentError> {
-    Ok(fs::metadata("/proc/thread-self/ns/net").map_err(AttachmentError::Namespace)?.st_ino())
 }
 
 /// What attaching did, and how to take it back.
@@ -232,6 +173,9 @@ pub async fn attach(
     if pins.exist() {
         let _claim = pins.claim()?;
         if let Some(hook) = live_hook(host, device, &pins).await? {
+            if !choice.allows(hook) {
+                warn!("{interface}: stays attached by {hook}; to change that, detach first");
+            }
             return update(host, pins, link_header_len, policy, hook);
         }
         remove(host, &pins).await?;
@@ -283,13 +227,6 @@ fn other_namespace(pins: &Pins, netns: u64, hook: Hook) -> Result<(), Attachment
         return Err(AttachmentError::OtherNamespace { interface: pins.interface().to_owned(), netns });
     }
     Ok(())
-}
-
-/// Whether a process or a name (`ip netns`) keeps the network namespace.
-fn namespace_exists(netns: u64) -> bool {
-    let of = |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.st_ino() == netns);
-    let entries = |path: &str| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
-    entries("/proc").any(|process| of(&process.join("ns/net"))) || entries("/run/netns").any(|name| of(&name))
 }
 
 async fn create(
@@ -400,12 +337,17 @@ fn replace_programs(
     Ok(())
 }
 
-/// Brings the local addresses of the attachment in `pins` up to date.
+/// Brings the local addresses of the attachment in `pins` up to date. `false` if it is not in force on `device`, and has to be
+/// made afresh.
 ///
 /// # Errors
 ///
 /// The kernel refused.
-pub fn refresh(host: &Host<'_>, pins: &Pins) -> Result<bool, AttachmentError> {
+pub async fn refresh(host: &Host<'_>, device: &Device, pins: &Pins) -> Result<bool, AttachmentError> {
+    let (Some(noted), Some(hook)) = (pins.noted_device(), hook::noted(pins)) else { return Ok(false) };
+    if noted != host.id(device) || !hook::is_alive(hook, host.netlink, device, pins).await? {
+        return Ok(false);
+    }
     let (came, went) = Maps::open(pins)?.sync_addresses(&host.addresses)?;
     if came + went > 0 {
         info!(

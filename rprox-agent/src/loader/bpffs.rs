@@ -48,7 +48,7 @@ pub struct Bpffs {
     path: PathBuf,
     mounted: bool,
     // The open directories are the locks. Fields drop in order, so the one on the bpffs is let go first.
-    _locks: Vec<OwnedFd>,
+    locks: Vec<OwnedFd>,
 }
 
 impl Bpffs {
@@ -62,7 +62,7 @@ impl Bpffs {
         fs::create_dir_all(path).map_err(|source| directory("making the directory", source))?;
         let lower = lock(path)?;
         if is_bpffs_file(&lower).map_err(|error| directory("looking at", error.into()))? {
-            return Ok(Self { path: path.to_owned(), mounted: false, _locks: vec![lower] });
+            return Ok(Self { path: path.to_owned(), mounted: false, locks: vec![lower] });
         }
         // This far the lock is on the directory to mount over, so that of two loaders only one mounts.
         let mounted = !is_bpffs(path).map_err(|source| directory("looking at", source))?;
@@ -73,7 +73,7 @@ impl Bpffs {
             info!("mounted a BPF file system at {}", path.display());
         }
         let locks = vec![lock(path)?, lower];
-        Ok(Self { path: path.to_owned(), mounted, _locks: locks })
+        Ok(Self { path: path.to_owned(), mounted, locks })
     }
 
     /// Locks the bpffs at `path` if there is one.
@@ -83,7 +83,7 @@ impl Bpffs {
     /// `path` can't be looked at or locked.
     pub fn open(path: &Path) -> Result<Option<Self>, BpffsError> {
         match is_bpffs(path) {
-            Ok(true) => Ok(Some(Self { path: path.to_owned(), mounted: false, _locks: vec![lock(path)?] })),
+            Ok(true) => Ok(Some(Self { path: path.to_owned(), mounted: false, locks: vec![lock(path)?] })),
             Ok(false) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(BpffsError::Directory { action: "looking at", path: path.to_owned(), source }),
@@ -99,7 +99,7 @@ impl Bpffs {
     /// Takes the mount away again if this call made it.
     pub fn undo(self) {
         if self.mounted {
-            drop(self._locks);
+            drop(self.locks);
             if let Err(error) = rustix::mount::unmount(&self.path, UnmountFlags::DETACH) {
                 debug!("unmounting {}: {error}", self.path.display());
             }

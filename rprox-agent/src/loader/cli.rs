@@ -124,7 +124,7 @@ impl AttachArgs {
 /// The flags of `detach`.
 #[derive(Debug, Args)]
 pub struct DetachArgs {
-    /// Interface to detach from; repeatable [default: all that are attached]
+    /// Interface to detach from; repeatable [default: those of the configuration file, or all that are attached]
     #[arg(short, long = "interface", value_name = "NAME")]
     pub interfaces: Vec<String>,
 

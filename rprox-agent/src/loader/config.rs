@@ -96,13 +96,16 @@ pub enum ConfigError {
     InterfaceTwice(String),
 }
 
+/// Rules as they are written; each has its place, so that an error can name the line.
+type Rules = Vec<Spanned<String>>;
+
 /// The file as it is written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
     interface: Vec<Spanned<String>>,
-    redirect: Option<Spanned<Vec<Rule>>>,
+    redirect: Option<Spanned<Rules>>,
     direct: Option<Direct>,
     hook: Option<HookChoice>,
     bpffs: Option<PathBuf>,
@@ -115,7 +118,7 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Attachment {
     interface: Spanned<String>,
-    redirect: Option<Spanned<Vec<Rule>>>,
+    redirect: Option<Spanned<Rules>>,
     direct: Option<Direct>,
 }
 
@@ -145,9 +148,14 @@ impl Settings {
             .map_err(|error| wrong(error.span().map_or(0, |span| span.start), error.message().to_owned()))?;
 
         // The file is checked whole, also where flags win over it.
-        let rules = |rules: Option<Spanned<Vec<Rule>>>| {
-            let rules = rules.map(|rules| (rules.span().start, RuleSet::new(rules.into_inner())));
-            rules.map(|(start, rules)| rules.map_err(|error| wrong(start, error.to_string()))).transpose()
+        let rules = |rules: Option<Spanned<Rules>>| {
+            let Some(rules) = rules else { return Ok(None) };
+            let start = rules.span().start;
+            let parse = |rule: Spanned<String>| {
+                rule.as_ref().parse::<Rule>().map_err(|error| wrong(rule.span().start, error.to_string()))
+            };
+            let rules = rules.into_inner().into_iter().map(parse).collect::<Result<_, _>>()?;
+            RuleSet::new(rules).map(Some).map_err(|error| wrong(start, error.to_string()))
         };
         let flag_rules = if flags.rules.is_empty() { None } else { Some(RuleSet::new(flags.rules)?) };
         let file_rules = rules(file.redirect)?;
@@ -292,7 +300,7 @@ interface = "eth1"
             ("interface = [\"eth0\", \"eth0\"]\n", "rprox.toml:1: interface eth0 is named twice"),
             ("\n[[attachment]]\ninterface = \"a/b\"\n", "rprox.toml:3: \"a/b\" is not an interface name"),
             ("[[attachment]]\ndirect = \"deny\"\n", "rprox.toml:1: missing field `interface`"),
-            ("interface = [\n", "rprox.toml:2: "),
+            ("\ninterface = [\n", "rprox.toml:2: unclosed array"),
         ] {
             let error = load(text, Flags::default()).unwrap_err();
             assert!(error.starts_with(expected), "{text:?}: {error}");

@@ -42,6 +42,18 @@ pub enum HookChoice {
     Clsact,
 }
 
+impl HookChoice {
+    /// Whether `hook` is what was asked for.
+    #[must_use]
+    pub fn allows(self, hook: Hook) -> bool {
+        match self {
+            Self::Auto => true,
+            Self::Tcx => hook == Hook::Tcx,
+            Self::Clsact => hook == Hook::Clsact,
+        }
+    }
+}
+
 /// What went wrong at a hook.
 #[derive(Debug, Error)]
 pub enum HookError {

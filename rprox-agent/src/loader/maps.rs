@@ -31,7 +31,7 @@ pub enum MapsError {
         /// The map.
         map: &'static str,
         /// Why.
-        source: MapError,
+        source: Box<MapError>,
     },
     /// The kernel refused an operation.
     #[error("{interface}: {action} the map {map}: {source}")]
@@ -43,7 +43,7 @@ pub enum MapsError {
         /// The map.
         map: &'static str,
         /// What the kernel said.
-        source: MapError,
+        source: Box<MapError>,
     },
     /// The attachment was made for fewer rules.
     #[error(
@@ -83,14 +83,18 @@ impl Maps {
     /// One is missing or is another.
     pub fn open(pins: &Pins) -> Result<Self, MapsError> {
         fn open<M: TryFrom<Map, Error = MapError>>(pins: &Pins, map: &'static str) -> Result<M, MapsError> {
-            MapData::from_pin(pins.map(map))
-                .and_then(Map::from_map_data)
-                .and_then(M::try_from)
-                .map_err(|source| MapsError::Unfit { interface: pins.interface().to_owned(), map, source })
+            MapData::from_pin(pins.map(map)).and_then(Map::from_map_data).and_then(M::try_from).map_err(
+                |source| MapsError::Unfit {
+                    interface: pins.interface().to_owned(),
+                    map,
+                    source: Box::new(source),
+                },
+            )
         }
         let ports: Array<_, _> = open(pins, map::PORTS)?;
         if ports.len() != PORT_TABLE_LEN {
-            let source = MapError::OutOfBounds { index: PORT_TABLE_LEN - 1, max_entries: ports.len() };
+            let source =
+                Box::new(MapError::OutOfBounds { index: PORT_TABLE_LEN - 1, max_entries: ports.len() });
             return Err(MapsError::Unfit { interface: pins.interface().to_owned(), map: map::PORTS, source });
         }
         Ok(Self {
@@ -105,7 +109,12 @@ impl Maps {
 
     fn failed(&self, action: &'static str, map: &'static str) -> impl Fn(MapError) -> MapsError + use<> {
         let interface = self.interface.clone();
-        move |source| MapsError::Access { interface: interface.clone(), action, map, source }
+        move |source| MapsError::Access {
+            interface: interface.clone(),
+            action,
+            map,
+            source: Box::new(source),
+        }
     }
 
     /// The state in force.

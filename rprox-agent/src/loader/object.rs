@@ -1,9 +1,12 @@
 //! The kernel programs' object that is built into this binary, and loading it.
 
+use std::error::Error as _;
+
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use rprox_common::{MIN_RULE_CAPACITY, global, map};
 use thiserror::Error;
+use tracing::debug;
 
 use super::pins::{PinError, Pins};
 
@@ -51,21 +54,49 @@ pub enum ObjectError {
         name: &'static str,
     },
     /// The object or its maps were refused.
-    #[error("loading the kernel programs' maps: {0}{hint}", hint = hint(.0))]
-    Maps(#[source] EbpfError),
+    #[error("loading the kernel programs' maps: {reason}{hint}", reason = chain(.0), hint = hint(.0))]
+    Maps(#[source] Box<EbpfError>),
     /// The verifier or the kernel refused a program.
     #[error(
-        "loading the kernel program {program}: {source}; the kernel must be 5.8 or later, with CONFIG_BPF_SYSCALL"
+        "the kernel refused the program {program}: {reason}; it must be Linux 5.8 or later, and `--log-level debug` shows the \
+         verifier's log"
     )]
     Program {
         /// The program's name.
         program: &'static str,
-        /// What the kernel said.
-        source: Box<ProgramError>,
+        /// What the kernel said, in a line.
+        reason: String,
     },
     /// The pinned maps could not be used.
     #[error(transparent)]
     Pins(#[from] PinError),
+}
+
+/// An error with what is behind it, in a line: aya tells the reason of a refused map only there.
+fn chain(error: &EbpfError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        // Some of aya's errors repeat what is behind them.
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// A refused program in a line; the verifier's log goes to the debug log.
+fn refused(program: &'static str, error: ProgramError) -> ObjectError {
+    let reason = match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            debug!("{program}: the verifier's log:\n{verifier_log}");
+            io_error.to_string()
+        }
+        error => error.to_string(),
+    };
+    ObjectError::Program { program, reason }
 }
 
 /// What to do about a refused map.
@@ -132,12 +163,10 @@ impl Object {
         loader.btf(None);
         loader.override_global(global::LINK_HEADER_LEN, &link_header_len, true);
         configure(&mut loader);
-        let mut object = Self { ebpf: loader.load(bytes()).map_err(ObjectError::Maps)? };
+        let mut object =
+            Self { ebpf: loader.load(bytes()).map_err(|error| ObjectError::Maps(Box::new(error)))? };
         for direction in Direction::ATTACH_ORDER {
-            object.program(direction)?.load().map_err(|source| ObjectError::Program {
-                program: direction.program(),
-                source: Box::new(source),
-            })?;
+            object.program(direction)?.load().map_err(|error| refused(direction.program(), error))?;
         }
         Ok(object)
     }

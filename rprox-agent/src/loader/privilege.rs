@@ -13,7 +13,7 @@ pub enum PrivilegeError {
     /// Capabilities are missing.
     #[error(
         "{purpose} needs {missing}, which this process (uid {uid}) lacks: run it as root (`sudo rprox-loader …`), or as a systemd \
-         service with AmbientCapabilities=CAP_BPF CAP_NET_ADMIN"
+         service with AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON"
     )]
     Missing {
         /// What for.
@@ -31,13 +31,20 @@ pub enum PrivilegeError {
     NoNewPrivs(#[source] rustix::io::Errno),
 }
 
+/// What keeping an attachment takes. `CAP_PERFMON`, since without it the verifier forbids the pointer arithmetic that walking a
+/// packet's headers needs.
+const KEEPER: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
+
+/// Split off from `CAP_SYS_ADMIN` in Linux 5.8, which still includes them.
+const OF_SYS_ADMIN: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_PERFMON];
+
 /// Checks for what attaching and detaching take.
 ///
 /// # Errors
 ///
 /// What is missing, by name.
 pub fn require_admin() -> Result<(), PrivilegeError> {
-    require("attaching and detaching", &[Capability::CAP_BPF, Capability::CAP_NET_ADMIN])
+    require("attaching and detaching", &KEEPER)
 }
 
 /// Checks for what reading pinned maps takes.
@@ -51,18 +58,16 @@ pub fn require_reader() -> Result<(), PrivilegeError> {
 
 fn require(purpose: &'static str, needed: &[Capability]) -> Result<(), PrivilegeError> {
     let held = caps::read(None, CapSet::Effective)?;
-    // CAP_SYS_ADMIN includes CAP_BPF, which is its part since 5.8.
+    let admin = held.contains(&Capability::CAP_SYS_ADMIN);
     let missing: Vec<String> = needed
         .iter()
-        .filter(|cap| {
-            !(held.contains(cap) || **cap == Capability::CAP_BPF && held.contains(&Capability::CAP_SYS_ADMIN))
-        })
+        .filter(|cap| !(held.contains(cap) || admin && OF_SYS_ADMIN.contains(cap)))
         .map(ToString::to_string)
         .collect();
     if missing.is_empty() {
         return Ok(());
     }
-    Err(PrivilegeError::Missing { purpose, missing: missing.join(" and "), uid: geteuid().as_raw() })
+    Err(PrivilegeError::Missing { purpose, missing: missing.join(", "), uid: geteuid().as_raw() })
 }
 
 /// Lets maps of any size be made: kernels before 5.11 count them against the limit on locked memory.
@@ -79,10 +84,11 @@ pub fn lift_memory_limit() {
 /// The kernel refused.
 pub fn drop_the_rest() -> Result<(), PrivilegeError> {
     let held = caps::read(None, CapSet::Permitted)?;
-    // Before CAP_BPF was split off, CAP_SYS_ADMIN is what stands for it.
-    let bpf =
-        if held.contains(&Capability::CAP_BPF) { Capability::CAP_BPF } else { Capability::CAP_SYS_ADMIN };
-    let keep = CapsHashSet::from([bpf, Capability::CAP_NET_ADMIN]);
+    let mut keep = CapsHashSet::from(KEEPER);
+    if !keep.is_subset(&held) {
+        keep.insert(Capability::CAP_SYS_ADMIN);
+    }
+    keep.retain(|cap| held.contains(cap));
     if held.contains(&Capability::CAP_SETPCAP) {
         for cap in caps::read(None, CapSet::Bounding)?.difference(&keep) {
             caps::drop(None, CapSet::Bounding, *cap)?;

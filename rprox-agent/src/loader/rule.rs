@@ -7,12 +7,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use rprox_common::{MAX_RULES, Protocol};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use thiserror::Error;
 
 /// A redirect rule: what arrives for port FROM reaches the socket that listens on TO.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rule {
     /// The port that peers connect to.
     pub from: u16,
@@ -111,14 +110,6 @@ fn port(side: &str, text: &str) -> Result<u16, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err(format!("{side} port {text} is not between 1 and 65535")),
         Ok(port) => Ok(port),
-    }
-}
-
-impl TryFrom<String> for Rule {
-    type Error = RuleError;
-
-    fn try_from(text: String) -> Result<Self, RuleError> {
-        text.parse()
     }
 }
 

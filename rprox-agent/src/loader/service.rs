@@ -11,9 +11,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use super::attachment::{self, Host, Outcome};
+use super::attachment::{self, AttachmentError};
 use super::bpffs::Bpffs;
-use super::config::Settings;
+use super::config::{Policy, Settings};
+use super::hook::HookChoice;
+use super::host::Host;
 use super::netlink::Netlink;
 use super::pins::{Claim, Pins};
 use super::{Error, attach_all, choose_interface, conflict, privilege};
@@ -85,19 +87,9 @@ impl Service<'_> {
         let mut again = false;
         for (interface, policy) in &self.settings.interfaces {
             let pins = Pins::new(bpffs.path(), interface);
-            let here = host.device(interface);
-            let same =
-                here.is_some_and(|device| host.device_of(&pins).is_some_and(|of| of.index == device.index));
-            // Ours to change: nobody else can have claimed it since.
+            // A claim ends with the directory that it is on, and nobody else gets in while the bpffs is locked.
             let claimed = self.claims.remove(interface).is_some();
-            let result = if same && claimed {
-                attachment::refresh(&host, &pins)
-            } else {
-                if claimed {
-                    info!("{interface}: the interface is gone; the redirect comes back with it");
-                }
-                reattach(&host, &pins, policy, self.settings.hook, claimed).await
-            };
+            let result = keep(&host, &pins, policy, self.settings.hook, claimed).await;
             match result {
                 Ok(true) => {
                     self.claims.insert(interface.clone(), pins.claim()?);
@@ -130,26 +122,33 @@ impl Service<'_> {
     }
 }
 
-/// Removes what is left of an attachment, if it was `ours`, and makes a new one if the interface is there. Returns whether it
-/// is.
-async fn reattach(
+/// Keeps one attachment in force: refreshes it, or makes it afresh where it is not on the interface any more. Without the
+/// interface it goes, until that is back. Returns whether it is in force. `ours`: this service made it.
+async fn keep(
     host: &Host<'_>,
     pins: &Pins,
-    policy: &super::config::Policy,
-    hook: super::hook::HookChoice,
+    policy: &Policy,
+    hook: HookChoice,
     ours: bool,
-) -> Result<bool, attachment::AttachmentError> {
+) -> Result<bool, AttachmentError> {
+    let interface = pins.interface();
+    let device = host.device(interface);
     if ours {
+        if let Some(device) = device
+            && attachment::refresh(host, device, pins).await?
+        {
+            return Ok(true);
+        }
+        info!(
+            "{interface}: the redirect is no longer in force: the interface is gone, or somebody has taken it off"
+        );
         attachment::remove(host, pins).await?;
     }
-    if host.device(pins.interface()).is_none() {
+    if device.is_none() {
         return Ok(false);
     }
-    let change = attachment::attach(host, pins.interface(), policy, hook).await?;
-    match change.outcome {
-        Outcome::Attached(hook) => info!("{}: the interface is back; attached ({hook})", pins.interface()),
-        outcome @ Outcome::Updated { .. } => info!("{}: {outcome}", pins.interface()),
-    }
+    let change = attachment::attach(host, interface, policy, hook).await?;
+    info!("{interface}: {}", change.outcome);
     Ok(true)
 }
 

@@ -12,10 +12,10 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde::Serialize;
 use thiserror::Error;
 
-use super::attachment::{AttachmentError, Host};
 use super::bpffs::{Bpffs, BpffsError};
 use super::config::Direct;
 use super::hook::{self, Hook};
+use super::host::{Host, HostError};
 use super::maps::{Maps, MapsError};
 use super::netlink::Netlink;
 use super::object::Direction;
@@ -37,7 +37,7 @@ pub enum StatusError {
     Maps(#[from] MapsError),
     /// The host.
     #[error(transparent)]
-    Attachment(#[from] AttachmentError),
+    Host(#[from] HostError),
 }
 
 /// An attachment as `status` shows it. The JSON form is documented in `status --help`; fields are only ever added.
@@ -109,8 +109,7 @@ pub async fn read(netlink: &Netlink, bpffs: &Path) -> Result<Vec<Attachment>, St
 fn attachment(host: &Host<'_>, pins: &Pins) -> Result<Attachment, StatusError> {
     let tag = |direction| {
         let info = ProgramInfo::from_pin(pins.program(direction)).ok()?;
-        // As bpftool shows it: the bytes in memory order.
-        Some(format!("{:016x}", info.tag().swap_bytes()))
+        Some(format!("{:016x}", info.tag()))
     };
     let mut status = Attachment {
         interface: pins.interface().to_owned(),

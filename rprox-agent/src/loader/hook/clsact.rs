@@ -13,8 +13,8 @@ use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
 };
 use futures_util::TryStreamExt as _;
-use rtnetlink::packet_core::Nla as _;
-use rtnetlink::packet_route::tc::{self, TcAttribute, TcMessage, TcOption};
+use rtnetlink::packet_core::{Nla, NlasIterator};
+use rtnetlink::packet_route::tc::{self, TcAttribute, TcMessage};
 use rustix::io::Errno;
 use tracing::{debug, warn};
 
@@ -25,7 +25,7 @@ use crate::loader::pins::Pins;
 
 /// What it is written down under that the loader made the qdisc.
 const QDISC_NOTE: &str = "qdisc";
-/// `TCA_BPF_NAME` of linux/pkt_cls.h.
+/// `TCA_BPF_NAME` of `linux/pkt_cls.h`.
 const TCA_BPF_NAME: u16 = 7;
 
 /// A filter's place in its chain.
@@ -167,7 +167,7 @@ pub async fn detach(netlink: &Netlink, device: &Device, pins: &Pins) -> Result<(
         return Ok(());
     }
     if others > 0 {
-        warn!("{}: the clsact qdisc stays, for {others} filters that others have added to it", device.name);
+        warn!("{}: the clsact qdisc stays, for others have filters on it ({others})", device.name);
         return Ok(());
     }
     remove_qdisc(netlink, device).await
@@ -228,24 +228,21 @@ fn filter(message: &TcMessage, direction: Direction) -> Option<Found> {
     if handle == 0 {
         return None;
     }
-    let name = message.attributes.iter().find_map(|attribute| match attribute {
-        TcAttribute::Options(options) => options.iter().find_map(|option| match option {
-            TcOption::Other(option) if option.kind() == TCA_BPF_NAME => {
-                let mut name = vec![0; option.value_len()];
-                option.emit_value(&mut name);
-                name.pop();
-                Some(name)
-            }
-            _ => None,
-        }),
+    // netlink-packet-route does not know this kind of filter, and leaves its nested attributes as they came.
+    let options = message.attributes.iter().find_map(|attribute| match attribute {
+        TcAttribute::Options(options) => options.first(),
         _ => None,
     });
+    let mut nested = vec![0; options.map_or(0, Nla::value_len)];
+    if let Some(options) = options {
+        options.emit_value(&mut nested);
+    }
+    let name = NlasIterator::new(&nested).flatten().find(|attribute| attribute.kind() == TCA_BPF_NAME);
+    let ours =
+        name.is_some_and(|name| name.value().strip_suffix(b"\0") == Some(direction.program().as_bytes()));
     // The upper half of `info` is the priority, the lower the protocol.
     let priority = u16::try_from(message.header.info >> 16).ok()?;
-    Some(Found {
-        place: Filter { priority, handle },
-        ours: name.is_some_and(|name| name == direction.program().as_bytes()),
-    })
+    Some(Found { place: Filter { priority, handle }, ours })
 }
 
 /// Whether an error code says that there is no such qdisc or device.
