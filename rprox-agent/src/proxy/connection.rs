@@ -41,8 +41,9 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, secure:
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(client = %peer, %error, "TCP_NODELAY refused");
     }
+    // The rarer and larger ways are boxed: a task is moved when it is made, at the size of its largest.
     if secure {
-        serve_tls(worker, tcp, peer, ticket).await;
+        Box::pin(serve_tls(worker, tcp, peer, ticket)).await;
     } else {
         serve_plain(worker, tcp, peer, ticket).await;
     }
@@ -96,7 +97,7 @@ where
         }
     });
     let ended = if http2 {
-        run(&client, worker.http2.serve_connection(io, service), ticket).await
+        Box::pin(run(&client, worker.http2.serve_connection(io, service), ticket)).await
     } else {
         run(&client, worker.http1.serve_connection(io, service), ticket).await
     };

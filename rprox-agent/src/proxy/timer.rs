@@ -54,7 +54,7 @@ mod tests {
         runtime().block_on(async {
             let start = Instant::now();
             let mut timer = LazyTimer::new(Duration::from_millis(20));
-            let far = start + Duration::from_secs(3600);
+            let far = start + Duration::from_hours(1);
             let near = start + Duration::from_millis(50);
             let mut polls = 0;
             poll_fn(|cx| {

@@ -1,5 +1,6 @@
 //! The built program with a configuration of its own.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -126,13 +127,13 @@ fn configuration(
     routes: &[(&str, &str)],
     more: &str,
 ) -> String {
-    let routes: String = routes
-        .iter()
-        .map(|(host, upstream)| format!("[[route]]\nhost = \"{host}\"\nupstream = \"{upstream}\"\n"))
-        .collect();
     let folder = folder.display();
-    format!(
+    let mut configuration = format!(
         "workers = 2\n{more}\n[listen]\nhttp = \"{http}\"\nhttps = \"{https}\"\n\
-         [[certificate]]\ncert = \"{folder}/cert.pem\"\nkey = \"{folder}/key.pem\"\n{routes}"
-    )
+         [[certificate]]\ncert = \"{folder}/cert.pem\"\nkey = \"{folder}/key.pem\"\n"
+    );
+    for (host, upstream) in routes {
+        writeln!(configuration, "[[route]]\nhost = \"{host}\"\nupstream = \"{upstream}\"").unwrap();
+    }
+    configuration
 }

@@ -1,9 +1,8 @@
 //! What the agent answers itself.
 
 use std::io::Write;
-use std::time::Duration;
 
-use crate::agent::{Agent, free_address};
+use crate::agent::{Agent, PATIENCE, free_address};
 use crate::client::{ask, ask_over_tls, connect, get, read_reply, read_to_close};
 use crate::upstream::Upstream;
 
@@ -101,7 +100,7 @@ fn a_name_that_dns_can_t_tell_is_a_503() {
 #[test]
 fn an_upstream_that_does_not_answer_is_a_504() {
     let upstream = Upstream::start(|_, _| {
-        std::thread::sleep(Duration::from_secs(60));
+        std::thread::sleep(PATIENCE * 3);
         false
     });
     let agent =

@@ -125,7 +125,7 @@ fn an_answer_before_the_upload_s_end_reaches_the_client() {
     let agent = Agent::start(&[("a.example", &upstream.address.to_string())], "");
     let mut stream = connect(agent.http);
     stream.write_all(b"PUT / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 8388608\r\n\r\n").unwrap();
-    stream.write_all(&[b'x'; 1 << 20]).unwrap();
+    stream.write_all(&vec![b'x'; 1 << 20]).unwrap();
     let reply = read_reply(&mut stream);
     assert_eq!((reply.status(), reply.text()), (403, "no"));
 }

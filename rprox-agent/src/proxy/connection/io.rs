@@ -102,6 +102,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Write for ClientIo<S> {
         let this = &mut *self;
         loop {
             match &mut this.closing {
+                // Without TLS there is nothing to say but what closing says.
+                Closing::No if this.client.secure.is_none() && !this.client.should_linger() => {
+                    return Poll::Ready(Ok(()));
+                }
                 Closing::No => {
                     ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
                     if !this.client.should_linger() {

@@ -127,7 +127,12 @@ impl Choice<'_> {
                 continue;
             };
             match worker.pool.lease(upstream.protocol, endpoint).await {
-                Ok(lease) => return Ok((endpoint, lease)),
+                Ok(lease) => {
+                    if !lease.is_reused() {
+                        worker.balance.works(endpoint);
+                    }
+                    return Ok((endpoint, lease));
+                }
                 Err(failure) => {
                     self.tried.push(endpoint);
                     lost = Some(self.note_failure(failure, endpoint));
