@@ -79,8 +79,8 @@ impl Balance {
     pub fn failed(&self, endpoint: SocketAddr) {
         let now = Instant::now();
         let mut failing = self.failing.borrow_mut();
-        // Addresses that no name has any more would stay for ever.
-        failing.retain(|_, failing| now < failing.until + LONGEST_BACK_OFF);
+        // What was not tried again since may long be well, or another pod: its next failure is a new one.
+        failing.retain(|_, failing| now < failing.until + MOVING);
         let entry =
             failing.entry(endpoint).or_insert(Failing { since: now, until: now, back_off: FIRST_BACK_OFF });
         if now >= entry.until {

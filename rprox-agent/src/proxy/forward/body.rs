@@ -239,18 +239,24 @@ impl ResponseBody {
     /// The upstream's.
     #[must_use]
     pub fn upstream(mut download: Download, exchange: Exchange) -> Self {
-        download.settle();
+        download.settle(&exchange);
         Self { content: Content::Upstream(download), exchange }
     }
 }
 
 impl Download {
     /// Gives the connection back once the body has ended.
-    fn settle(&mut self) {
-        if self.incoming.is_end_stream()
-            && let Some(lease) = self.lease.take()
-        {
-            lease.give_back();
+    fn settle(&mut self, exchange: &Exchange) {
+        if self.incoming.is_end_stream() {
+            self.end(exchange);
+        }
+    }
+
+    /// A request's body that nobody needs any more: an HTTP/2 client is told to stop (RFC 9113 section 8.1), which is what
+    /// happens when we stop reading it; over HTTP/1.1 reading on is all that keeps the connection.
+    fn end(&mut self, exchange: &Exchange) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back(exchange.client().http2);
         }
     }
 
@@ -280,7 +286,7 @@ impl Download {
             }
             Poll::Ready(Some(Ok(frame))) => {
                 self.deadline = None;
-                self.settle();
+                self.settle(exchange);
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
@@ -291,9 +297,7 @@ impl Download {
                 Poll::Pending
             }
             Poll::Ready(None) => {
-                if let Some(lease) = self.lease.take() {
-                    lease.give_back();
-                }
+                self.end(exchange);
                 Poll::Ready(None)
             }
         }

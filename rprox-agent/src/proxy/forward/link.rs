@@ -15,6 +15,7 @@ use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::TokioIo;
 use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 use super::body::{RequestBody, UploadError};
@@ -33,6 +34,8 @@ type Sent = TrySendError<Request<RequestBody>>;
 pub struct Http1 {
     sender: http1::SendRequest<RequestBody>,
     connection: Option<Box<http1::Connection<TokioIo<TcpStream>, RequestBody>>>,
+    /// The machine's own task, where it has one.
+    task: Option<AbortHandle>,
     timer: LazyTimer,
 }
 
@@ -61,7 +64,7 @@ impl Http1 {
         let mut builder = http1::Builder::new();
         builder.max_header_size(config.limits.header_bytes);
         let (sender, connection) = builder.handshake(io).await.map_err(Failure::Broken)?;
-        Ok(Self { sender, connection: Some(Box::new(connection)), timer: timer(config) })
+        Ok(Self { sender, connection: Some(Box::new(connection)), task: None, timer: timer(config) })
     }
 
     /// Sends a request and waits for the head of its response, for `limit` at most once it is sent.
@@ -77,10 +80,11 @@ impl Http1 {
         if !request.body().is_none()
             && let Some(connection) = self.connection.take()
         {
-            tokio::task::spawn_local(async move {
+            let task = tokio::task::spawn_local(async move {
                 // Who waits for the response hears of the error too.
                 let _ = connection.await;
             });
+            self.task = Some(task.abort_handle());
         }
         let progress = request.body().progress();
         let mut response = pin!(self.sender.try_send_request(request));
@@ -114,6 +118,13 @@ impl Http1 {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.sender.is_ready()
+    }
+
+    /// Ends it, also in the middle of sending a request's body.
+    pub fn abort(self) {
+        if let Some(task) = self.task {
+            task.abort();
+        }
     }
 
     /// For the waits of its request.

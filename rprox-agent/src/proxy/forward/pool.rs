@@ -205,13 +205,15 @@ impl Lease {
     }
 
     /// The response has been read to its end: the connection is for the next request, if it can take one. It can't while
-    /// the request's body is still on its way; it ends after that.
-    pub fn give_back(self) {
+    /// the request's body is still on its way; then it ends after that, or at once if `stop`.
+    pub fn give_back(self, stop: bool) {
         let Link::Http1 { mut link, place, .. } = self.link else { return };
         if link.is_ready() || link.is_usable() {
             let mut endpoints = self.pool.endpoints.borrow_mut();
             let idle = Idle { link, place, since: Instant::now() };
             endpoints.entry(self.address).or_default().idle.push(idle);
+        } else if stop {
+            link.abort();
         }
     }
 }
