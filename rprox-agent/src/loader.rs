@@ -12,6 +12,7 @@ pub mod config;
 pub mod conflict;
 pub mod hook;
 pub mod host;
+pub mod link;
 pub mod maps;
 pub mod netlink;
 pub mod object;

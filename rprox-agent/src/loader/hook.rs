@@ -90,6 +90,16 @@ pub enum HookError {
         /// What the kernel said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The kernel refused to detach.
+    #[error("detaching {program} from {interface}: {source}; `rprox-loader detach` tries again")]
+    Detach {
+        /// The program.
+        program: &'static str,
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
     /// A link could not be used.
     #[error("the pinned link of {program} on {interface}: {source}")]
     Link {
@@ -235,8 +245,8 @@ pub fn replace(
     }
 }
 
-/// Detaches what does not go with the pins: filters, and the qdisc if the loader made it and nobody else uses it. `device`
-/// is the device that the attachment is on, if it still exists in this network namespace.
+/// Takes the programs off the interface, ingress first, and the qdisc away if the loader made it and nobody else uses it.
+/// `device` is the device that the attachment is on, if it still exists in this network namespace.
 ///
 /// # Errors
 ///
@@ -244,6 +254,9 @@ pub fn replace(
 pub async fn detach(netlink: &Netlink, device: Option<&Device>, pins: &Pins) -> Result<(), HookError> {
     match (noted(pins), device) {
         (Some(Hook::Clsact), Some(device)) => clsact::detach(netlink, device, pins).await,
+        (Some(Hook::Tcx), _) => {
+            Direction::ATTACH_ORDER.iter().rev().try_for_each(|direction| tcx::detach(*direction, pins))
+        }
         _ => Ok(()),
     }
 }

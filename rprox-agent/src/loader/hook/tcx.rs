@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::io;
+
 use aya::programs::links::{FdLink, LinkError, LinkOrder, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::{ProgramError, SchedClassifier};
@@ -9,6 +11,7 @@ use aya::sys::SyscallError;
 use rustix::io::Errno;
 
 use super::{Hook, HookError};
+use crate::loader::link;
 use crate::loader::netlink::Device;
 use crate::loader::object::Direction;
 use crate::loader::pins::{PinError, Pins};
@@ -70,6 +73,22 @@ pub fn replace(program: &mut SchedClassifier, direction: Direction, pins: &Pins)
     Ok(())
 }
 
+/// Takes the program off the device; the pin stays. Nothing to do where there is no link, or its device is gone.
+///
+/// # Errors
+///
+/// The kernel refused.
+pub fn detach(direction: Direction, pins: &Pins) -> Result<(), HookError> {
+    match link::PinnedLink::open(&pins.link(direction)).and_then(|link| link.detach()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(HookError::Detach {
+            program: direction.program(),
+            interface: pins.interface().to_owned(),
+            source: error,
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Whether the pinned link still is on a device. A link outlives its device, and says so only when it is changed: so put
 /// the program into it that is in it already, which changes nothing.
 ///
@@ -94,5 +113,5 @@ fn errno(error: &ProgramError) -> Option<Errno> {
 }
 
 fn not_found(error: &SyscallError) -> bool {
-    error.io_error.kind() == std::io::ErrorKind::NotFound
+    error.io_error.kind() == io::ErrorKind::NotFound
 }
