@@ -1,6 +1,6 @@
 //! Services are told the client's own address, which no address translation hides.
 
-#![allow(clippy::unwrap_used, reason = "a helper's failure is its test's")]
+#![allow(clippy::unwrap_used, reason = "a scenario fails where its helpers do")]
 
 use rprox_tests::playground::{Playground, SERVICES};
 use rprox_tests::topology::{CLIENT, HOST};
