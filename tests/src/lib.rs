@@ -7,6 +7,7 @@ pub mod certificates;
 pub mod client;
 pub mod command;
 pub mod dns;
+pub mod kernel;
 pub mod load;
 pub mod netns;
 pub mod playground;

@@ -38,7 +38,7 @@ struct Run {
     extent: Extent,
 }
 
-const RUNS: [Run; 8] = [
+const RUNS: [Run; 7] = [
     Run {
         program: "packets",
         arguments: "tcp_and_udp direct_connections vlan_tags_in_band fragments icmp::errors_about verification",
@@ -46,10 +46,9 @@ const RUNS: [Run; 8] = [
     },
     Run {
         program: "loader_lifecycle",
-        arguments: "attaching_twice detaching survives no_request_fails_while_rules_change",
+        arguments: "tcx attaching_twice detaching_leaves survives no_request_fails_while_rules_change",
         extent: Extent::Short,
     },
-    Run { program: "article", arguments: "", extent: Extent::Short },
     // What `wire` tests hold is attached by TCX.
     Run { program: "packets", arguments: "--skip wire", extent: Extent::Long },
     // There are no packet filters in it.
