@@ -378,24 +378,18 @@ fn a_service_gets_over_a_bpffs_that_is_mounted_anew() {
     let mut playground = with_agent();
     playground.start_loader(&[]).unwrap();
     let load = playground.load(&SERVICES[1]);
-    let bpffs = playground.folder().join("bpf");
-    for mount in [false, true] {
-        load.wait_for_more(100).unwrap();
-        unmount(&bpffs, UnmountFlags::DETACH).unwrap();
-        if mount {
-            let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-            rustix::mount::mount("bpf", &bpffs, "bpf", flags, c"mode=0700").unwrap();
-        }
-        // The service holds on to what was pinned, and looks again at the next change of the host's.
-        load.wait_for_more(100).unwrap();
-        playground.topology.host.ip("address add 192.0.2.77/32 dev lo").unwrap();
-        wait::until(wait::READY, "the service to pin anew", || {
-            playground.pins().iter().any(|pin| pin.ends_with("rprox_ingress_link")).then_some(())
-        })
-        .unwrap();
-        playground.topology.host.ip("address delete 192.0.2.77/32 dev lo").unwrap();
-        load.wait_for_more(100).unwrap();
-    }
+    let (bpffs, link) = (playground.folder().join("bpf"), link(&playground, "rprox_ingress"));
+    load.wait_for_more(100).unwrap();
+    unmount(&bpffs, UnmountFlags::DETACH).unwrap();
+    // The service holds on to what was pinned, and looks for the bpffs at the next change of the host's. It has given up the
+    // privilege to mount one, but not the knowledge of how to.
+    playground.topology.host.ip("address add 192.0.2.77/32 dev lo").unwrap();
+    playground.loader.as_mut().unwrap().wait_for_line("mount -t bpf bpf").unwrap();
+    load.wait_for_more(100).unwrap();
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount("bpf", &bpffs, "bpf", flags, c"mode=0700").unwrap();
+    playground.loader.as_mut().unwrap().wait_until("it to pin anew", |_| link.exists()).unwrap();
+    load.wait_for_more(100).unwrap();
     load.finish().unwrap().assert_all_served();
     assert_one_of(&playground, &[ATTACHED], "in the end");
     assert_eq!(playground.status().unwrap()["state"], "attached");

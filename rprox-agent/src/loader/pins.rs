@@ -67,7 +67,17 @@ pub struct Pins {
 
 /// A claim on an attachment, as long as the value lives and the process with it.
 #[derive(Debug)]
-pub struct Claim(#[expect(dead_code, reason = "the open file is the lock")] rustix::fd::OwnedFd);
+pub struct Claim(rustix::fd::OwnedFd);
+
+impl Claim {
+    /// Whether it is on what `pins` are the place of now, not on a directory that was removed or unmounted.
+    #[must_use]
+    pub fn is_on(&self, pins: &Pins) -> bool {
+        let id = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+        let here = rustix::fs::stat(&pins.directory).map(id);
+        here.is_ok() && here == rustix::fs::fstat(&self.0).map(id)
+    }
+}
 
 // A bpffs reserves names with dots, and interfaces may have them (eth0.100). No interface name holds a colon.
 const DOT: &str = ":";
