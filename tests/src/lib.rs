@@ -8,6 +8,7 @@ pub mod client;
 pub mod command;
 pub mod dns;
 pub mod faults;
+pub mod kernel;
 pub mod load;
 pub mod long;
 pub mod netns;

@@ -9,9 +9,10 @@ use std::sync::atomic::AtomicUsize;
 use std::thread;
 
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use super::activation::{self, ActivationError};
 use super::config::Config;
 use super::listen::{ListenError, Listener};
 use super::route::RouteTable;
@@ -26,12 +27,15 @@ pub enum RunError {
     Tls(#[from] TlsError),
     /// HTTPS without a certificate.
     #[error(
-        "listen.https is set but there is no certificate: give one with --cert and --key, or leave HTTPS off"
+        "there is a listener for HTTPS but no certificate: give one with --cert and --key, or leave HTTPS off"
     )]
     NoCertificate,
     /// A socket.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// A socket that was passed.
+    #[error(transparent)]
+    Activation(#[from] ActivationError),
     /// Signals or threads.
     #[error("can't start: {0}")]
     Start(#[source] io::Error),
@@ -59,13 +63,24 @@ enum Event {
 /// When any part of it can't start, and when a worker fails.
 pub fn run(config: Config) -> Result<(), RunError> {
     panic::set_hook(Box::new(|panic| tracing::error!("internal error, please report it: {panic}")));
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(RunError::Start)?
+        .block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<(), RunError> {
+    // Before anybody can connect: who sees a listener may send a signal.
+    let signals = Signals::new().map_err(RunError::Start)?;
     let certificates = Arc::new(Certificates::load(&config.certificates)?);
-    let tls = match (certificates.is_empty(), config.listen.https.is_empty()) {
-        (true, false) => return Err(RunError::NoCertificate),
-        (true, true) => None,
+    let listeners = open(&config)?;
+    let secure = listeners.iter().flatten().any(Listener::is_secure);
+    let tls = match (certificates.is_empty(), secure) {
+        (true, true) => return Err(RunError::NoCertificate),
+        (true, false) => None,
         (false, _) => Some(TlsAcceptor::new(Arc::clone(&certificates))?),
     };
-    let listeners = bind(&config)?;
     let shared = Arc::new(Shared {
         routes: RouteTable::new(config.routes.clone()),
         certificates,
@@ -74,34 +89,54 @@ pub fn run(config: Config) -> Result<(), RunError> {
         connections: AtomicUsize::new(0),
         config,
     });
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(RunError::Start)?
-        .block_on(supervise(&shared, listeners))
+    supervise(&shared, listeners, signals).await
 }
 
-/// For each worker, a socket of each listener.
-fn bind(config: &Config) -> Result<Vec<Vec<Listener>>, ListenError> {
-    let workers = config.workers.get();
-    let mut sockets: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
-    let http = config.listen.http.iter().map(|address| (*address, false));
-    let https = config.listen.https.iter().map(|address| (*address, true));
-    for (address, secure) in http.chain(https) {
-        for (worker, socket) in sockets.iter_mut().zip(Listener::bind(address, secure, workers)?) {
-            worker.push(socket);
+/// The signals that ask for an end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
-    Ok(sockets)
 }
 
-async fn supervise(shared: &Arc<Shared>, listeners: Vec<Vec<Listener>>) -> Result<(), RunError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Start)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Start)?;
+/// The listeners, each as a socket for every worker: those that a service manager passed, or else those configured.
+fn open(config: &Config) -> Result<Vec<Vec<Listener>>, RunError> {
+    let workers = config.workers.get();
+    let passed = activation::listeners(workers)?;
+    if !passed.is_empty() {
+        return Ok(passed);
+    }
+    let http = config.listen.http.iter().map(|address| (*address, false));
+    let https = config.listen.https.iter().map(|address| (*address, true));
+    let bound = http.chain(https).map(|(address, secure)| Listener::bind(address, secure, workers));
+    Ok(bound.collect::<Result<_, _>>()?)
+}
+
+async fn supervise(
+    shared: &Arc<Shared>,
+    listeners: Vec<Vec<Listener>>,
+    mut signals: Signals,
+) -> Result<(), RunError> {
     let (stop, stopping) = watch::channel(false);
     let (events, mut reports) = mpsc::unbounded_channel();
-    let workers = listeners.len();
-    for (number, listeners) in listeners.into_iter().enumerate() {
+    let workers = shared.config.workers.get();
+    let addresses: Vec<String> =
+        listeners.iter().filter_map(|sockets| Some(sockets.first()?.to_string())).collect();
+    let mut listeners: Vec<_> = listeners.into_iter().map(Vec::into_iter).collect();
+    for number in 0..workers {
+        let listeners = listeners.iter_mut().filter_map(Iterator::next).collect();
         spawn(number, Arc::clone(shared), listeners, events.clone(), stopping.clone())
             .map_err(RunError::Start)?;
     }
@@ -114,7 +149,7 @@ async fn supervise(shared: &Arc<Shared>, listeners: Vec<Vec<Listener>>) -> Resul
                 Event::Started => {
                     started += 1;
                     if started == workers {
-                        announce(&shared.config);
+                        announce(&addresses);
                     }
                 }
                 Event::Ended(result) => {
@@ -122,8 +157,7 @@ async fn supervise(shared: &Arc<Shared>, listeners: Vec<Vec<Listener>>) -> Resul
                     ended += 1;
                 }
             },
-            _ = terminate.recv() => stop_or_cut(&stop, shared)?,
-            _ = interrupt.recv() => stop_or_cut(&stop, shared)?,
+            () = signals.recv() => stop_or_cut(&stop, shared)?,
         }
     }
     if cut > 0 {
@@ -150,12 +184,9 @@ fn spawn(
     Ok(())
 }
 
-fn announce(config: &Config) {
-    for address in &config.listen.http {
-        tracing::info!("listening on {address} (http)");
-    }
-    for address in &config.listen.https {
-        tracing::info!("listening on {address} (https)");
+fn announce(addresses: &[String]) {
+    for address in addresses {
+        tracing::info!("listening on {address}");
     }
     notify(NotifyState::Ready);
 }

@@ -10,7 +10,7 @@ use super::apt;
 use crate::steps::Step;
 
 /// Programs, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("curl", "curl"),
@@ -20,6 +20,7 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("nft", "nftables"),
     ("ethtool", "ethtool"),
     ("strace", "strace"),
+    ("systemd-socket-activate", "systemd"),
 ];
 
 /// Installs what is missing.
