@@ -151,7 +151,7 @@ fn cut_short(playground: &Playground, operation: &Operation<'_>) {
             // A loader that goes on has done it, or has put back what there was.
             match (fault, finished.code) {
                 (Fault::Refused, Some(0)) => {
-                    assert_eq!(state, operation.after, "{context}: {}", finished.stderr)
+                    assert_eq!(state, operation.after, "{context}: {}", finished.stderr);
                 }
                 (Fault::Refused, Some(_)) if operation.after != BARE => {
                     assert_eq!(state, operation.before, "{context}: {}", finished.stderr);
@@ -227,7 +227,7 @@ fn changing_rules<'a>(playground: &'a Playground, hook: &'static str) -> Operati
     Operation {
         before: ATTACHED,
         prepare: Box::new(move || {
-            run(attach_with(playground, playground.loader_program(), &["--hook", hook]))
+            run(attach_with(playground, playground.loader_program(), &["--hook", hook]));
         }),
         after: CHANGED,
         command: Box::new(|| attach_with(playground, playground.loader_program(), &OTHER_RULES)),
@@ -250,7 +250,7 @@ fn detaching<'a>(playground: &'a Playground, hook: &'static str) -> Operation<'a
     Operation {
         before: ATTACHED,
         prepare: Box::new(move || {
-            run(attach_with(playground, playground.loader_program(), &["--hook", hook]))
+            run(attach_with(playground, playground.loader_program(), &["--hook", hook]));
         }),
         after: BARE,
         command: Box::new(|| {

@@ -12,11 +12,12 @@ pub(crate) enum Difference {
     Flags,
     /// A first fragment that ends before TCP's checksum.
     TinyFragment,
-    /// IPv6 fragments behind more than one extension header.
+    /// IPv6 fragments behind destination options.
     FragmentHeader,
 }
 
 const URG: u8 = 0x20;
+const DESTINATION_OPTIONS: u8 = 60;
 
 impl Difference {
     pub(crate) const ALL: [Self; 4] = [Self::Direct, Self::Flags, Self::TinyFragment, Self::FragmentHeader];
@@ -27,14 +28,15 @@ impl Difference {
             Self::Direct => "straight to TO",
             Self::Flags => "flags that make no sense",
             Self::TinyFragment => "a first fragment without TCP's checksum",
-            Self::FragmentHeader => "IPv6 fragments behind two extension headers",
+            Self::FragmentHeader => "IPv6 fragments behind destination options",
         }
     }
 
     /// The difference that is to be expected of a packet that belongs to nothing before it.
     pub(crate) fn expected(packet: &Packet) -> Option<Self> {
         let protocol = if packet.protocol() == TCP { "tcp" } else { "udp" };
-        if packet.host.is_ipv6() && packet.extensions.len() > 1 && packet.frames().len() > 1 {
+        if packet.extensions.iter().any(|(kind, _)| *kind == DESTINATION_OPTIONS) && packet.frames().len() > 1
+        {
             return Some(Self::FragmentHeader);
         }
         if matches!(packet.segment, Segment::Icmp { .. }) {

@@ -125,10 +125,10 @@ impl Generator {
                 packet.options =
                     self.choice_of(&[&[1, 1, 1, 0], &[1, 1, 1, 1, 1, 1, 1, 0], &[0x94, 4, 0, 0]]);
             } else {
-                // Hop-by-hop options and destination options, of padding.
+                // Hop-by-hop options and destination options: padding, of which hosts take 7 bytes at most, and an experiment (RFC 4727).
                 packet.extensions = match self.random.random_range(0..3) {
                     0 => vec![(0, vec![0, 0, 1, 4, 0, 0, 0, 0])],
-                    1 => vec![(60, vec![0, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])],
+                    1 => vec![(60, vec![0, 1, 0x1e, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])],
                     _ => vec![(0, vec![0, 0, 1, 4, 0, 0, 0, 0]), (60, vec![0, 0, 1, 4, 0, 0, 0, 0])],
                 };
             }

@@ -23,7 +23,7 @@ const UDP_PORTS: [u16; 1] = [8443];
 pub(crate) const ADDRESSES: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 
 /// Settings that make answers depend on what is asked, and not on what else was asked in the same second.
-const PARAMETERS: [(&str, &str); 17] = [
+const PARAMETERS: [(&str, &str); 20] = [
     ("net/ipv4/tcp_timestamps", "0"),
     ("net/ipv4/tcp_syncookies", "0"),
     ("net/ipv4/tcp_synack_retries", "0"),
@@ -41,6 +41,10 @@ const PARAMETERS: [(&str, &str); 17] = [
     ("net/core/somaxconn", "65535"),
     ("net/ipv4/ip_no_pmtu_disc", "0"),
     ("net/ipv4/tcp_no_metrics_save", "1"),
+    // Room for all the datagrams of which a piece is missing.
+    ("net/ipv4/ipfrag_high_thresh", "1000000000"),
+    ("net/ipv6/ip6frag_high_thresh", "1000000000"),
+    ("net/netfilter/nf_conntrack_frag6_high_thresh", "1000000000"),
 ];
 
 /// What redirects.
