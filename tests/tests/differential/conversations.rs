@@ -73,7 +73,7 @@ impl Connection<'_> {
         let client = self.client;
         self.step(format!("served with {} bytes", payload.len()), |host, _| {
             if let Some(stream) = stream_of(host, client) {
-                let _ = stream.read(&mut [0; 65_536]);
+                let _ = stream.read(&mut vec![0; 65_536]);
                 stream.write_all(payload).expect("the connection stands");
             }
         });
@@ -223,9 +223,7 @@ fn datagrams(pair: &mut Pair, generator: &mut Generator) {
         packet.identification = number;
         packet.cuts = (1_232..8 + len).step_by(1_232).collect();
         let frames = packet.frames();
-        let outcomes = pair.compare(client, PATIENCE, &mut [None; 2], |host, _| {
-            frames.iter().for_each(|frame| host.send(frame))
-        });
+        let outcomes = pair.compare(client, PATIENCE, &mut [None; 2], |host, _| host.send_all(&frames));
         let [one, other] = &outcomes;
         assert_eq!(one.datagrams, other.datagrams, "datagram {number} of {len} bytes from {client}");
         assert_eq!(other.datagrams.len(), 1, "datagram {number} of {len} bytes from {client} is delivered");

@@ -101,8 +101,12 @@ impl Host {
             let any = Ipv6Addr::UNSPECIFIED;
             let listeners = TCP_PORTS.map(|port| TcpListener::bind((any, port)).expect("a listener"));
             let sockets = UDP_PORTS.map(|port| UdpSocket::bind((any, port)).expect("a socket"));
-            listeners.iter().for_each(|listener| listener.set_nonblocking(true).expect("a descriptor"));
-            sockets.iter().for_each(|socket| socket.set_nonblocking(true).expect("a descriptor"));
+            for listener in &listeners {
+                listener.set_nonblocking(true).expect("a descriptor");
+            }
+            for socket in &sockets {
+                socket.set_nonblocking(true).expect("a descriptor");
+            }
             (listeners.into(), sockets.into())
         };
         let (listeners, sockets) = netns.enter(open).expect("enter the namespace");
@@ -118,6 +122,12 @@ impl Host {
         self.device
             .send(frame)
             .unwrap_or_else(|error| panic!("the device takes a frame of {}: {error}", frame.len()));
+    }
+
+    pub(crate) fn send_all(&self, frames: &[Vec<u8>]) {
+        for frame in frames {
+            self.send(frame);
+        }
     }
 
     /// The next frame for `client`, if one is there.

@@ -27,8 +27,7 @@ fn exchange(pair: &mut Pair, packet: &Packet) -> [Outcome; 2] {
     let mut initial = [None; 2];
     let client = packet.client;
     let patience = if Difference::expected(packet).is_some() { LITTLE } else { PATIENCE };
-    let outcomes = pair
-        .compare(client, patience, &mut initial, |host, _| frames.iter().for_each(|frame| host.send(frame)));
+    let outcomes = pair.compare(client, patience, &mut initial, |host, _| host.send_all(&frames));
     if let Segment::Tcp { sequence, flags, .. } = packet.segment
         && flags & SYN != 0
         && initial.iter().any(Option::is_some)
