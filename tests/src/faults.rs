@@ -25,6 +25,9 @@ const PASSING: [&str; 8] = [
     "BPF_PROG_TEST_RUN",
 ];
 
+/// How strace writes the flag of a netlink request that only asks (`NLM_F_DUMP`).
+const DUMP: &str = "0x300";
+
 /// What happens at a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -51,7 +54,8 @@ impl Step {
     /// Whether what the call does outlives the process.
     #[must_use]
     pub fn lasts(&self) -> bool {
-        !PASSING.iter().any(|passing| self.line.contains(&format!("bpf({passing}")))
+        let asks = self.call == "sendto" && self.line.contains(DUMP);
+        !asks && !PASSING.iter().any(|passing| self.line.contains(&format!("bpf({passing}")))
     }
 
     /// Whether the kernel can refuse the call. What is wrong with a netlink request it says in an answer; the sending does not fail.
