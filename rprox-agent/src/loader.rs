@@ -13,6 +13,7 @@ pub mod conflict;
 pub mod hook;
 pub mod host;
 pub mod link;
+pub mod lock;
 pub mod maps;
 pub mod netlink;
 pub mod object;
@@ -22,6 +23,7 @@ pub mod rule;
 pub mod service;
 pub mod slots;
 pub mod status;
+pub mod table;
 
 use std::io::{self, Write as _};
 
@@ -189,6 +191,10 @@ async fn detach(args: DetachArgs) -> Result<(), Error> {
     }
     if attached.is_empty() && named.is_empty() {
         info!("nothing attached");
+    }
+    if let (Some(bpffs), true) = (&bpffs, attached.is_empty()) {
+        // What a detach left that died at its last step.
+        Pins::tidy(bpffs.path())?;
     }
     if chosen.is_empty() {
         return Ok(());
