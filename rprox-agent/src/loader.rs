@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod asked;
 pub mod attachment;
 pub mod bpffs;
 pub mod cli;
@@ -18,10 +19,12 @@ pub mod netlink;
 pub mod object;
 pub mod pins;
 pub mod privilege;
+pub mod query;
 pub mod rule;
 pub mod service;
 pub mod slots;
 pub mod status;
+pub mod verify;
 
 use std::io::{self, Write as _};
 
@@ -31,13 +34,14 @@ use tracing::info;
 
 use self::attachment::{AttachmentError, Change};
 use self::bpffs::{Bpffs, BpffsError};
-use self::cli::{AttachArgs, Cli, Command, DetachArgs, StatusArgs};
+use self::cli::{AttachArgs, CheckArgs, Cli, Command, DetachArgs, StatusArgs, VerifyArgs};
 use self::config::{ConfigError, Flags, Settings};
 use self::host::{Host, HostError};
 use self::netlink::{Netlink, NetlinkError};
 use self::pins::{PinError, Pins};
 use self::privilege::PrivilegeError;
 use self::status::StatusError;
+use self::verify::{Expectation, VerifyError};
 use crate::cli::exit;
 
 /// Why a command failed.
@@ -67,6 +71,15 @@ pub enum Error {
     /// Reading an attachment.
     #[error(transparent)]
     Status(#[from] StatusError),
+    /// Verifying an attachment.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// `verify` found differences, and has written them.
+    #[error("what is attached differs from what it should be; see above")]
+    Differs,
+    /// `check` found what is in the way, and has written it.
+    #[error("something lays claim to a redirected port; see above")]
+    InTheWay,
     /// Signals can't be watched.
     #[error("watching for signals: {0}")]
     Signals(#[source] io::Error),
@@ -86,7 +99,9 @@ impl Error {
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::Config(_) => exit::USAGE,
-            Self::Output(_) | Self::Signals(_) | Self::NetlinkClosed => exit::FAILED,
+            Self::Output(_) | Self::Signals(_) | Self::NetlinkClosed | Self::Differs | Self::InTheWay => {
+                exit::FAILED
+            }
             _ => exit::REFUSED,
         }
     }
@@ -103,6 +118,8 @@ pub async fn run(command: Command) -> Result<(), Error> {
         Command::Attach(args) => attach(args).await,
         Command::Detach(args) => detach(args).await,
         Command::Status(args) => status(args).await,
+        Command::Verify(args) => verify(args).await,
+        Command::Check(args) => check(args).await,
         Command::Completions { shell } => {
             let mut text = Vec::new();
             crate::cli::write_completions(Cli::command(), shell, &mut text);
@@ -171,6 +188,10 @@ async fn attach_all(netlink: &Netlink, settings: &Settings) -> Result<(Vec<Chang
             }
         }
     }
+    // Only now is it what holds: before, it could have been undone.
+    for (change, (_, policy)) in changes.iter().zip(&settings.interfaces) {
+        asked::note(&change.pins, policy)?;
+    }
     Ok((changes, bpffs))
 }
 
@@ -215,4 +236,37 @@ async fn status(args: StatusArgs) -> Result<(), Error> {
         status::write_table(&mut text, &attachments)?;
     }
     print(&text)
+}
+
+async fn verify(args: VerifyArgs) -> Result<(), Error> {
+    let VerifyArgs { json, interfaces, rules, direct, place } = args;
+    let file = place.config.is_some();
+    let (rules_given, direct_given) = (file || !rules.is_empty(), file || direct.is_some());
+    let flags = Flags { interfaces, rules, direct, bpffs: place.bpffs, ..Flags::default() };
+    let settings = Settings::load(place.config.as_deref(), flags)?;
+    privilege::require_admin()?;
+    privilege::lift_memory_limit();
+    let expectation = Expectation { settings, rules_given, direct_given };
+    let report = verify::verify(&Netlink::connect()?, &expectation).await?;
+    let mut text = Vec::new();
+    if json {
+        report.write_json(&mut text)?;
+    } else {
+        report.write_text(&mut text)?;
+    }
+    print(&text)?;
+    if report.ok() { Ok(()) } else { Err(Error::Differs) }
+}
+
+async fn check(args: CheckArgs) -> Result<(), Error> {
+    let CheckArgs { interfaces, rules, place } = args;
+    let flags = Flags { interfaces, rules, bpffs: place.bpffs, ..Flags::default() };
+    let mut settings = Settings::load(place.config.as_deref(), flags)?;
+    privilege::require_checker()?;
+    choose_interface(&Netlink::connect()?, &mut settings).await?;
+    let claims = conflict::claims(&settings);
+    let mut text = Vec::new();
+    conflict::write_claims(&mut text, &claims, &settings)?;
+    print(&text)?;
+    if claims.is_empty() { Ok(()) } else { Err(Error::InTheWay) }
 }

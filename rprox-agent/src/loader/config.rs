@@ -27,6 +27,23 @@ pub enum Direct {
     Allow,
 }
 
+impl Direct {
+    /// As it is written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+        }
+    }
+
+    /// Reads what [`Self::name`] gave.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Deny, Self::Allow].into_iter().find(|direct| direct.name() == name)
+    }
+}
+
 /// What holds on one interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::AddAssign;
 
@@ -153,6 +153,22 @@ impl Maps {
         Ok(slots)
     }
 
+    /// Every entry of `generation` that is not all zeroes, by protocol and port.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused.
+    pub fn table(&self, generation: u32) -> Result<BTreeMap<(Protocol, u16), PortEntry>, MapsError> {
+        let mut table = BTreeMap::new();
+        for (protocol, port, entry) in self.entries(generation) {
+            let entry = entry?;
+            if entry != PortEntry::default() {
+                table.insert((protocol, port), entry);
+            }
+        }
+        Ok(table)
+    }
+
     fn entries(
         &self,
         generation: u32,
@@ -174,7 +190,7 @@ impl Maps {
     pub fn write_rules(&mut self, generation: u32, slots: &[Slot]) -> Result<(), MapsError> {
         let mut stale = Vec::new();
         for (protocol, port, entry) in self.entries(generation) {
-            if entry?.kind() != PortKind::None {
+            if entry? != PortEntry::default() {
                 stale.push(port_index(generation, protocol, port));
             }
         }

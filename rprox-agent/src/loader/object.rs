@@ -114,6 +114,9 @@ fn hint(error: &EbpfError) -> &'static str {
     }
 }
 
+/// The object's SHA-256 in hexadecimal, by which `cargo xtask build --reproducible` finds it again.
+pub const SHA256: &str = env!("RPROX_EBPF_SHA256");
+
 /// The object as an ELF file; empty if the binary was built without it.
 #[must_use]
 pub fn bytes() -> &'static [u8] {

@@ -18,7 +18,7 @@ use super::hook::HookChoice;
 use super::host::Host;
 use super::netlink::Netlink;
 use super::pins::{Claim, Pins};
-use super::{Error, attach_all, choose_interface, conflict, privilege};
+use super::{Error, asked, attach_all, choose_interface, conflict, privilege};
 
 /// How long to wait before trying again what failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -148,6 +148,7 @@ async fn keep(
         return Ok(false);
     }
     let change = attachment::attach(host, interface, policy, hook).await?;
+    asked::note(&change.pins, policy)?;
     info!("{interface}: {}", change.outcome);
     Ok(true)
 }

@@ -12,6 +12,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde::Serialize;
 use thiserror::Error;
 
+use super::asked;
 use super::bpffs::{Bpffs, BpffsError};
 use super::config::Direct;
 use super::hook::{self, Hook};
@@ -50,6 +51,7 @@ pub struct Attachment {
     service: bool,
     direct: Option<Direct>,
     programs: ByDirection<Option<String>>,
+    object_sha256: Option<String>,
     local_addresses: usize,
     not_parsed: ByDirection<u64>,
     rules: Vec<RuleStatus>,
@@ -119,6 +121,7 @@ fn attachment(host: &Host<'_>, pins: &Pins) -> Result<Attachment, StatusError> {
         service: matches!(pins.claim(), Err(PinError::Held { .. })),
         direct: None,
         programs: ByDirection { ingress: tag(Direction::Ingress), egress: tag(Direction::Egress) },
+        object_sha256: asked::noted_object(pins),
         local_addresses: 0,
         not_parsed: ByDirection::default(),
         rules: Vec::new(),
@@ -223,13 +226,15 @@ impl Attachment {
         let tag = |tag: &Option<String>| tag.clone().unwrap_or_else(|| "missing".to_owned());
         _ = write!(
             line,
-            "  service {}  direct {direct}  local addresses {}  not parsed {}/{}\n  programs: ingress {}, egress {}",
+            "  service {}  direct {direct}  local addresses {}  not parsed {}/{}\n  programs: ingress {}, egress {}; object \
+             SHA-256 {}",
             if self.service { "running" } else { "none" },
             self.local_addresses,
             self.not_parsed.ingress,
             self.not_parsed.egress,
             tag(&self.programs.ingress),
             tag(&self.programs.egress),
+            self.object_sha256.as_deref().unwrap_or("unknown"),
         );
         line
     }
