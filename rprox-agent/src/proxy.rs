@@ -1,6 +1,7 @@
 //! The rootless proxy.
 
 pub mod access_log;
+pub mod activation;
 pub mod cli;
 pub mod config;
 pub mod connection;

@@ -169,8 +169,25 @@ impl Playground {
     ///
     /// It does not come up: with what it said.
     pub fn start_agent(&mut self) -> Result<()> {
+        let command = self.topology.host.command_as(AGENT, &self.programs.agent);
+        self.start_agent_by(command)
+    }
+
+    /// The same with listeners that were opened for it beforehand, as by a systemd socket unit.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::start_agent`].
+    pub fn start_agent_by_socket_activation(&mut self) -> Result<()> {
+        let mut command = self.topology.host.command_as(AGENT, "systemd-socket-activate");
+        command
+            .args(["--listen=[::]:8080", "--listen=[::]:8443", "--fdname=http:https"])
+            .arg(&self.programs.agent);
+        self.start_agent_by(command)
+    }
+
+    fn start_agent_by(&mut self, mut command: Command) -> Result<()> {
         let configuration = self.run_dir.file_for("rprox.toml", &self.configuration(), AGENT)?;
-        let mut command = self.topology.host.command_as(AGENT, &self.programs.agent);
         command.args(["run", "--config"]).arg(configuration);
         let mut agent = Process::start("rprox-agent", command)?;
         for port in [8080, 8443] {

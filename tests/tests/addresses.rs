@@ -1,11 +1,24 @@
 //! Services are told the client's own address, which no address translation hides.
 
+#![allow(clippy::unwrap_used, reason = "a scenario fails where its helpers do")]
+
 use rprox_tests::playground::{Playground, SERVICES};
 use rprox_tests::topology::{CLIENT, HOST};
 
 #[test]
 fn the_service_sees_the_clients_own_address() {
-    let playground = Playground::running().unwrap();
+    assert_service_sees_client(&Playground::running().unwrap());
+}
+
+#[test]
+fn the_service_sees_the_clients_own_address_through_passed_sockets() {
+    let mut playground = Playground::new().unwrap();
+    playground.start_agent_by_socket_activation().unwrap();
+    playground.start_loader(&[]).unwrap();
+    assert_service_sees_client(&playground);
+}
+
+fn assert_service_sees_client(playground: &Playground) {
     let host = SERVICES[1].host;
     for scheme in ["http", "https"] {
         for (to, own) in HOST.both().into_iter().zip(CLIENT.both()) {

@@ -144,7 +144,7 @@ impl CliError {
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Root | Self::Run(RunError::Listen(_)) => exit::REFUSED,
+            Self::Root | Self::Run(RunError::Listen(_) | RunError::Activation(_)) => exit::REFUSED,
             Self::Config(_)
             | Self::Tls(_)
             | Self::Dns(_)

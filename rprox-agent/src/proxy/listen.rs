@@ -1,7 +1,8 @@
-//! Listeners: sockets that every worker has one of, so that the kernel spreads the connections.
+//! Listeners: every worker has a socket of each, so that the kernel spreads the connections.
 
 #![forbid(unsafe_code)]
 
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -98,6 +99,22 @@ impl Listener {
             .map_err(refused)
     }
 
+    /// Takes a socket that listens already, once for each of `workers`, which then take turns at accepting from it.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn share(socket: &Socket, secure: bool, workers: usize) -> io::Result<Vec<Self>> {
+        socket.set_nonblocking(true)?;
+        (0..workers).map(|_| Ok(Self { socket: socket.try_clone()?, secure })).collect()
+    }
+
+    /// Whether it is TLS.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.secure
+    }
+
     /// For the worker's event loop, with whether it is TLS.
     ///
     /// # Errors
@@ -116,6 +133,16 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
         socket.set_only_v6(false)?;
     }
     Ok(socket)
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.secure { "https" } else { "http" };
+        match self.socket.local_addr().ok().and_then(|address| address.as_socket()) {
+            Some(address) => write!(f, "{address} ({scheme})"),
+            None => write!(f, "an unknown address ({scheme})"),
+        }
+    }
 }
 
 /// Accepts until `stop` says so, then takes what the kernel has accepted already: closing the socket would reset it.

@@ -12,6 +12,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use super::activation::{self, ActivationError};
 use super::config::Config;
 use super::listen::{ListenError, Listener};
 use super::route::RouteTable;
@@ -26,12 +27,15 @@ pub enum RunError {
     Tls(#[from] TlsError),
     /// HTTPS without a certificate.
     #[error(
-        "listen.https is set but there is no certificate: give one with --cert and --key, or leave HTTPS off"
+        "there is a listener for HTTPS but no certificate: give one with --cert and --key, or leave HTTPS off"
     )]
     NoCertificate,
     /// A socket.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// A socket that was passed.
+    #[error(transparent)]
+    Activation(#[from] ActivationError),
     /// Signals or threads.
     #[error("can't start: {0}")]
     Start(#[source] io::Error),
@@ -60,12 +64,13 @@ enum Event {
 pub fn run(config: Config) -> Result<(), RunError> {
     panic::set_hook(Box::new(|panic| tracing::error!("internal error, please report it: {panic}")));
     let certificates = Arc::new(Certificates::load(&config.certificates)?);
-    let tls = match (certificates.is_empty(), config.listen.https.is_empty()) {
-        (true, false) => return Err(RunError::NoCertificate),
-        (true, true) => None,
+    let listeners = open(&config)?;
+    let secure = listeners.iter().flatten().any(Listener::is_secure);
+    let tls = match (certificates.is_empty(), secure) {
+        (true, true) => return Err(RunError::NoCertificate),
+        (true, false) => None,
         (false, _) => Some(TlsAcceptor::new(Arc::clone(&certificates))?),
     };
-    let listeners = bind(&config)?;
     let shared = Arc::new(Shared {
         routes: RouteTable::new(config.routes.clone()),
         certificates,
@@ -81,18 +86,17 @@ pub fn run(config: Config) -> Result<(), RunError> {
         .block_on(supervise(&shared, listeners))
 }
 
-/// For each worker, a socket of each listener.
-fn bind(config: &Config) -> Result<Vec<Vec<Listener>>, ListenError> {
+/// The listeners, each as a socket for every worker: those that a service manager passed, or else those configured.
+fn open(config: &Config) -> Result<Vec<Vec<Listener>>, RunError> {
     let workers = config.workers.get();
-    let mut sockets: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
+    let passed = activation::listeners(workers)?;
+    if !passed.is_empty() {
+        return Ok(passed);
+    }
     let http = config.listen.http.iter().map(|address| (*address, false));
     let https = config.listen.https.iter().map(|address| (*address, true));
-    for (address, secure) in http.chain(https) {
-        for (worker, socket) in sockets.iter_mut().zip(Listener::bind(address, secure, workers)?) {
-            worker.push(socket);
-        }
-    }
-    Ok(sockets)
+    let bound = http.chain(https).map(|(address, secure)| Listener::bind(address, secure, workers));
+    Ok(bound.collect::<Result<_, _>>()?)
 }
 
 async fn supervise(shared: &Arc<Shared>, listeners: Vec<Vec<Listener>>) -> Result<(), RunError> {
@@ -100,8 +104,12 @@ async fn supervise(shared: &Arc<Shared>, listeners: Vec<Vec<Listener>>) -> Resul
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Start)?;
     let (stop, stopping) = watch::channel(false);
     let (events, mut reports) = mpsc::unbounded_channel();
-    let workers = listeners.len();
-    for (number, listeners) in listeners.into_iter().enumerate() {
+    let workers = shared.config.workers.get();
+    let addresses: Vec<String> =
+        listeners.iter().filter_map(|sockets| Some(sockets.first()?.to_string())).collect();
+    let mut listeners: Vec<_> = listeners.into_iter().map(Vec::into_iter).collect();
+    for number in 0..workers {
+        let listeners = listeners.iter_mut().filter_map(Iterator::next).collect();
         spawn(number, Arc::clone(shared), listeners, events.clone(), stopping.clone())
             .map_err(RunError::Start)?;
     }
@@ -114,7 +122,7 @@ async fn supervise(shared: &Arc<Shared>, listeners: Vec<Vec<Listener>>) -> Resul
                 Event::Started => {
                     started += 1;
                     if started == workers {
-                        announce(&shared.config);
+                        announce(&addresses);
                     }
                 }
                 Event::Ended(result) => {
@@ -150,12 +158,9 @@ fn spawn(
     Ok(())
 }
 
-fn announce(config: &Config) {
-    for address in &config.listen.http {
-        tracing::info!("listening on {address} (http)");
-    }
-    for address in &config.listen.https {
-        tracing::info!("listening on {address} (https)");
+fn announce(addresses: &[String]) {
+    for address in addresses {
+        tracing::info!("listening on {address}");
     }
     notify(NotifyState::Ready);
 }
