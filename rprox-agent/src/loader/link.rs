@@ -61,12 +61,7 @@ impl PinnedLink {
     ///
     /// What the kernel said: `NotFound` where nothing is pinned.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let path = CString::new(path.as_os_str().as_bytes())?;
-        let mut attr = ObjGet { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
-        // SAFETY: `path` outlives the call, and the layout is the command's.
-        let fd = unsafe { bpf(BPF_OBJ_GET, &mut attr) }?;
-        // SAFETY: the kernel has just made the descriptor, and nothing else has it.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        get(path).map(Self)
     }
 
     /// Takes the program off its hook, at once. Removing the last pin does that as well, but only some time later.
@@ -87,15 +82,40 @@ impl PinnedLink {
     /// What the kernel said.
     pub fn info(&self) -> io::Result<LinkInfo> {
         let mut info = LinkInfo::default();
-        let mut attr = GetInfo {
-            bpf_fd: self.0.as_raw_fd().cast_unsigned(),
-            info_len: u32::try_from(size_of::<LinkInfo>()).map_err(io::Error::other)?,
-            info: (&raw mut info) as u64,
-        };
-        // SAFETY: the layout is the command's; `info` has `info_len` bytes, all of which the kernel may write.
-        unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
+        // SAFETY: it is the head of the structure that the kernel fills for a link.
+        unsafe { get_info(&self.0, &mut info) }?;
         Ok(info)
     }
+}
+
+/// Opens what is pinned at `path`.
+///
+/// # Errors
+///
+/// What the kernel said: `NotFound` where nothing is pinned.
+pub(super) fn get(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = ObjGet { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    // SAFETY: `path` outlives the call, and the layout is the command's.
+    let fd = unsafe { bpf(BPF_OBJ_GET, &mut attr) }?;
+    // SAFETY: the kernel has just made the descriptor, and nothing else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Asks the kernel for what it says of `object`.
+///
+/// # Safety
+///
+/// `T` must be the head of the structure that the kernel fills for this kind of object, and what it points to must be valid.
+pub(super) unsafe fn get_info<T>(object: &OwnedFd, info: &mut T) -> io::Result<()> {
+    let mut attr = GetInfo {
+        bpf_fd: object.as_raw_fd().cast_unsigned(),
+        info_len: u32::try_from(size_of::<T>()).map_err(io::Error::other)?,
+        info: std::ptr::from_mut(info) as u64,
+    };
+    // SAFETY: the layout is the command's; `info` has `info_len` bytes, and is what the kernel may write by this function's
+    // contract.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }.map(drop)
 }
 
 /// Calls bpf(2).

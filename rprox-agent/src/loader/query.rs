@@ -1,13 +1,14 @@
-//! Which programs are on a TCX hook, in the order in which packets meet them, with the command of bpf(2) that aya wants more
-//! privilege for: it also opens every program.
+//! Which programs are on a TCX hook, in the order in which packets meet them, and which maps a program uses. aya can tell, but
+//! opens each program by its id, which takes `CAP_SYS_ADMIN`.
 
-#![allow(unsafe_code, reason = "bpf(2) has no safe wrapper for this command")]
+#![allow(unsafe_code, reason = "bpf(2) has no safe wrapper for these commands")]
 
 use std::io;
+use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::link::bpf;
+use super::link::{bpf, get, get_info};
 use super::object::Direction;
 
 /// `BPF_PROG_QUERY` of `enum bpf_cmd` in linux/bpf.h.
@@ -77,4 +78,36 @@ pub fn tcx(ifindex: u32, direction: Direction) -> io::Result<Vec<Hooked>> {
     };
     let count = (attr.count as usize).min(MOST);
     Ok(programs.iter().zip(&links).take(count).map(|(&program, &link)| Hooked { program, link }).collect())
+}
+
+/// The head of `struct bpf_prog_info`, up to the maps.
+#[derive(Default)]
+#[repr(C)]
+struct ProgInfo {
+    kind: u32,
+    id: u32,
+    tag: [u8; 8],
+    jited_len: u32,
+    translated_len: u32,
+    jited: u64,
+    translated: u64,
+    load_time: u64,
+    created_by: u32,
+    map_count: u32,
+    map_ids: u64,
+}
+
+/// The ids of the maps that the program pinned at `path` uses.
+///
+/// # Errors
+///
+/// What the kernel said.
+pub fn maps_of(path: &Path) -> io::Result<Vec<u32>> {
+    // `MAX_USED_MAPS` of linux/bpf_verifier.h: no program uses more.
+    let mut ids = [0_u32; 64];
+    let mut info = ProgInfo { map_count: 64, map_ids: ids.as_mut_ptr() as u64, ..ProgInfo::default() };
+    // SAFETY: it is the head of the structure that the kernel fills for a program; `ids` has room for `map_count` ids and outlives
+    // the call.
+    unsafe { get_info(&get(path)?, &mut info) }?;
+    Ok(ids[..(info.map_count as usize).min(ids.len())].to_vec())
 }

@@ -18,6 +18,8 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("setpriv", "util-linux"),
     ("iptables", "iptables"),
     ("nft", "nftables"),
+    ("strace", "strace"),
+    ("systemd-analyze", "systemd"),
     ("systemd-socket-activate", "systemd"),
 ];
 

@@ -95,7 +95,7 @@ impl Check<'_> {
                 ),
             );
         }
-        let used = pinned.map_ids().ok().flatten().unwrap_or_default();
+        let used = query::maps_of(&self.pins.program(self.direction)).unwrap_or_default();
         for map in SHARED {
             match map_id(&self.pins.map(map)) {
                 Some(id) if used.contains(&id) => {}
