@@ -15,6 +15,7 @@ pub mod hook;
 pub mod host;
 pub mod link;
 pub mod maps;
+pub mod metrics;
 pub mod netlink;
 pub mod object;
 pub mod pins;
@@ -27,6 +28,7 @@ pub mod status;
 pub mod verify;
 
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 
 use clap::CommandFactory as _;
 use thiserror::Error;
@@ -40,7 +42,7 @@ use self::host::{Host, HostError};
 use self::netlink::{Netlink, NetlinkError};
 use self::pins::{PinError, Pins};
 use self::privilege::PrivilegeError;
-use self::status::StatusError;
+use self::status::{StatusError, watch};
 use self::verify::{Expectation, VerifyError};
 use crate::cli::exit;
 
@@ -114,7 +116,7 @@ impl Error {
 /// Why it could not.
 pub async fn run(command: Command) -> Result<(), Error> {
     match command {
-        Command::Run(args) => service::run(prepare(args)?).await,
+        Command::Run(args) => service::run(prepare(args.into_parts())?).await,
         Command::Attach(args) => attach(args).await,
         Command::Detach(args) => detach(args).await,
         Command::Status(args) => status(args).await,
@@ -142,8 +144,7 @@ fn print(text: &[u8]) -> Result<(), Error> {
 }
 
 /// Reads the configuration and makes sure of the privileges to carry it out.
-fn prepare(args: AttachArgs) -> Result<Settings, Error> {
-    let (file, flags) = args.into_parts();
+fn prepare((file, flags): (Option<PathBuf>, Flags)) -> Result<Settings, Error> {
     let settings = Settings::load(file.as_deref(), flags)?;
     privilege::require_admin()?;
     privilege::lift_memory_limit();
@@ -151,7 +152,7 @@ fn prepare(args: AttachArgs) -> Result<Settings, Error> {
 }
 
 async fn attach(args: AttachArgs) -> Result<(), Error> {
-    let mut settings = prepare(args)?;
+    let mut settings = prepare(args.into_parts())?;
     let netlink = Netlink::connect()?;
     choose_interface(&netlink, &mut settings).await?;
     let (changes, _bpffs) = attach_all(&netlink, &settings).await?;
@@ -228,6 +229,9 @@ async fn status(args: StatusArgs) -> Result<(), Error> {
     let settings =
         Settings::load(args.place.config.as_deref(), Flags { bpffs: args.place.bpffs, ..Flags::default() })?;
     privilege::require_reader()?;
+    if args.watch {
+        return Ok(watch::watch(&Netlink::connect()?, &settings.bpffs).await?);
+    }
     let attachments = status::read(&Netlink::connect()?, &settings.bpffs).await?;
     let mut text = Vec::new();
     if args.json {

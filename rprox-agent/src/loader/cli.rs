@@ -45,7 +45,7 @@ pub enum Command {
     /// interface comes back, and detaches on SIGTERM or SIGINT. Killed hard, it leaves the redirect working, and the next
     /// `run` takes it over without a gap.
     #[command(after_help = RUN_EXAMPLES)]
-    Run(AttachArgs),
+    Run(RunArgs),
 
     /// Attach and return; the redirect stays until `detach` or a reboot
     ///
@@ -136,7 +136,30 @@ impl AttachArgs {
     #[must_use]
     pub fn into_parts(self) -> (Option<PathBuf>, Flags) {
         let Self { interfaces, rules, direct, hook, place: PlaceArgs { config, bpffs } } = self;
-        (config, Flags { interfaces, rules, direct, hook, bpffs })
+        (config, Flags { interfaces, rules, direct, hook, bpffs, ..Flags::default() })
+    }
+}
+
+/// The flags of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// What to attach.
+    #[command(flatten)]
+    pub attach: AttachArgs,
+
+    /// File to write metrics to every 15 s, for the textfile collector of Prometheus' `node_exporter`
+    ///
+    /// It is replaced in one step, and goes when the service ends. Its name must end in `.prom` for the collector to read it.
+    #[arg(long, value_name = "FILE")]
+    pub metrics_textfile: Option<PathBuf>,
+}
+
+impl RunArgs {
+    /// The file and the flags.
+    #[must_use]
+    pub fn into_parts(self) -> (Option<PathBuf>, Flags) {
+        let (config, flags) = self.attach.into_parts();
+        (config, Flags { metrics_textfile: self.metrics_textfile, ..flags })
     }
 }
 
@@ -158,6 +181,10 @@ pub struct StatusArgs {
     /// Write JSON: an array with an object for each attachment
     #[arg(long)]
     pub json: bool,
+
+    /// Keep showing it, with what went through in the last second; ends on Ctrl-C
+    #[arg(short, long, conflicts_with = "json")]
+    pub watch: bool,
 
     /// Where pins are.
     #[command(flatten)]
@@ -233,6 +260,7 @@ Configuration file:
   direct = \"deny\"                        # or \"allow\"
   hook = \"auto\"                          # or \"tcx\", \"clsact\"
   bpffs = \"/sys/fs/bpf\"
+  metrics_textfile = \"/var/lib/prometheus/node-exporter/rprox.prom\"
 
   [[attachment]]                         # an interface that differs; what it leaves out is as above
   interface = \"wg0\"
@@ -243,7 +271,8 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   sudo rprox-loader run
   sudo rprox-loader run -i eth0 -r 80:8080 -r 443:8443
-  sudo rprox-loader run -c /etc/rprox/loader.toml";
+  sudo rprox-loader run -c /etc/rprox/loader.toml
+  sudo rprox-loader run --metrics-textfile /var/lib/prometheus/node-exporter/rprox.prom";
 
 const ATTACH_EXAMPLES: &str = "\
 Examples:
@@ -258,11 +287,13 @@ Examples:
 const STATUS_EXAMPLES: &str = "\
 Examples:
   sudo rprox-loader status
+  sudo rprox-loader status --watch
   sudo rprox-loader status --json | jq '.[].rules[].connections'";
 
 const STATUS_JSON: &str = "\
 Examples:
   sudo rprox-loader status
+  sudo rprox-loader status --watch
   sudo rprox-loader status --json | jq '.[].rules[].connections'
 
 JSON, an array of:

@@ -66,6 +66,8 @@ pub struct Flags {
     pub hook: Option<HookChoice>,
     /// `--bpffs`
     pub bpffs: Option<PathBuf>,
+    /// `--metrics-textfile`
+    pub metrics_textfile: Option<PathBuf>,
 }
 
 /// Everything that attaching needs to know.
@@ -79,6 +81,8 @@ pub struct Settings {
     pub interfaces: Vec<(String, Policy)>,
     /// The policy of an interface that has none of its own.
     pub default_policy: Policy,
+    /// Where `run` writes its metrics.
+    pub metrics_textfile: Option<PathBuf>,
 }
 
 /// What is wrong with the configuration.
@@ -126,6 +130,7 @@ struct File {
     direct: Option<Direct>,
     hook: Option<HookChoice>,
     bpffs: Option<PathBuf>,
+    metrics_textfile: Option<PathBuf>,
     #[serde(default)]
     attachment: Vec<Attachment>,
 }
@@ -218,6 +223,7 @@ impl Settings {
             hook: flags.hook.or(file.hook).unwrap_or_default(),
             interfaces,
             default_policy,
+            metrics_textfile: flags.metrics_textfile.or(file.metrics_textfile),
         })
     }
 }

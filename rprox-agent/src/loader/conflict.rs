@@ -132,6 +132,6 @@ pub fn write_claims(mut out: impl Write, claims: &[Claim], settings: &Settings) 
     writeln!(
         out,
         "\nTo have rprox do what these rules do, first run\n  {command}\nwhich takes the packets before they reach the rules, and \
-         then remove the rules as said above."
+         then remove the rules as said above. Connections that are open then may be reset, once; new ones find no gap."
     )
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::sleep;
+use tokio::time::{interval, sleep};
 use tracing::{debug, info, warn};
 
 use super::attachment::{self, AttachmentError};
@@ -16,6 +16,7 @@ use super::bpffs::Bpffs;
 use super::config::{Policy, Settings};
 use super::hook::HookChoice;
 use super::host::Host;
+use super::metrics::{self, Textfile};
 use super::netlink::Netlink;
 use super::pins::{Claim, Pins};
 use super::{Error, asked, attach_all, choose_interface, conflict, privilege};
@@ -38,9 +39,12 @@ pub async fn run(mut settings: Settings) -> Result<(), Error> {
     let mut service = Service { netlink: &netlink, settings: &settings, claims: BTreeMap::new() };
     service.start().await?;
     privilege::drop_the_rest()?;
+    let mut metrics = settings.metrics_textfile.clone().map(Textfile::new);
     notify(&[NotifyState::Ready, NotifyState::Status("attached")]);
 
     let mut retry = false;
+    // Its first tick is at once.
+    let mut write_metrics = interval(metrics::EVERY);
     let signal = loop {
         tokio::select! {
             signal = signals.next() => break signal,
@@ -52,11 +56,19 @@ pub async fn run(mut settings: Settings) -> Result<(), Error> {
                 while changes.next().now_or_never().flatten().is_some() {}
             }
             () = sleep(RETRY), if retry => {}
+            _ = write_metrics.tick(), if metrics.is_some() => {
+                if let Some(textfile) = &mut metrics {
+                    textfile.write(&netlink, &settings.bpffs).await;
+                }
+                continue;
+            }
         }
         retry = service.refresh().await.inspect_err(|error| warn!("{error}")).unwrap_or(true);
+        write_metrics.reset_immediately();
     };
     info!("{signal}: detaching");
     notify(&[NotifyState::Stopping]);
+    drop(metrics);
     service.stop().await
 }
 

@@ -10,7 +10,7 @@ use super::apt;
 use crate::steps::Step;
 
 /// Programs, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("curl", "curl"),
@@ -19,7 +19,6 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("iptables", "iptables"),
     ("nft", "nftables"),
     ("strace", "strace"),
-    ("systemd-analyze", "systemd"),
     ("systemd-socket-activate", "systemd"),
 ];
 
