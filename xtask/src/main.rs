@@ -8,6 +8,7 @@ mod run;
 mod setup;
 mod steps;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 

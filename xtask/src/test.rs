@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use rprox_tests::{command, programs};
 
 use crate::build::{self, host_cargo};
+use crate::vm::{self, Extent};
 use crate::{privilege, setup};
 
 /// The flags of `cargo xtask test`.
@@ -16,23 +17,35 @@ use crate::{privilege, setup};
 #[command(after_help = "\
 Examples:
   cargo xtask test                all of it
+  cargo xtask test --kernel 6.1   under an older kernel, in a virtual machine
   cargo xtask test endpoint       only tests with `endpoint` in their names, without the checks of the source")]
 pub(crate) struct Arguments {
     /// Run only the tests whose names contain this, and none of the checks of the source
     filter: Option<String>,
+
+    /// Run only the tests that run in a virtual machine with this kernel, all of them: 6.1
+    #[arg(long, value_name = "VERSION", conflicts_with = "filter")]
+    kernel: Option<String>,
 }
 
 /// Sets up, builds, checks and tests.
 pub(crate) fn test(arguments: &Arguments) -> Result<()> {
     setup::for_playing()?;
     build::build(build::Profile::Release)?;
+    if let Some(version) = &arguments.kernel {
+        return vm::test(version, Extent::Long);
+    }
     if arguments.filter.is_none() {
         check_source()?;
         build::reproduce(false)?;
     }
     // The same packages in both calls, so that cargo builds everything with one set of features, and once.
     show("Unit tests", cargo_test().args(["--lib", "--bins"]).args(arguments.filter.as_slice()))?;
-    show("Scenarios", as_root(cargo_test())?.args(["--test", "*"]).args(arguments.filter.as_slice()))
+    show("Scenarios", as_root(cargo_test())?.args(["--test", "*"]).args(arguments.filter.as_slice()))?;
+    if arguments.filter.is_none() {
+        vm::test(vm::DEBIAN_12, Extent::Short)?;
+    }
+    Ok(())
 }
 
 fn cargo_test() -> Command {
