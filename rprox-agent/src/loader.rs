@@ -13,6 +13,7 @@ pub mod config;
 pub mod conflict;
 pub mod hook;
 pub mod host;
+pub mod kernel_log;
 pub mod link;
 pub mod maps;
 pub mod metrics;

@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a scenario fails where its helpers do")]
 
 use std::fs;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use rprox_tests::command;
 use rprox_tests::playground::{Playground, SERVICES};
 use rprox_tests::process::Process;
-use rprox_tests::topology::INTERFACE;
+use rprox_tests::topology::{HOST, INTERFACE};
 use rprox_tests::wait;
 use rustix::process::Signal;
 
@@ -90,4 +92,47 @@ fn metrics_are_current_and_go_with_the_service() {
     }
     assert!(playground.loader.take().unwrap().stop().unwrap().success());
     assert!(!file.exists());
+}
+
+#[test]
+fn the_kernel_programs_say_what_they_refuse_when_debugging() {
+    let mut playground = Playground::new().unwrap();
+    playground.start_agent().unwrap();
+    // Attached already, by programs that say nothing: `run` puts in ones that do.
+    command::run(playground.loader("attach").args(["-i", INTERFACE])).unwrap();
+    assert!(playground.is_redirected());
+    playground.start_loader(&["--log-level", "debug"]).unwrap();
+    let client = &playground.topology.client;
+    let loader = playground.loader.as_mut().unwrap();
+    let address = SocketAddr::new(HOST.v4.into(), 8443);
+    let refused = |loader: &Process| {
+        let said = loader.said();
+        said.into_iter().filter(|line| line.contains("refused: a direct packet from")).collect::<Vec<_>>()
+    };
+    let mut sent = 0;
+    loader
+        .wait_until("a refused packet's line", |loader| {
+            client.enter(|| send_datagrams(address)).unwrap();
+            sent += DATAGRAMS;
+            !refused(loader).is_empty()
+        })
+        .unwrap();
+    let lines = refused(loader);
+    let line = &lines[0];
+    assert!(
+        line.contains("DEBUG") && line.contains("198.51.100.10") && line.contains("to port 8443"),
+        "{line}"
+    );
+    assert!(lines.len() < sent / 8, "{} lines for {sent} packets", lines.len());
+    assert!(playground.loader.take().unwrap().stop().unwrap().success());
+}
+
+const DATAGRAMS: usize = 200;
+
+/// Sends datagrams that nobody waits for.
+fn send_datagrams(address: SocketAddr) {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    for _ in 0..DATAGRAMS {
+        socket.send_to(b"direct", address).unwrap();
+    }
 }

@@ -5,9 +5,9 @@
 use rprox_common::Protocol;
 
 use super::config::{Direct, Policy};
-use super::object;
 use super::pins::{PinError, Pins};
 use super::rule::{Rule, RuleSet};
+use super::{kernel_log, object};
 
 /// The object that the programs are of.
 const OBJECT: &str = "object";
@@ -32,7 +32,7 @@ impl From<&Policy> for Asked {
     }
 }
 
-/// Writes down `policy`, and the object in force with it.
+/// Writes down `policy`, and what the programs in force are loaded from and with.
 ///
 /// # Errors
 ///
@@ -49,7 +49,8 @@ pub fn note(pins: &Pins, policy: &Policy) -> Result<(), PinError> {
         }
     }
     pins.note(DIRECT, policy.direct.name())?;
-    pins.note(OBJECT, object::SHA256)
+    pins.note(OBJECT, object::SHA256)?;
+    kernel_log::note(pins)
 }
 
 /// What was written down; `None` if nothing sound was.

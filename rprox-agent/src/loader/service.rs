@@ -16,6 +16,7 @@ use super::bpffs::Bpffs;
 use super::config::{Policy, Settings};
 use super::hook::HookChoice;
 use super::host::Host;
+use super::kernel_log::{self, Reader};
 use super::metrics::{self, Textfile};
 use super::netlink::Netlink;
 use super::pins::{Claim, Pins};
@@ -31,12 +32,14 @@ const RETRY: Duration = Duration::from_secs(5);
 /// What kept it from attaching at the start, or from detaching at the end. What goes wrong in between is logged and tried
 /// again.
 pub async fn run(mut settings: Settings) -> Result<(), Error> {
+    kernel_log::want_if_debugging();
     // Before anything is attached, so that no signal finds it attached and unwatched.
     let mut signals = Signals::new()?;
     // Before the first look, so that no change after it goes unseen.
     let (netlink, mut changes) = Netlink::watch()?;
     choose_interface(&netlink, &mut settings).await?;
-    let mut service = Service { netlink: &netlink, settings: &settings, claims: BTreeMap::new() };
+    let mut service =
+        Service { netlink: &netlink, settings: &settings, claims: BTreeMap::new(), logs: Vec::new() };
     service.start().await?;
     privilege::drop_the_rest()?;
     let mut metrics = settings.metrics_textfile.clone().map(Textfile::new);
@@ -77,6 +80,8 @@ struct Service<'a> {
     settings: &'a Settings,
     /// What is attached now.
     claims: BTreeMap<String, Claim>,
+    /// What the kernel programs of each say.
+    logs: Vec<Reader>,
 }
 
 impl Service<'_> {
@@ -88,8 +93,17 @@ impl Service<'_> {
             info!("{interface}: {}", change.outcome);
             self.claims.insert(interface, change.pins.claim()?);
         }
+        self.read_logs();
         conflict::warn_of_all(self.settings);
         Ok(())
+    }
+
+    /// Reads the kernel programs' lines, of attachments that may be new.
+    fn read_logs(&mut self) {
+        let pins = self.claims.keys().map(|interface| Pins::new(&self.settings.bpffs, interface));
+        let readers =
+            pins.map(|pins| Reader::open(&pins).inspect_err(|error| warn!("{}: {error}", pins.interface())));
+        self.logs = readers.filter_map(|reader| reader.ok().flatten()).collect();
     }
 
     /// Brings every attachment to what the host is like now. Returns whether something failed that is worth another try.
@@ -116,6 +130,7 @@ impl Service<'_> {
                 }
             }
         }
+        self.read_logs();
         Ok(again)
     }
 
