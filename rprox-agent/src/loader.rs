@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod asked;
 pub mod attachment;
 pub mod bpffs;
 pub mod cli;
@@ -12,20 +13,25 @@ pub mod config;
 pub mod conflict;
 pub mod hook;
 pub mod host;
+pub mod kernel_log;
 pub mod link;
 pub mod lock;
 pub mod maps;
+pub mod metrics;
 pub mod netlink;
 pub mod object;
 pub mod pins;
 pub mod privilege;
+pub mod query;
 pub mod rule;
 pub mod service;
 pub mod slots;
 pub mod status;
 pub mod table;
+pub mod verify;
 
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 
 use clap::CommandFactory as _;
 use thiserror::Error;
@@ -33,13 +39,14 @@ use tracing::info;
 
 use self::attachment::{AttachmentError, Change};
 use self::bpffs::{Bpffs, BpffsError};
-use self::cli::{AttachArgs, Cli, Command, DetachArgs, StatusArgs};
+use self::cli::{AttachArgs, CheckArgs, Cli, Command, DetachArgs, StatusArgs, VerifyArgs};
 use self::config::{ConfigError, Flags, Settings};
 use self::host::{Host, HostError};
 use self::netlink::{Netlink, NetlinkError};
 use self::pins::{PinError, Pins};
 use self::privilege::PrivilegeError;
-use self::status::StatusError;
+use self::status::{StatusError, watch};
+use self::verify::{Expectation, VerifyError};
 use crate::cli::exit;
 
 /// Why a command failed.
@@ -69,6 +76,15 @@ pub enum Error {
     /// Reading an attachment.
     #[error(transparent)]
     Status(#[from] StatusError),
+    /// Verifying an attachment.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// `verify` found differences, and has written them.
+    #[error("what is attached differs from what it should be; see above")]
+    Differs,
+    /// `check` found what is in the way, and has written it.
+    #[error("something lays claim to a redirected port; see above")]
+    InTheWay,
     /// Signals can't be watched.
     #[error("watching for signals: {0}")]
     Signals(#[source] io::Error),
@@ -88,7 +104,9 @@ impl Error {
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::Config(_) => exit::USAGE,
-            Self::Output(_) | Self::Signals(_) | Self::NetlinkClosed => exit::FAILED,
+            Self::Output(_) | Self::Signals(_) | Self::NetlinkClosed | Self::Differs | Self::InTheWay => {
+                exit::FAILED
+            }
             _ => exit::REFUSED,
         }
     }
@@ -101,10 +119,12 @@ impl Error {
 /// Why it could not.
 pub async fn run(command: Command) -> Result<(), Error> {
     match command {
-        Command::Run(args) => service::run(prepare(args)?).await,
+        Command::Run(args) => service::run(prepare(args.into_parts())?).await,
         Command::Attach(args) => attach(args).await,
         Command::Detach(args) => detach(args).await,
         Command::Status(args) => status(args).await,
+        Command::Verify(args) => verify(args).await,
+        Command::Check(args) => check(args).await,
         Command::Completions { shell } => {
             let mut text = Vec::new();
             crate::cli::write_completions(Cli::command(), shell, &mut text);
@@ -127,8 +147,7 @@ fn print(text: &[u8]) -> Result<(), Error> {
 }
 
 /// Reads the configuration and makes sure of the privileges to carry it out.
-fn prepare(args: AttachArgs) -> Result<Settings, Error> {
-    let (file, flags) = args.into_parts();
+fn prepare((file, flags): (Option<PathBuf>, Flags)) -> Result<Settings, Error> {
     let settings = Settings::load(file.as_deref(), flags)?;
     privilege::require_admin()?;
     privilege::lift_memory_limit();
@@ -136,7 +155,7 @@ fn prepare(args: AttachArgs) -> Result<Settings, Error> {
 }
 
 async fn attach(args: AttachArgs) -> Result<(), Error> {
-    let mut settings = prepare(args)?;
+    let mut settings = prepare(args.into_parts())?;
     let netlink = Netlink::connect()?;
     choose_interface(&netlink, &mut settings).await?;
     let (changes, _bpffs) = attach_all(&netlink, &settings).await?;
@@ -172,6 +191,10 @@ async fn attach_all(netlink: &Netlink, settings: &Settings) -> Result<(Vec<Chang
                 return Err(error.into());
             }
         }
+    }
+    // Only now is it what holds: before, it could have been undone.
+    for (change, (_, policy)) in changes.iter().zip(&settings.interfaces) {
+        asked::note(&change.pins, policy)?;
     }
     Ok((changes, bpffs))
 }
@@ -213,6 +236,9 @@ async fn status(args: StatusArgs) -> Result<(), Error> {
     let settings =
         Settings::load(args.place.config.as_deref(), Flags { bpffs: args.place.bpffs, ..Flags::default() })?;
     privilege::require_reader()?;
+    if args.watch {
+        return Ok(watch::watch(&Netlink::connect()?, &settings.bpffs).await?);
+    }
     let attachments = status::read(&Netlink::connect()?, &settings.bpffs).await?;
     let mut text = Vec::new();
     if args.json {
@@ -221,4 +247,37 @@ async fn status(args: StatusArgs) -> Result<(), Error> {
         status::write_table(&mut text, &attachments)?;
     }
     print(&text)
+}
+
+async fn verify(args: VerifyArgs) -> Result<(), Error> {
+    let VerifyArgs { json, interfaces, rules, direct, place } = args;
+    let file = place.config.is_some();
+    let (rules_given, direct_given) = (file || !rules.is_empty(), file || direct.is_some());
+    let flags = Flags { interfaces, rules, direct, bpffs: place.bpffs, ..Flags::default() };
+    let settings = Settings::load(place.config.as_deref(), flags)?;
+    privilege::require_admin()?;
+    privilege::lift_memory_limit();
+    let expectation = Expectation { settings, rules_given, direct_given };
+    let report = verify::verify(&Netlink::connect()?, &expectation).await?;
+    let mut text = Vec::new();
+    if json {
+        report.write_json(&mut text)?;
+    } else {
+        report.write_text(&mut text)?;
+    }
+    print(&text)?;
+    if report.ok() { Ok(()) } else { Err(Error::Differs) }
+}
+
+async fn check(args: CheckArgs) -> Result<(), Error> {
+    let CheckArgs { interfaces, rules, place } = args;
+    let flags = Flags { interfaces, rules, bpffs: place.bpffs, ..Flags::default() };
+    let mut settings = Settings::load(place.config.as_deref(), flags)?;
+    privilege::require_checker()?;
+    choose_interface(&Netlink::connect()?, &mut settings).await?;
+    let claims = conflict::claims(&settings);
+    let mut text = Vec::new();
+    conflict::write_claims(&mut text, &claims, &settings)?;
+    print(&text)?;
+    if claims.is_empty() { Ok(()) } else { Err(Error::InTheWay) }
 }

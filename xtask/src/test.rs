@@ -45,6 +45,7 @@ pub(crate) fn test(arguments: &Arguments) -> Result<()> {
     }
     if arguments.filter.is_none() {
         check_source()?;
+        build::reproduce(false)?;
     }
     // The same packages in both calls, so that cargo builds everything with one set of features, and once.
     show("Unit tests", cargo_test().args(["--lib", "--bins"]).args(arguments.filter.as_slice()))?;

@@ -12,6 +12,7 @@ use tracing::{debug, info, warn};
 use super::config::{Direct, Policy};
 use super::hook::{self, Hook, HookChoice, HookError};
 use super::host::{Host, namespace_exists};
+use super::kernel_log;
 use super::maps::{Maps, MapsError};
 use super::netlink::{Device, NetlinkError};
 use super::object::{Direction, Object, ObjectError};
@@ -330,7 +331,9 @@ fn replace_programs(
         let attached = SchedClassifier::from_pin(pins.program(direction)).map_err(failed)?;
         let program = object.program(direction)?;
         // The kernel's digest of the program's instructions.
-        if attached.info().map_err(failed)?.tag() == program.info().map_err(failed)?.tag() {
+        if kernel_log::is_current(pins)
+            && attached.info().map_err(failed)?.tag() == program.info().map_err(failed)?.tag()
+        {
             continue;
         }
         hook::replace(hook, program, pins.interface(), direction, pins)?;

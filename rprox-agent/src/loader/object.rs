@@ -8,6 +8,7 @@ use rprox_common::{MIN_RULE_CAPACITY, global, map};
 use thiserror::Error;
 use tracing::debug;
 
+use super::kernel_log;
 use super::pins::{PinError, Pins};
 
 /// Which way packets go through a program.
@@ -114,6 +115,9 @@ fn hint(error: &EbpfError) -> &'static str {
     }
 }
 
+/// The object's SHA-256 in hexadecimal, by which `cargo xtask build --reproducible` finds it again.
+pub const SHA256: &str = env!("RPROX_EBPF_SHA256");
+
 /// The object as an ELF file; empty if the binary was built without it.
 #[must_use]
 pub fn bytes() -> &'static [u8] {
@@ -162,6 +166,8 @@ impl Object {
         // The programs need no relocation against the kernel's types, so a kernel without BTF runs them just as well.
         loader.btf(None);
         loader.override_global(global::LINK_HEADER_LEN, &link_header_len, true);
+        let log_one_in = kernel_log::one_in();
+        loader.override_global(global::LOG_ONE_IN, &log_one_in, true);
         configure(&mut loader);
         let mut object =
             Self { ebpf: loader.load(bytes()).map_err(|error| ObjectError::Maps(Box::new(error)))? };

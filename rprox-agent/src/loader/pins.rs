@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -151,7 +152,27 @@ impl Pins {
     ///
     /// The bpffs refused.
     pub fn create(&self) -> Result<(), PinError> {
-        fs::create_dir_all(&self.directory).map_err(|source| self.file("making the directory", source))
+        // Nobody else has any business in there, and whoever may write there may put other objects in the place of ours.
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.directory)
+            .map_err(|source| self.file("making the directory", source))
+    }
+
+    /// The directories that lead to the pins, from the bpffs down, and everything in the last of them.
+    ///
+    /// # Errors
+    ///
+    /// The directory can't be read.
+    pub fn paths(&self) -> Result<Vec<PathBuf>, PinError> {
+        let mut paths: Vec<PathBuf> = self.directory.ancestors().take(4).map(Path::to_path_buf).collect();
+        paths.reverse();
+        for entry in fs::read_dir(&self.directory).map_err(|source| self.file("reading", source))? {
+            paths.push(entry.map_err(|source| self.file("reading", source))?.path());
+        }
+        paths[4..].sort();
+        Ok(paths)
     }
 
     /// Puts `program` in the place of the one pinned for `direction`, if any, in one step.
@@ -198,19 +219,32 @@ impl Pins {
         remove_if_empty(&Self::root(bpffs))
     }
 
-    /// Writes down a fact under `name`, in the place of an older one.
+    /// Writes down a fact under `name`, in the place of an older one, in one step.
     ///
     /// # Errors
     ///
     /// The bpffs refused.
     pub fn note(&self, name: &str, fact: &str) -> Result<(), PinError> {
+        if self.noted(name).as_deref() == Some(fact) {
+            return Ok(());
+        }
         let path = self.directory.join(name);
-        remove_file(&path)?;
-        std::os::unix::fs::symlink(fact, &path).map_err(|source| PinError::File {
-            action: "making the link",
-            path,
-            source,
-        })
+        let new = self.directory.join(format!("{name}_new"));
+        remove_file(&new)?;
+        std::os::unix::fs::symlink(fact, &new)
+            .and_then(|()| fs::rename(&new, &path))
+            .map_err(|source| PinError::File { action: "making the link", path, source })
+    }
+
+    /// Removes the fact `name`. Returns whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// The bpffs refused.
+    pub fn forget(&self, name: &str) -> Result<bool, PinError> {
+        let path = self.directory.join(name);
+        let there = path.is_symlink();
+        remove_file(&path).map(|()| there)
     }
 
     /// Reads back a fact.

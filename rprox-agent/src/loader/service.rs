@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::sleep;
+use tokio::time::{interval, sleep};
 use tracing::{debug, info, warn};
 
 use super::attachment::{self, AttachmentError};
@@ -16,9 +16,11 @@ use super::bpffs::Bpffs;
 use super::config::{Policy, Settings};
 use super::hook::HookChoice;
 use super::host::Host;
+use super::kernel_log::{self, Reader};
+use super::metrics::{self, Textfile};
 use super::netlink::Netlink;
 use super::pins::{Claim, Pins};
-use super::{Error, attach_all, choose_interface, conflict, privilege};
+use super::{Error, asked, attach_all, choose_interface, conflict, privilege};
 
 /// How long to wait before trying again what failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -30,17 +32,22 @@ const RETRY: Duration = Duration::from_secs(5);
 /// What kept it from attaching at the start, or from detaching at the end. What goes wrong in between is logged and tried
 /// again.
 pub async fn run(mut settings: Settings) -> Result<(), Error> {
+    kernel_log::want_if_debugging();
     // Before anything is attached, so that no signal finds it attached and unwatched.
     let mut signals = Signals::new()?;
     // Before the first look, so that no change after it goes unseen.
     let (netlink, mut changes) = Netlink::watch()?;
     choose_interface(&netlink, &mut settings).await?;
-    let mut service = Service { netlink: &netlink, settings: &settings, claims: BTreeMap::new() };
+    let mut service =
+        Service { netlink: &netlink, settings: &settings, claims: BTreeMap::new(), logs: Vec::new() };
     service.start().await?;
     privilege::drop_the_rest()?;
+    let mut metrics = settings.metrics_textfile.clone().map(Textfile::new);
     notify(&[NotifyState::Ready, NotifyState::Status("attached")]);
 
     let mut retry = false;
+    // Its first tick is at once.
+    let mut write_metrics = interval(metrics::EVERY);
     let signal = loop {
         tokio::select! {
             signal = signals.next() => break signal,
@@ -52,11 +59,19 @@ pub async fn run(mut settings: Settings) -> Result<(), Error> {
                 while changes.next().now_or_never().flatten().is_some() {}
             }
             () = sleep(RETRY), if retry => {}
+            _ = write_metrics.tick(), if metrics.is_some() => {
+                if let Some(textfile) = &mut metrics {
+                    textfile.write(&netlink, &settings.bpffs).await;
+                }
+                continue;
+            }
         }
         retry = service.refresh().await.inspect_err(|error| warn!("{error}")).unwrap_or(true);
+        write_metrics.reset_immediately();
     };
     info!("{signal}: detaching");
     notify(&[NotifyState::Stopping]);
+    drop(metrics);
     service.stop().await
 }
 
@@ -65,6 +80,8 @@ struct Service<'a> {
     settings: &'a Settings,
     /// What is attached now.
     claims: BTreeMap<String, Claim>,
+    /// What the kernel programs of each say.
+    logs: Vec<Reader>,
 }
 
 impl Service<'_> {
@@ -76,8 +93,17 @@ impl Service<'_> {
             info!("{interface}: {}", change.outcome);
             self.claims.insert(interface, change.pins.claim()?);
         }
+        self.read_logs();
         conflict::warn_of_all(self.settings);
         Ok(())
+    }
+
+    /// Reads the kernel programs' lines, of attachments that may be new.
+    fn read_logs(&mut self) {
+        let pins = self.claims.keys().map(|interface| Pins::new(&self.settings.bpffs, interface));
+        let readers =
+            pins.map(|pins| Reader::open(&pins).inspect_err(|error| warn!("{}: {error}", pins.interface())));
+        self.logs = readers.filter_map(|reader| reader.ok().flatten()).collect();
     }
 
     /// Brings every attachment to what the host is like now. Returns whether something failed that is worth another try.
@@ -107,6 +133,7 @@ impl Service<'_> {
                 }
             }
         }
+        self.read_logs();
         Ok(again)
     }
 
@@ -151,6 +178,7 @@ async fn keep(
         return Ok(false);
     }
     let change = attachment::attach(host, interface, policy, hook).await?;
+    asked::note(&change.pins, policy)?;
     info!("{interface}: {}", change.outcome);
     Ok(true)
 }
