@@ -10,6 +10,7 @@
 mod address;
 mod counters;
 mod flow;
+mod listener;
 mod ports;
 
 #[cfg(feature = "user")]
@@ -18,6 +19,7 @@ mod pod;
 pub use address::Address;
 pub use counters::{AttachmentCounters, RuleCounters};
 pub use flow::DirectFlow;
+pub use listener::{Listener, MAX_LISTENERS, MAX_LISTENERS_PER_ADDRESS};
 pub use ports::{PORT_TABLE_LEN, PortEntry, PortKind, Protocol, State, port_index};
 
 /// The version of the maps' layout. It is part of the path that they are pinned under, so that a build never reads
@@ -42,6 +44,14 @@ pub mod program {
     pub const INGRESS: &str = "rprox_ingress";
     /// Egress: source port TO back to FROM.
     pub const EGRESS: &str = "rprox_egress";
+    /// `sk_lookup`: gives a connection to FROM to the socket that listens on TO.
+    pub const STEER: &str = "rprox_steer";
+    /// `sock_ops`: notes the sockets that listen on TO.
+    pub const LISTENERS: &str = "rprox_listeners";
+    /// `cgroup/bind4`: the port guard, and mode `grant`.
+    pub const BIND4: &str = "rprox_bind4";
+    /// `cgroup/bind6`: the same for IPv6 and dual-stack sockets.
+    pub const BIND6: &str = "rprox_bind6";
 }
 
 /// Map names, as in the object and under the pin path.
@@ -59,7 +69,10 @@ pub mod map {
     /// LRU hash of [`DirectFlow`](crate::DirectFlow) to `u8` (always 1): direct flows under `--direct allow`.
     pub const DIRECT_FLOWS: &str = "DIRECT_FLOWS";
 
-    /// Every map of an attachment, each pinned under its name.
+    /// Hash of [`Listener`](crate::Listener) to socket: those that listen on TO, for mode `steer`.
+    pub const LISTENERS: &str = "LISTENERS";
+
+    /// Every map of an attachment in mode `rewrite`, each pinned under its name.
     pub const ALL: [&str; 6] = [PORTS, STATE, LOCAL_ADDRESSES, RULE_COUNTERS, COUNTERS, DIRECT_FLOWS];
 }
 
@@ -68,4 +81,12 @@ pub mod global {
     /// `u32`: bytes of link-layer header before the network header: 14 on Ethernet and loopback, 0 on devices without one
     /// (tun, wireguard, ppp).
     pub const LINK_HEADER_LEN: &str = "LINK_HEADER_LEN";
+    /// `u32`: the chosen interface's index, for mode `steer`.
+    pub const INTERFACE: &str = "INTERFACE";
+    /// `u64`: the cookie of the network namespace (`SO_NETNS_COOKIE`).
+    pub const NETNS_COOKIE: &str = "NETNS_COOKIE";
+    /// `u32`: the owner's user id, for the port guard and mode `grant`.
+    pub const OWNER: &str = "OWNER";
+    /// `u32`: 1 in mode `grant`, else 0.
+    pub const GRANT: &str = "GRANT";
 }
