@@ -22,6 +22,7 @@ pub mod rule;
 pub mod service;
 pub mod slots;
 pub mod status;
+pub mod table;
 
 use std::io::{self, Write as _};
 

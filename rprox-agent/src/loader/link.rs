@@ -40,7 +40,7 @@ impl PinnedLink {
         let path = CString::new(path.as_os_str().as_bytes())?;
         let attr = ObjGet { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
         // SAFETY: `path` outlives the call, and the layout is the command's.
-        let fd = unsafe { bpf(BPF_OBJ_GET, &attr) }?;
+        let fd = unsafe { bpf(BPF_OBJ_GET, &raw const attr) }?;
         // SAFETY: the kernel has just made the descriptor, and nothing else has it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
@@ -53,7 +53,7 @@ impl PinnedLink {
     pub fn detach(&self) -> io::Result<()> {
         let attr = LinkDetach { link_fd: self.0.as_raw_fd().cast_unsigned() };
         // SAFETY: the layout is the command's.
-        unsafe { bpf(BPF_LINK_DETACH, &attr) }.map(drop)
+        unsafe { bpf(BPF_LINK_DETACH, &raw const attr) }.map(drop)
     }
 }
 
@@ -62,9 +62,9 @@ impl PinnedLink {
 /// # Safety
 ///
 /// `attr` must have the layout that `command` reads, and what it points to must be valid.
-unsafe fn bpf<T>(command: libc::c_int, attr: &T) -> io::Result<libc::c_int> {
+pub(super) unsafe fn bpf<T>(command: libc::c_int, attr: *const T) -> io::Result<libc::c_int> {
     // SAFETY: by this function's contract; the size is that of `attr`, and the kernel takes the rest as zeroes.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) };
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr, size_of::<T>()) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }

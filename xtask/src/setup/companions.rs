@@ -10,7 +10,7 @@ use super::apt;
 use crate::steps::Step;
 
 /// Programs, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("curl", "curl"),
@@ -19,6 +19,8 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("iptables", "iptables"),
     ("nft", "nftables"),
     ("systemd-socket-activate", "systemd"),
+    ("ethtool", "ethtool"),
+    ("strace", "strace"),
 ];
 
 /// Installs what is missing.
