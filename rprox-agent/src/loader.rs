@@ -7,15 +7,21 @@
 
 pub mod attachment;
 pub mod bpffs;
+pub mod cgroup;
 pub mod cli;
 pub mod config;
 pub mod conflict;
+pub mod guard;
 pub mod hook;
 pub mod host;
 pub mod link;
+pub mod linked;
 pub mod maps;
+pub mod mode;
 pub mod netlink;
+pub mod netns;
 pub mod object;
+pub mod owner;
 pub mod pins;
 pub mod privilege;
 pub mod rule;
@@ -23,6 +29,7 @@ pub mod service;
 pub mod slots;
 pub mod status;
 pub mod table;
+pub mod takeover;
 
 use std::io::{self, Write as _};
 
@@ -30,12 +37,13 @@ use clap::CommandFactory as _;
 use thiserror::Error;
 use tracing::info;
 
-use self::attachment::{AttachmentError, Change};
+use self::attachment::{AttachmentError, Change, Outcome};
 use self::bpffs::{Bpffs, BpffsError};
 use self::cli::{AttachArgs, Cli, Command, DetachArgs, StatusArgs};
 use self::config::{ConfigError, Flags, Settings};
 use self::host::{Host, HostError};
 use self::netlink::{Netlink, NetlinkError};
+use self::owner::Owner;
 use self::pins::{PinError, Pins};
 use self::privilege::PrivilegeError;
 use self::status::StatusError;
@@ -128,7 +136,8 @@ fn print(text: &[u8]) -> Result<(), Error> {
 /// Reads the configuration and makes sure of the privileges to carry it out.
 fn prepare(args: AttachArgs) -> Result<Settings, Error> {
     let (file, flags) = args.into_parts();
-    let settings = Settings::load(file.as_deref(), flags)?;
+    let mut settings = Settings::load(file.as_deref(), flags)?;
+    settings.settle_owner(Owner::from_sudo())?;
     privilege::require_admin()?;
     privilege::lift_memory_limit();
     Ok(settings)
@@ -139,8 +148,8 @@ async fn attach(args: AttachArgs) -> Result<(), Error> {
     let netlink = Netlink::connect()?;
     choose_interface(&netlink, &mut settings).await?;
     let (changes, _bpffs) = attach_all(&netlink, &settings).await?;
-    for change in changes {
-        info!("{}: {}", change.pins.interface(), change.outcome);
+    for (pins, outcome) in changes {
+        info!("{}: {outcome}", pins.interface());
     }
     conflict::warn_of_all(&settings);
     Ok(())
@@ -156,7 +165,7 @@ async fn choose_interface(netlink: &Netlink, settings: &mut Settings) -> Result<
 }
 
 /// Attaches to every interface of `settings`, or to none. The bpffs that comes back is still locked.
-async fn attach_all(netlink: &Netlink, settings: &Settings) -> Result<(Vec<Change>, Bpffs), Error> {
+async fn attach_all(netlink: &Netlink, settings: &Settings) -> Result<(Vec<(Pins, Outcome)>, Bpffs), Error> {
     let bpffs = Bpffs::open_or_mount(&settings.bpffs)?;
     let host = Host::look(netlink, bpffs.path()).await?;
     let mut changes: Vec<Change> = Vec::new();
@@ -172,7 +181,11 @@ async fn attach_all(netlink: &Netlink, settings: &Settings) -> Result<(Vec<Chang
             }
         }
     }
-    Ok((changes, bpffs))
+    let mut outcomes = Vec::new();
+    for change in changes {
+        outcomes.push(change.settle(&host).await?);
+    }
+    Ok((outcomes, bpffs))
 }
 
 async fn detach(args: DetachArgs) -> Result<(), Error> {

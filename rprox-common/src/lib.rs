@@ -12,6 +12,7 @@ mod counters;
 mod flow;
 mod listener;
 mod ports;
+mod rewrite_tcp;
 
 #[cfg(feature = "user")]
 mod pod;
@@ -21,6 +22,7 @@ pub use counters::{AttachmentCounters, RuleCounters};
 pub use flow::DirectFlow;
 pub use listener::{Listener, MAX_LISTENERS, MAX_LISTENERS_PER_ADDRESS};
 pub use ports::{PORT_TABLE_LEN, PortEntry, PortKind, Protocol, State, port_index};
+pub use rewrite_tcp::RewriteTcp;
 
 /// The version of the maps' layout. It is part of the path that they are pinned under, so that a build never reads
 /// maps of another layout.
@@ -72,8 +74,9 @@ pub mod map {
     /// Hash of [`Listener`](crate::Listener) to socket: those that listen on TO, for mode `steer`.
     pub const LISTENERS: &str = "LISTENERS";
 
-    /// Every map of an attachment in mode `rewrite`, each pinned under its name.
-    pub const ALL: [&str; 6] = [PORTS, STATE, LOCAL_ADDRESSES, RULE_COUNTERS, COUNTERS, DIRECT_FLOWS];
+    /// Every map of an attachment, each pinned under its name.
+    pub const ALL: [&str; 7] =
+        [PORTS, STATE, LOCAL_ADDRESSES, RULE_COUNTERS, COUNTERS, DIRECT_FLOWS, LISTENERS];
 }
 
 /// Read-only globals of the kernel programs that the loader sets before it loads them.
@@ -89,4 +92,6 @@ pub mod global {
     pub const OWNER: &str = "OWNER";
     /// `u32`: 1 in mode `grant`, else 0.
     pub const GRANT: &str = "GRANT";
+    /// `u32`: a [`RewriteTcp`](crate::RewriteTcp).
+    pub const REWRITE_TCP: &str = "REWRITE_TCP";
 }

@@ -12,6 +12,7 @@
     reason = "the macro makes a second, public item of each entry point and gives it no comment"
 )]
 
+mod connection;
 mod guard;
 mod host;
 mod packet;

@@ -13,6 +13,7 @@ use rprox_common::{
 };
 
 use crate::{
+    connection::{self, Ends},
     packet::{IcmpError, NotParsed, Packet, Segment},
     rules::Rules,
 };
@@ -76,6 +77,18 @@ fn redirect(ctx: &TcContext) -> Result<i32, NotParsed> {
         }
         return Ok(NEXT);
     }
+    let opens_connection = segment.opens_connection(ctx);
+    if segment.protocol == Protocol::Tcp
+        && !connection::is_rewritten(
+            ctx,
+            opens_connection,
+            segment.destination_port,
+            rules.entry.peer,
+            || Some(Ends { remote: segment.source(ctx)?, remote_port: segment.source_port, local }),
+        )
+    {
+        return Ok(NEXT);
+    }
     if rules.state.allow_direct()
         && let Some(remote) = segment.source(ctx)
     {
@@ -85,7 +98,6 @@ fn redirect(ctx: &TcContext) -> Result<i32, NotParsed> {
             let _ = DIRECT_FLOWS.remove(flow);
         }
     }
-    let opens_connection = segment.opens_connection(ctx);
     replace_port(ctx, &segment, DESTINATION_PORT, segment.destination_port, rules.entry.peer)?;
     rules.count(|counters| {
         counters.ingress_packets += 1;
@@ -128,7 +140,15 @@ fn restore(ctx: &TcContext) -> Result<(), NotParsed> {
 fn redirect_error(ctx: &TcContext, error: &IcmpError) -> Result<(), NotParsed> {
     let about = &error.about;
     let Some(rules) = Rules::look_up(about.protocol, u16::from_be(about.source_port)) else { return Ok(()) };
-    if rules.entry.kind() != PortKind::From || !about.source(ctx).is_some_and(|source| is_local(&source)) {
+    if rules.entry.kind() != PortKind::From {
+        return Ok(());
+    }
+    let Some(local) = about.source(ctx).filter(is_local) else { return Ok(()) };
+    if about.protocol == Protocol::Tcp
+        && !connection::is_rewritten(ctx, false, about.source_port, rules.entry.peer, || {
+            Some(Ends { remote: about.destination(ctx)?, remote_port: about.destination_port, local })
+        })
+    {
         return Ok(());
     }
     replace_port_in_error(ctx, error, SOURCE_PORT, about.source_port, rules.entry.peer)?;

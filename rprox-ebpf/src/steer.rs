@@ -41,12 +41,10 @@ pub fn steer(ctx: &SkLookupContext) -> u32 {
         return PASS;
     }
     let Some(rules) = Rules::look_up(Protocol::Tcp, lookup.local_port as u16) else { return PASS };
-    if rules.entry.kind() == PortKind::To {
-        if rules.state.allow_direct() {
-            return PASS;
-        }
-        rules.count(|counters| counters.refused_direct += 1);
-        return DROP;
+    // Direct connections are for the programs in the packets' path, which also change what arrives here for TO of connections that
+    // began under mode `rewrite`.
+    if rules.entry.kind() != PortKind::From {
+        return PASS;
     }
     let port = u32::from(u16::from_be(rules.entry.peer));
     // The kernel's own order: a socket bound to the address, then one bound to any.

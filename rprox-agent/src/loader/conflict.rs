@@ -14,7 +14,7 @@ use super::config::Settings;
 use super::rule::protocol_name;
 
 /// A port of a protocol.
-type Port = (Protocol, u16);
+pub type Port = (Protocol, u16);
 
 /// Warns, in the log, of listeners on FROM ports and of firewall rules that redirect them already.
 pub fn warn_of_all(settings: &Settings) {

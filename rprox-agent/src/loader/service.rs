@@ -71,10 +71,10 @@ impl Service<'_> {
     async fn start(&mut self) -> Result<(), Error> {
         // Claims outlast the lock on the bpffs, so no other loader comes in between.
         let (changes, _bpffs) = attach_all(self.netlink, self.settings).await?;
-        for change in changes {
-            let interface = change.pins.interface().to_owned();
-            info!("{interface}: {}", change.outcome);
-            self.claims.insert(interface, change.pins.claim()?);
+        for (pins, outcome) in changes {
+            let interface = pins.interface().to_owned();
+            info!("{interface}: {outcome}");
+            self.claims.insert(interface, pins.claim()?);
         }
         conflict::warn_of_all(self.settings);
         Ok(())
@@ -148,7 +148,8 @@ async fn keep(
         return Ok(false);
     }
     let change = attachment::attach(host, interface, policy, hook).await?;
-    info!("{interface}: {}", change.outcome);
+    let (_, outcome) = change.settle(host).await?;
+    info!("{interface}: {outcome}");
     Ok(true)
 }
 
