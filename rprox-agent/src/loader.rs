@@ -8,18 +8,24 @@
 pub mod asked;
 pub mod attachment;
 pub mod bpffs;
+pub mod cgroup;
 pub mod cli;
 pub mod config;
 pub mod conflict;
+pub mod guard;
 pub mod hook;
 pub mod host;
 pub mod kernel_log;
 pub mod link;
+pub mod linked;
 pub mod lock;
 pub mod maps;
 pub mod metrics;
+pub mod mode;
 pub mod netlink;
+pub mod netns;
 pub mod object;
+pub mod owner;
 pub mod pins;
 pub mod privilege;
 pub mod query;
@@ -28,6 +34,7 @@ pub mod service;
 pub mod slots;
 pub mod status;
 pub mod table;
+pub mod takeover;
 pub mod verify;
 
 use std::io::{self, Write as _};
@@ -37,12 +44,13 @@ use clap::CommandFactory as _;
 use thiserror::Error;
 use tracing::info;
 
-use self::attachment::{AttachmentError, Change};
+use self::attachment::{AttachmentError, Change, Outcome};
 use self::bpffs::{Bpffs, BpffsError};
 use self::cli::{AttachArgs, CheckArgs, Cli, Command, DetachArgs, StatusArgs, VerifyArgs};
 use self::config::{ConfigError, Flags, Settings};
 use self::host::{Host, HostError};
 use self::netlink::{Netlink, NetlinkError};
+use self::owner::Owner;
 use self::pins::{PinError, Pins};
 use self::privilege::PrivilegeError;
 use self::status::{StatusError, watch};
@@ -148,7 +156,8 @@ fn print(text: &[u8]) -> Result<(), Error> {
 
 /// Reads the configuration and makes sure of the privileges to carry it out.
 fn prepare((file, flags): (Option<PathBuf>, Flags)) -> Result<Settings, Error> {
-    let settings = Settings::load(file.as_deref(), flags)?;
+    let mut settings = Settings::load(file.as_deref(), flags)?;
+    settings.settle_owner(Owner::from_sudo())?;
     privilege::require_admin()?;
     privilege::lift_memory_limit();
     Ok(settings)
@@ -159,8 +168,8 @@ async fn attach(args: AttachArgs) -> Result<(), Error> {
     let netlink = Netlink::connect()?;
     choose_interface(&netlink, &mut settings).await?;
     let (changes, _bpffs) = attach_all(&netlink, &settings).await?;
-    for change in changes {
-        info!("{}: {}", change.pins.interface(), change.outcome);
+    for (pins, outcome) in changes {
+        info!("{}: {outcome}", pins.interface());
     }
     conflict::warn_of_all(&settings);
     Ok(())
@@ -176,7 +185,7 @@ async fn choose_interface(netlink: &Netlink, settings: &mut Settings) -> Result<
 }
 
 /// Attaches to every interface of `settings`, or to none. The bpffs that comes back is still locked.
-async fn attach_all(netlink: &Netlink, settings: &Settings) -> Result<(Vec<Change>, Bpffs), Error> {
+async fn attach_all(netlink: &Netlink, settings: &Settings) -> Result<(Vec<(Pins, Outcome)>, Bpffs), Error> {
     let bpffs = Bpffs::open_or_mount(&settings.bpffs)?;
     let host = Host::look(netlink, bpffs.path()).await?;
     let mut changes: Vec<Change> = Vec::new();
@@ -192,11 +201,14 @@ async fn attach_all(netlink: &Netlink, settings: &Settings) -> Result<(Vec<Chang
             }
         }
     }
-    // Only now is it what holds: before, it could have been undone.
-    for (change, (_, policy)) in changes.iter().zip(&settings.interfaces) {
-        asked::note(&change.pins, policy)?;
+    let mut outcomes = Vec::new();
+    for (change, (_, policy)) in changes.into_iter().zip(&settings.interfaces) {
+        let (pins, outcome) = change.settle(&host).await?;
+        // Only now is it what holds: before, it could have been undone.
+        asked::note(&pins, policy)?;
+        outcomes.push((pins, outcome));
     }
-    Ok((changes, bpffs))
+    Ok((outcomes, bpffs))
 }
 
 async fn detach(args: DetachArgs) -> Result<(), Error> {

@@ -8,6 +8,11 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub struct Address(pub [u32; 4]);
 
 impl Address {
+    /// 0.0.0.0, to which a socket for any IPv4 address is bound.
+    pub const UNSPECIFIED_V4: Self = Self::from_v4_raw(0);
+    /// `::`, to which a socket for any IPv6 address is bound, and, unless it is for IPv6 alone, for any IPv4 address.
+    pub const UNSPECIFIED_V6: Self = Self([0; 4]);
+
     /// The key of an IPv4 address whose four bytes, as they stand in the packet, are read as `raw`.
     #[inline(always)]
     #[must_use]

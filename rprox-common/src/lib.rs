@@ -10,7 +10,9 @@
 mod address;
 mod counters;
 mod flow;
+mod listener;
 mod ports;
+mod rewrite_tcp;
 
 #[cfg(feature = "user")]
 mod pod;
@@ -18,7 +20,9 @@ mod pod;
 pub use address::Address;
 pub use counters::{AttachmentCounters, RuleCounters};
 pub use flow::DirectFlow;
+pub use listener::{Listener, MAX_LISTENERS, MAX_LISTENERS_PER_ADDRESS};
 pub use ports::{PORT_TABLE_LEN, PortEntry, PortKind, Protocol, State, port_index};
+pub use rewrite_tcp::RewriteTcp;
 
 /// The version of the maps' layout. It is part of the path that they are pinned under, so that a build never reads
 /// maps of another layout.
@@ -42,6 +46,14 @@ pub mod program {
     pub const INGRESS: &str = "rprox_ingress";
     /// Egress: source port TO back to FROM.
     pub const EGRESS: &str = "rprox_egress";
+    /// `sk_lookup`: gives a connection to FROM to the socket that listens on TO.
+    pub const STEER: &str = "rprox_steer";
+    /// `sock_ops`: notes the sockets that listen on TO.
+    pub const LISTENERS: &str = "rprox_listeners";
+    /// `cgroup/bind4`: the port guard, and mode `grant`.
+    pub const BIND4: &str = "rprox_bind4";
+    /// `cgroup/bind6`: the same for IPv6 and dual-stack sockets.
+    pub const BIND6: &str = "rprox_bind6";
 }
 
 /// Map names, as in the object and under the pin path.
@@ -61,9 +73,12 @@ pub mod map {
 
     /// Ring buffer of log records, in aya-log's form and under its name.
     pub const LOGS: &str = "AYA_LOGS";
+    /// Hash of [`Listener`](crate::Listener) to socket: those that listen on TO, for mode `steer`.
+    pub const LISTENERS: &str = "LISTENERS";
 
     /// Every map of an attachment, each pinned under its name.
-    pub const ALL: [&str; 7] = [PORTS, STATE, LOCAL_ADDRESSES, RULE_COUNTERS, COUNTERS, DIRECT_FLOWS, LOGS];
+    pub const ALL: [&str; 8] =
+        [PORTS, STATE, LOCAL_ADDRESSES, RULE_COUNTERS, COUNTERS, DIRECT_FLOWS, LOGS, LISTENERS];
 }
 
 /// Read-only globals of the kernel programs that the loader sets before it loads them.
@@ -73,4 +88,14 @@ pub mod global {
     pub const LINK_HEADER_LEN: &str = "LINK_HEADER_LEN";
     /// `u32`: of how many events worth a log line one gets it; 0 is none.
     pub const LOG_ONE_IN: &str = "LOG_ONE_IN";
+    /// `u32`: the chosen interface's index, for mode `steer`.
+    pub const INTERFACE: &str = "INTERFACE";
+    /// `u64`: the cookie of the network namespace (`SO_NETNS_COOKIE`).
+    pub const NETNS_COOKIE: &str = "NETNS_COOKIE";
+    /// `u32`: the owner's user id, for the port guard and mode `grant`.
+    pub const OWNER: &str = "OWNER";
+    /// `u32`: 1 in mode `grant`, else 0.
+    pub const GRANT: &str = "GRANT";
+    /// `u32`: a [`RewriteTcp`](crate::RewriteTcp).
+    pub const REWRITE_TCP: &str = "REWRITE_TCP";
 }

@@ -1,6 +1,6 @@
 //! Lets aya copy the shared types in and out of maps.
 
-use crate::{Address, AttachmentCounters, DirectFlow, PortEntry, RuleCounters, State};
+use crate::{Address, AttachmentCounters, DirectFlow, Listener, PortEntry, RuleCounters, State};
 
 // SAFETY: `repr(C)` or `repr(transparent)` over integers, no padding, and every bit pattern is a value.
 unsafe impl aya::Pod for Address {}
@@ -8,6 +8,8 @@ unsafe impl aya::Pod for Address {}
 unsafe impl aya::Pod for AttachmentCounters {}
 // SAFETY: as above.
 unsafe impl aya::Pod for DirectFlow {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Listener {}
 // SAFETY: as above.
 unsafe impl aya::Pod for PortEntry {}
 // SAFETY: as above.

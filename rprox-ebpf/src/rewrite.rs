@@ -5,26 +5,23 @@ use core::mem::size_of;
 use aya_ebpf::{
     bindings::{BPF_F_MARK_MANGLED_0, TC_ACT_SHOT, tcx_action_base::TCX_NEXT},
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    maps::{HashMap, LruHashMap, PerCpuArray},
     programs::TcContext,
 };
 use aya_log_ebpf::debug;
 use rprox_common::{
-    Address, AttachmentCounters, DirectFlow, MAX_DIRECT_FLOWS, MAX_LOCAL_ADDRESSES, MIN_RULE_CAPACITY,
-    PORT_TABLE_LEN, PortEntry, PortKind, Protocol, RuleCounters, State, port_index,
+    Address, AttachmentCounters, DirectFlow, MAX_DIRECT_FLOWS, MAX_LOCAL_ADDRESSES, PortKind, Protocol,
 };
 
-use crate::log;
-use crate::packet::{IcmpError, NotParsed, Packet, Segment};
+use crate::{
+    connection::{self, Ends},
+    log,
+    packet::{IcmpError, NotParsed, Packet, Segment},
+    rules::Rules,
+};
 
 #[map]
-static PORTS: Array<PortEntry> = Array::with_max_entries(PORT_TABLE_LEN, 0);
-#[map]
-static STATE: Array<State> = Array::with_max_entries(1, 0);
-#[map]
 static LOCAL_ADDRESSES: HashMap<Address, u8> = HashMap::with_max_entries(MAX_LOCAL_ADDRESSES, 0);
-#[map]
-static RULE_COUNTERS: PerCpuArray<RuleCounters> = PerCpuArray::with_max_entries(MIN_RULE_CAPACITY, 0);
 #[map]
 static COUNTERS: PerCpuArray<AttachmentCounters> = PerCpuArray::with_max_entries(1, 0);
 #[map]
@@ -69,7 +66,9 @@ fn redirect(ctx: &TcContext) -> Result<i32, NotParsed> {
         Packet::Error(error) => return redirect_error(ctx, &error).map(|()| NEXT),
         Packet::Other => return Ok(NEXT),
     };
-    let Some(rules) = Rules::look_up(&segment, segment.destination_port) else { return Ok(NEXT) };
+    let Some(rules) = Rules::look_up(segment.protocol, u16::from_be(segment.destination_port)) else {
+        return Ok(NEXT);
+    };
     let Some(local) = segment.destination(ctx).filter(is_local) else { return Ok(NEXT) };
     if rules.entry.kind() == PortKind::To {
         if !rules.state.allow_direct() {
@@ -89,6 +88,18 @@ fn redirect(ctx: &TcContext) -> Result<i32, NotParsed> {
         }
         return Ok(NEXT);
     }
+    let opens_connection = segment.opens_connection(ctx);
+    if segment.protocol == Protocol::Tcp
+        && !connection::is_rewritten(
+            ctx,
+            opens_connection,
+            segment.destination_port,
+            rules.entry.peer,
+            || Some(Ends { remote: segment.source(ctx)?, remote_port: segment.source_port, local }),
+        )
+    {
+        return Ok(NEXT);
+    }
     if rules.state.allow_direct()
         && let Some(remote) = segment.source(ctx)
     {
@@ -98,7 +109,6 @@ fn redirect(ctx: &TcContext) -> Result<i32, NotParsed> {
             let _ = DIRECT_FLOWS.remove(flow);
         }
     }
-    let opens_connection = segment.opens_connection(ctx);
     replace_port(ctx, &segment, DESTINATION_PORT, segment.destination_port, rules.entry.peer)?;
     rules.count(|counters| {
         counters.ingress_packets += 1;
@@ -128,7 +138,9 @@ fn restore(ctx: &TcContext) -> Result<(), NotParsed> {
         Packet::Error(error) => return restore_error(ctx, &error),
         Packet::Other => return Ok(()),
     };
-    let Some(rules) = Rules::look_up(&segment, segment.source_port) else { return Ok(()) };
+    let Some(rules) = Rules::look_up(segment.protocol, u16::from_be(segment.source_port)) else {
+        return Ok(());
+    };
     if rules.entry.kind() != PortKind::To {
         return Ok(());
     }
@@ -151,8 +163,16 @@ fn restore(ctx: &TcContext) -> Result<(), NotParsed> {
 #[inline(always)]
 fn redirect_error(ctx: &TcContext, error: &IcmpError) -> Result<(), NotParsed> {
     let about = &error.about;
-    let Some(rules) = Rules::look_up(about, about.source_port) else { return Ok(()) };
-    if rules.entry.kind() != PortKind::From || !about.source(ctx).is_some_and(|source| is_local(&source)) {
+    let Some(rules) = Rules::look_up(about.protocol, u16::from_be(about.source_port)) else { return Ok(()) };
+    if rules.entry.kind() != PortKind::From {
+        return Ok(());
+    }
+    let Some(local) = about.source(ctx).filter(is_local) else { return Ok(()) };
+    if about.protocol == Protocol::Tcp
+        && !connection::is_rewritten(ctx, false, about.source_port, rules.entry.peer, || {
+            Some(Ends { remote: about.destination(ctx)?, remote_port: about.destination_port, local })
+        })
+    {
         return Ok(());
     }
     replace_port_in_error(ctx, error, SOURCE_PORT, about.source_port, rules.entry.peer)?;
@@ -164,7 +184,9 @@ fn redirect_error(ctx: &TcContext, error: &IcmpError) -> Result<(), NotParsed> {
 #[inline(always)]
 fn restore_error(ctx: &TcContext, error: &IcmpError) -> Result<(), NotParsed> {
     let about = &error.about;
-    let Some(rules) = Rules::look_up(about, about.destination_port) else { return Ok(()) };
+    let Some(rules) = Rules::look_up(about.protocol, u16::from_be(about.destination_port)) else {
+        return Ok(());
+    };
     if rules.entry.kind() != PortKind::To {
         return Ok(());
     }
@@ -178,30 +200,6 @@ fn restore_error(ctx: &TcContext, error: &IcmpError) -> Result<(), NotParsed> {
     replace_port_in_error(ctx, error, DESTINATION_PORT, about.destination_port, rules.entry.peer)?;
     rules.count(|counters| counters.egress_errors += 1);
     Ok(())
-}
-
-/// What the rules in force say of a port.
-struct Rules {
-    state: State,
-    entry: PortEntry,
-}
-
-impl Rules {
-    /// `None` where no rule names the port, given in network order.
-    #[inline(always)]
-    fn look_up(segment: &Segment, port: u16) -> Option<Self> {
-        let state = *STATE.get(0)?;
-        let entry = *PORTS.get(port_index(state.generation(), segment.protocol, u16::from_be(port)))?;
-        (entry.kind() != PortKind::None).then_some(Self { state, entry })
-    }
-
-    #[inline(always)]
-    fn count(&self, add: impl FnOnce(&mut RuleCounters)) {
-        if let Some(counters) = RULE_COUNTERS.get_ptr_mut(u32::from(self.entry.rule)) {
-            // SAFETY: the slot is this CPU's own, and the program isn't preempted by another that writes it.
-            add(unsafe { &mut *counters });
-        }
-    }
 }
 
 #[inline(always)]
@@ -287,7 +285,7 @@ fn replace_in_checksum(
 #[inline(always)]
 fn count(add: impl FnOnce(&mut AttachmentCounters)) {
     if let Some(counters) = COUNTERS.get_ptr_mut(0) {
-        // SAFETY: as in `Rules::count`.
+        // SAFETY: the slot is this CPU's own, and the program isn't preempted by another that writes it.
         add(unsafe { &mut *counters });
     }
 }

@@ -224,6 +224,8 @@ impl Playground {
     #[must_use]
     pub fn loader(&self, subcommand: &str) -> Command {
         let mut command = self.topology.host.command(&self.programs.loader);
+        // As if the agent's user had called it by sudo: that is then the owner.
+        command.env("SUDO_UID", AGENT.id.to_string());
         command.args([subcommand, "--bpffs"]).arg(self.run_dir.bpffs());
         command
     }

@@ -2,22 +2,30 @@
 
 #![forbid(unsafe_code)]
 
-use std::fmt;
+mod change;
+mod update;
 
-use aya::programs::{ProgramError, SchedClassifier};
-use rprox_common::State;
+use std::io;
+
+use aya::programs::ProgramError;
+use rprox_common::{Protocol, RewriteTcp, State, program};
 use thiserror::Error;
 use tracing::{debug, info, warn};
 
+pub use self::change::{Change, Outcome};
 use super::config::{Direct, Policy};
+use super::guard::{self, GuardError};
 use super::hook::{self, Hook, HookChoice, HookError};
 use super::host::{Host, namespace_exists};
-use super::kernel_log;
+use super::linked::{self, Linked, LinkedError};
 use super::maps::{Maps, MapsError};
+use super::mode::{Mode, ModeChoice, Shape};
 use super::netlink::{Device, NetlinkError};
-use super::object::{Direction, Object, ObjectError};
+use super::netns;
+use super::object::{Direction, Globals, Object, ObjectError};
 use super::pins::{PinError, Pins};
 use super::slots;
+use super::takeover::{Takeover, TakeoverError};
 
 /// What went wrong with an attachment.
 #[derive(Debug, Error)]
@@ -54,6 +62,26 @@ pub enum AttachmentError {
         /// What the kernel said.
         source: Box<ProgramError>,
     },
+    /// The network namespace can't be told from others.
+    #[error(
+        "asking for the network namespace's cookie: {0}; the port guard and mode steer need Linux 5.14 or later: use `--mode rewrite \
+         --owner any`"
+    )]
+    Cookie(#[source] io::Error),
+    /// A TO port is somebody else's.
+    #[error("{interface}: {source}")]
+    Guard {
+        /// The interface.
+        interface: String,
+        /// Whose.
+        source: Box<GuardError>,
+    },
+    /// A program that is not in the packets' path.
+    #[error(transparent)]
+    Linked(#[from] LinkedError),
+    /// A listener that was there before.
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
     /// A map.
     #[error(transparent)]
     Maps(#[from] MapsError),
@@ -71,90 +99,22 @@ pub enum AttachmentError {
     Netlink(#[from] NetlinkError),
 }
 
-/// What attaching did, and how to take it back.
-pub struct Change {
-    /// The attachment's place.
-    pub pins: Pins,
-    /// What was done.
-    pub outcome: Outcome,
-    undo: Undo,
-}
-
-/// What attaching did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// There was no attachment before.
-    Attached(Hook),
-    /// There was one, and these parts of it are new.
-    Updated {
-        /// The redirect rules.
-        rules: bool,
-        /// What a direct connection gets.
-        direct: bool,
-        /// The programs.
-        programs: bool,
-        /// Local addresses that came and went.
-        addresses: usize,
-    },
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let &Self::Updated { rules, direct, programs, addresses } = self else {
-            let Self::Attached(hook) = self else { return Ok(()) };
-            return write!(f, "attached ({hook})");
-        };
-        let parts: Vec<&str> = [
-            (rules, "rules"),
-            (direct, "direct policy"),
-            (programs, "programs"),
-            (addresses > 0, "local addresses"),
-        ]
-        .into_iter()
-        .filter_map(|(changed, name)| changed.then_some(name))
-        .collect();
-        if parts.is_empty() {
-            f.write_str("already attached, nothing to change")
-        } else {
-            write!(f, "updated: {}", parts.join(", "))
+impl AttachmentError {
+    /// Whether this is about mode `steer`, so that another mode may do.
+    fn is_of_steer(&self) -> bool {
+        let is_steers = |name: &str| [program::STEER, program::LISTENERS].contains(&name);
+        match self {
+            Self::Takeover(_) | Self::Cookie(_) => true,
+            Self::Object(ObjectError::Program { program, .. }) => is_steers(program),
+            Self::Linked(LinkedError::Cgroup(_) | LinkedError::Namespace(_)) => true,
+            Self::Linked(LinkedError::Attach { program, .. }) => is_steers(program),
+            _ => false,
         }
     }
 }
 
-enum Undo {
-    /// Remove the attachment, which is new.
-    Remove,
-    /// Put back what was in force. The programs, if they were replaced, are the old ones.
-    Restore { state: State, hook: Hook, programs: Vec<(Direction, SchedClassifier)> },
-}
-
-impl Change {
-    /// Takes the change back, as far as the kernel lets us; what it does not is logged.
-    pub async fn undo(self, host: &Host<'_>) {
-        let result = match self.undo {
-            Undo::Remove => remove(host, &self.pins).await,
-            Undo::Restore { state, hook, programs } => restore(&self.pins, state, hook, programs),
-        };
-        if let Err(error) = result {
-            warn!("{}: undoing: {error}", self.pins.interface());
-        }
-    }
-}
-
-fn restore(
-    pins: &Pins,
-    state: State,
-    hook: Hook,
-    programs: Vec<(Direction, SchedClassifier)>,
-) -> Result<(), AttachmentError> {
-    for (direction, mut program) in programs.into_iter().rev() {
-        hook::replace(hook, &mut program, pins.interface(), direction, pins)?;
-        pins.put_program(direction, &mut program)?;
-    }
-    Ok(Maps::open(pins)?.set_state(state)?)
-}
-
-/// Attaches to `interface`, or brings the attachment that is there to `policy`. Either all of it happens, or nothing.
+/// Attaches to `interface`, or brings the attachment that is there to `policy`. Either all of it happens, or nothing. What is then
+/// too much goes with [`Change::settle`].
 ///
 /// # Errors
 ///
@@ -169,20 +129,81 @@ pub async fn attach(
         let existing = host.devices.iter().map(|device| device.name.clone()).collect();
         return Err(NetlinkError::NoInterface { name: interface.to_owned(), existing }.into());
     };
-    let link_header_len = device.link_header_len()?;
+    let target = Target { host, device, policy, choice, shape: Shape::of(policy, device) };
+    match attach_to(&target).await {
+        Err(error)
+            if policy.mode == ModeChoice::Auto && target.shape.mode == Mode::Steer && error.is_of_steer() =>
+        {
+            let shape = target.shape.clone().by_rewrite(&error);
+            debug!("{interface}: {}", shape.reason);
+            attach_to(&Target { shape, ..target }).await
+        }
+        result => result,
+    }
+}
+
+/// What to attach, and where.
+struct Target<'a> {
+    host: &'a Host<'a>,
+    device: &'a Device,
+    policy: &'a Policy,
+    choice: HookChoice,
+    shape: Shape,
+}
+
+impl Target<'_> {
+    /// What the programs are told, where they are to do `rewrite_tcp`.
+    fn globals(&self, rewrite_tcp: RewriteTcp) -> Result<Globals, AttachmentError> {
+        let netns_cookie = match netns::cookie() {
+            Ok(cookie) => cookie,
+            // Only programs that see other namespaces too ask for it.
+            Err(_) if linked::of(&self.shape).next().is_none() => 0,
+            Err(error) => return Err(AttachmentError::Cookie(error)),
+        };
+        Ok(Globals {
+            link_header_len: self.device.link_header_len()?,
+            interface: self.device.index,
+            netns_cookie,
+            owner: self.shape.owner.user().unwrap_or(0),
+            grant: self.shape.mode == Mode::Grant,
+            rewrite_tcp,
+        })
+    }
+
+    /// Makes sure that nobody but the owner holds a TO port.
+    fn check_holders(&self) -> Result<(), AttachmentError> {
+        guard::check_holders(self.policy.rules.as_slice(), self.shape.owner).map_err(|source| {
+            AttachmentError::Guard { interface: self.device.name.clone(), source: Box::new(source) }
+        })
+    }
+
+    /// The TCP rules' TO ports.
+    fn tcp_ports(&self) -> impl Iterator<Item = u16> {
+        let rules = self.policy.rules.as_slice().iter();
+        rules.filter(|rule| rule.protocol == Protocol::Tcp).map(|rule| rule.to)
+    }
+}
+
+async fn attach_to(target: &Target<'_>) -> Result<Change, AttachmentError> {
+    let Target { host, device, shape, .. } = target;
+    let interface = &device.name;
+    // First, so that a refusal disturbs nothing. Once the port guard is in force it is done again: nobody gets in after that.
+    target.check_holders()?;
     let pins = Pins::new(host.bpffs, interface);
     if pins.exist() {
         let _claim = pins.claim()?;
-        if let Some(hook) = live_hook(host, device, &pins).await? {
-            if !choice.allows(hook) {
-                warn!("{interface}: stays attached by {hook}; to change that, detach first");
+        match live(host, device, &pins).await? {
+            Liveness::Dead => remove(host, &pins).await?,
+            Liveness::Live(hook) => {
+                if let Some(hook) = hook.filter(|hook| !target.choice.allows(*hook)) {
+                    warn!("{interface}: stays attached by {hook}; to change that, detach first");
+                }
+                return update::update(target, pins, hook).await;
             }
-            return update(host, pins, link_header_len, policy, hook);
         }
-        remove(host, &pins).await?;
     }
-    match create(host, device, &pins, link_header_len, policy, choice).await {
-        Ok(hook) => Ok(Change { pins, outcome: Outcome::Attached(hook), undo: Undo::Remove }),
+    match create(target, &pins).await {
+        Ok(hook) => Ok(Change::new(pins, Outcome::Attached(shape.mode, hook), shape.clone())),
         Err(error) => {
             if let Err(error) = remove(host, &pins).await {
                 warn!("{interface}: undoing: {error}");
@@ -192,12 +213,24 @@ pub async fn attach(
     }
 }
 
-/// The hook of the attachment in `pins` if that is whole and on `device`; `None` if it is only the remains of one.
-async fn live_hook(host: &Host<'_>, device: &Device, pins: &Pins) -> Result<Option<Hook>, AttachmentError> {
-    let (Some(noted), Some(hook)) = (pins.noted_device(), hook::noted(pins)) else { return Ok(None) };
+/// Whether the attachment in `pins` can be built on.
+enum Liveness {
+    /// It is only the remains of one.
+    Dead,
+    /// It is on the device; with the hook of the programs in the packets' path, if it has them.
+    Live(Option<Hook>),
+}
+
+async fn live(host: &Host<'_>, device: &Device, pins: &Pins) -> Result<Liveness, AttachmentError> {
+    let hook = hook::noted(pins);
+    let Some(noted) =
+        pins.noted_device().filter(|_| hook.is_some() || !Shape::noted(pins).has_packet_programs())
+    else {
+        return Ok(Liveness::Dead);
+    };
     if noted != host.id(device) {
         if noted.netns != host.netns {
-            return other_namespace(pins, noted.netns, hook).map(|()| None);
+            return other_namespace(pins, noted.netns, hook).map(|()| Liveness::Dead);
         }
         if let Some(renamed) = host.device_of(pins) {
             return Err(AttachmentError::Renamed {
@@ -206,23 +239,25 @@ async fn live_hook(host: &Host<'_>, device: &Device, pins: &Pins) -> Result<Opti
             });
         }
         info!("{}: the device it was attached to is gone; attaching afresh", device.name);
-        return Ok(None);
+        return Ok(Liveness::Dead);
     }
+    let Some(hook) = hook else { return Ok(Liveness::Live(None)) };
     if hook::is_alive(hook, host.netlink, device, pins).await? {
-        return Ok(Some(hook));
+        return Ok(Liveness::Live(Some(hook)));
     }
     info!("{}: the attachment was taken off the interface; attaching afresh", device.name);
-    Ok(None)
+    Ok(Liveness::Dead)
 }
 
 /// Nothing, if the attachment in `pins` went with its network namespace.
-fn other_namespace(pins: &Pins, netns: u64, hook: Hook) -> Result<(), AttachmentError> {
+fn other_namespace(pins: &Pins, netns: u64, hook: Option<Hook>) -> Result<(), AttachmentError> {
     let alive = match hook {
-        Hook::Tcx => {
+        Some(Hook::Tcx) => {
             hook::tcx::is_alive(Direction::Ingress, pins)? || hook::tcx::is_alive(Direction::Egress, pins)?
         }
-        // Filters of another namespace can't be seen from here, but they go when it does.
-        Hook::Clsact => namespace_exists(netns),
+        // Filters of another namespace can't be seen from here, but they go when it does. Programs on the root cgroup stay, and
+        // are then of no use.
+        Some(Hook::Clsact) | None => namespace_exists(netns),
     };
     if alive {
         return Err(AttachmentError::OtherNamespace { interface: pins.interface().to_owned(), netns });
@@ -230,30 +265,50 @@ fn other_namespace(pins: &Pins, netns: u64, hook: Hook) -> Result<(), Attachment
     Ok(())
 }
 
-async fn create(
-    host: &Host<'_>,
-    device: &Device,
-    pins: &Pins,
-    link_header_len: u32,
-    policy: &Policy,
-    choice: HookChoice,
-) -> Result<Hook, AttachmentError> {
-    let mut object = Object::load(link_header_len, policy.rules.as_slice().len())?;
+async fn create(target: &Target<'_>, pins: &Pins) -> Result<Option<Hook>, AttachmentError> {
+    let Target { host, device, policy, shape, .. } = target;
+    let globals = target.globals(shape.tcp(None, RewriteTcp::All))?;
+    let mut object = Object::load(&globals, shape, policy.rules.as_slice().len())?;
     pins.create()?;
     pins.note_device(host.id(device))?;
+    shape.note(pins)?;
     object.pin_maps(pins)?;
     let mut maps = Maps::open(pins)?;
     maps.sync_addresses(&host.addresses)?;
     let slots = assign(&maps, pins, &[], policy)?;
     // New maps have the generation 0 in force, which is empty: so the programs pass everything, whichever of them is there, until
-    // the last step puts both to work at once.
+    // the last step puts all to work at once.
     maps.write_rules(1, &slots)?;
+    for linked in linked::of(shape) {
+        linked::bring(linked, &mut object, pins, false)?;
+    }
+    let mut takeover = if shape.mode == Mode::Steer { Some(Takeover::new(pins)?) } else { None };
+    if let Some(takeover) = &mut takeover {
+        takeover.take(target.tcp_ports())?;
+    }
+    let mut hook = None;
+    if shape.has_packet_programs() {
+        hook = Some(attach_packet_programs(target, pins, &mut object).await?);
+    }
+    maps.set_state(State::new(1, policy.direct == Direct::Allow))?;
+    // Those that began to listen while no rule was in force to note them by.
+    if let Some(takeover) = &mut takeover {
+        takeover.take(target.tcp_ports())?;
+    }
+    target.check_holders()?;
+    pins.note(GLOBALS, &globals.to_string())?;
+    Ok(hook)
+}
+
+async fn attach_packet_programs(
+    target: &Target<'_>,
+    pins: &Pins,
+    object: &mut Object,
+) -> Result<Hook, AttachmentError> {
     for direction in Direction::ATTACH_ORDER {
         pins.put_program(direction, object.program(direction)?)?;
     }
-    let hook = hook::attach(choice, host.netlink, device, pins, &mut object).await?;
-    maps.set_state(State::new(1, policy.direct == Direct::Allow))?;
-    Ok(hook)
+    Ok(hook::attach(target.choice, target.host.netlink, target.device, pins, object).await?)
 }
 
 fn assign(
@@ -270,78 +325,8 @@ fn assign(
     })
 }
 
-fn update(
-    host: &Host<'_>,
-    pins: Pins,
-    link_header_len: u32,
-    policy: &Policy,
-    hook: Hook,
-) -> Result<Change, AttachmentError> {
-    let mut maps = Maps::open(&pins)?;
-    let mut object = Object::load_with_pinned_maps(link_header_len, &pins)?;
-    let state = maps.state()?;
-
-    let mut current = maps.rules(state.generation())?;
-    let slots = assign(&maps, &pins, &current, policy)?;
-    let mut sorted = slots.clone();
-    sorted.sort_by_key(|slot| slot.index);
-    current.sort_by_key(|slot| slot.index);
-    let rules = sorted != current;
-    let allow = policy.direct == Direct::Allow;
-    let generation = if rules { 1 - state.generation() } else { state.generation() };
-
-    let (came, went) = maps.sync_addresses(&host.addresses)?;
-    if rules {
-        maps.write_rules(generation, &slots)?;
-    }
-    let direct = allow != state.allow_direct();
-    if rules || direct {
-        maps.set_state(State::new(generation, allow))?;
-    }
-
-    let mut old = Vec::new();
-    match replace_programs(&mut object, &pins, hook, &mut old) {
-        Ok(()) => {
-            let outcome =
-                Outcome::Updated { rules, direct, programs: !old.is_empty(), addresses: came + went };
-            Ok(Change { pins, outcome, undo: Undo::Restore { state, hook, programs: old } })
-        }
-        Err(error) => {
-            if let Err(error) = restore(&pins, state, hook, old) {
-                warn!("{}: undoing: {error}", pins.interface());
-            }
-            Err(error)
-        }
-    }
-}
-
-/// Puts the programs of `object` in the place of attached ones that differ from them, and those into `old`.
-fn replace_programs(
-    object: &mut Object,
-    pins: &Pins,
-    hook: Hook,
-    old: &mut Vec<(Direction, SchedClassifier)>,
-) -> Result<(), AttachmentError> {
-    for direction in Direction::ATTACH_ORDER {
-        let failed = |source| AttachmentError::Info {
-            interface: pins.interface().to_owned(),
-            program: direction.program(),
-            source: Box::new(source),
-        };
-        let attached = SchedClassifier::from_pin(pins.program(direction)).map_err(failed)?;
-        let program = object.program(direction)?;
-        // The kernel's digest of the program's instructions.
-        if kernel_log::is_current(pins)
-            && attached.info().map_err(failed)?.tag() == program.info().map_err(failed)?.tag()
-        {
-            continue;
-        }
-        hook::replace(hook, program, pins.interface(), direction, pins)?;
-        old.push((direction, attached));
-        pins.put_program(direction, program)?;
-    }
-    Ok(())
-}
+/// What the programs' globals are written down under.
+const GLOBALS: &str = "globals";
 
 /// Brings the local addresses of the attachment in `pins` up to date. `false` if it is not in force on `device`, and has to be
 /// made afresh.
@@ -350,9 +335,19 @@ fn replace_programs(
 ///
 /// The kernel refused.
 pub async fn refresh(host: &Host<'_>, device: &Device, pins: &Pins) -> Result<bool, AttachmentError> {
-    let (Some(noted), Some(hook)) = (pins.noted_device(), hook::noted(pins)) else { return Ok(false) };
-    if noted != host.id(device) || !hook::is_alive(hook, host.netlink, device, pins).await? {
+    let shape = Shape::noted(pins);
+    if pins.noted_device() != Some(host.id(device)) {
         return Ok(false);
+    }
+    match hook::noted(pins) {
+        Some(hook) if hook::is_alive(hook, host.netlink, device, pins).await? => {}
+        None if !shape.has_packet_programs() => {}
+        _ => return Ok(false),
+    }
+    for linked in linked::of(&shape) {
+        if !linked::is_alive(linked, pins)? {
+            return Ok(false);
+        }
     }
     let (came, went) = Maps::open(pins)?.sync_addresses(&host.addresses)?;
     if came + went > 0 {
@@ -380,10 +375,11 @@ pub async fn remove(host: &Host<'_>, pins: &Pins) -> Result<(), AttachmentError>
             netns: noted.netns,
         });
     }
-    // Both programs stop at once, before the first of them goes: one alone would leave connections that hang.
+    // All programs stop at once, before the first of them goes: one alone would leave connections that hang.
     if let Err(error) = Maps::open(pins).and_then(|mut maps| maps.put_out_of_force()) {
         debug!("{}: putting its rules out of force: {error}", pins.interface());
     }
+    Linked::ALL.into_iter().rev().try_for_each(|linked| linked::detach(linked, pins))?;
     hook::detach(host.netlink, host.device_of(pins), pins).await?;
     Ok(pins.remove()?)
 }

@@ -9,6 +9,8 @@ use clap_complete::Shell;
 
 use super::config::{Direct, Flags};
 use super::hook::HookChoice;
+use super::mode::ModeChoice;
+use super::owner::Owner;
 use super::rule::Rule;
 use crate::cli::LogFormat;
 
@@ -122,6 +124,14 @@ pub struct AttachArgs {
     #[arg(long, value_name = "POLICY", value_enum, hide_possible_values = false)]
     pub direct: Option<Direct>,
 
+    /// How it is done: by changing packets, by choosing the socket, or by letting the owner bind FROM itself [default: auto]
+    #[arg(long, value_name = "MODE", value_enum)]
+    pub mode: Option<ModeChoice>,
+
+    /// The user, by name or id, whose sockets may hold TO; `any` turns the port guard off [default: who called sudo]
+    #[arg(long, value_name = "USER|UID|any")]
+    pub owner: Option<Owner>,
+
     /// Where programs attach: TCX, or a clsact qdisc for kernels before 6.6 [default: auto]
     #[arg(long, value_name = "HOOK", value_enum)]
     pub hook: Option<HookChoice>,
@@ -135,8 +145,8 @@ impl AttachArgs {
     /// The file and the flags.
     #[must_use]
     pub fn into_parts(self) -> (Option<PathBuf>, Flags) {
-        let Self { interfaces, rules, direct, hook, place: PlaceArgs { config, bpffs } } = self;
-        (config, Flags { interfaces, rules, direct, hook, bpffs, ..Flags::default() })
+        let Self { interfaces, rules, direct, mode, owner, hook, place: PlaceArgs { config, bpffs } } = self;
+        (config, Flags { interfaces, rules, direct, mode, owner, hook, bpffs, ..Flags::default() })
     }
 }
 
@@ -258,6 +268,8 @@ Configuration file:
   interface = [\"eth0\", \"eth1\"]           # without it: the default route's
   redirect = [\"80:8080\", \"443:8443\"]     # for every interface that has none of its own
   direct = \"deny\"                        # or \"allow\"
+  mode = \"auto\"                          # or \"rewrite\", \"steer\", \"grant\"
+  owner = \"proxy\"                        # the user that the proxy runs as, or its id; \"any\" for no port guard
   hook = \"auto\"                          # or \"tcx\", \"clsact\"
   bpffs = \"/sys/fs/bpf\"
   metrics_textfile = \"/var/lib/prometheus/node-exporter/rprox.prom\"
@@ -265,7 +277,9 @@ Configuration file:
   [[attachment]]                         # an interface that differs; what it leaves out is as above
   interface = \"wg0\"
   redirect = [\"80:9080\"]
-  direct = \"allow\"";
+  direct = \"allow\"
+  mode = \"rewrite\"
+  owner = \"1000\"";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -298,7 +312,9 @@ Examples:
 
 JSON, an array of:
   interface             name
-  mode                  \"rewrite\"
+  mode                  \"rewrite\", \"steer\" or \"grant\"
+  reason                why it is that mode
+  owner                 the id of the user whose sockets may hold TO; null if the port guard is off
   hook                  \"tcx\" or \"clsact\"; null if unknown
   state                 \"attached\"; \"gone\": its interface is; \"elsewhere\": in another network namespace;
                         \"incomplete\": what an attempt to attach or detach left

@@ -11,6 +11,8 @@ use thiserror::Error;
 use toml::Spanned;
 
 use super::hook::HookChoice;
+use super::mode::ModeChoice;
+use super::owner::Owner;
 use super::rule::{Rule, RuleError, RuleSet};
 
 /// Where pins go unless told otherwise: where systemd mounts the bpffs.
@@ -51,6 +53,10 @@ pub struct Policy {
     pub rules: RuleSet,
     /// What a direct connection gets.
     pub direct: Direct,
+    /// The mode asked for.
+    pub mode: ModeChoice,
+    /// The owner; `None` if nobody has said.
+    pub owner: Option<Owner>,
 }
 
 /// What the command line says; what it does not say is `None` or empty.
@@ -62,6 +68,10 @@ pub struct Flags {
     pub rules: Vec<Rule>,
     /// `--direct`
     pub direct: Option<Direct>,
+    /// `--mode`
+    pub mode: Option<ModeChoice>,
+    /// `--owner`
+    pub owner: Option<Owner>,
     /// `--hook`
     pub hook: Option<HookChoice>,
     /// `--bpffs`
@@ -106,6 +116,17 @@ pub enum ConfigError {
         /// What is wrong.
         reason: String,
     },
+    /// Nobody said who the owner is.
+    #[error(
+        "whose sockets may serve the redirected ports? Name the user that the proxy runs as with `--owner USER` (or a user id); \
+         `--owner any` lets every local user serve them. Without it the user who called sudo is taken, and nobody has"
+    )]
+    NoOwner,
+    /// A grant to everybody.
+    #[error(
+        "{0}: mode grant lets one user bind the FROM ports, so `--owner any` makes no sense with it; name the user"
+    )]
+    GrantToAny(String),
     /// The rules on the command line contradict each other.
     #[error(transparent)]
     Rules(#[from] RuleError),
@@ -128,6 +149,8 @@ struct File {
     interface: Vec<Spanned<String>>,
     redirect: Option<Spanned<Rules>>,
     direct: Option<Direct>,
+    mode: Option<ModeChoice>,
+    owner: Option<Owner>,
     hook: Option<HookChoice>,
     bpffs: Option<PathBuf>,
     metrics_textfile: Option<PathBuf>,
@@ -142,6 +165,8 @@ struct Attachment {
     interface: Spanned<String>,
     redirect: Option<Spanned<Rules>>,
     direct: Option<Direct>,
+    mode: Option<ModeChoice>,
+    owner: Option<Owner>,
 }
 
 impl Settings {
@@ -184,6 +209,8 @@ impl Settings {
         let default_policy = Policy {
             rules: flag_rules.clone().or(file_rules).unwrap_or_default(),
             direct: flags.direct.or(file.direct).unwrap_or_default(),
+            mode: flags.mode.or(file.mode).unwrap_or_default(),
+            owner: flags.owner.or(file.owner),
         };
 
         let mut own: Vec<(String, Policy)> = Vec::new();
@@ -202,6 +229,8 @@ impl Settings {
             let policy = Policy {
                 rules: flag_rules.clone().or(own_rules).unwrap_or_else(|| default_policy.rules.clone()),
                 direct: flags.direct.or(attachment.direct).unwrap_or(default_policy.direct),
+                mode: flags.mode.or(attachment.mode).unwrap_or(default_policy.mode),
+                owner: flags.owner.or(attachment.owner).or(default_policy.owner),
             };
             add(attachment.interface, policy)?;
         }
@@ -225,6 +254,30 @@ impl Settings {
             default_policy,
             metrics_textfile: flags.metrics_textfile.or(file.metrics_textfile),
         })
+    }
+}
+
+impl Settings {
+    /// Makes `fallback` the owner where nobody has said who that is.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or everybody is to be granted a port.
+    pub fn settle_owner(&mut self, fallback: Option<Owner>) -> Result<(), ConfigError> {
+        let default = self.interfaces.is_empty().then_some((None, &mut self.default_policy));
+        let own = self.interfaces.iter_mut().map(|(name, policy)| (Some(&*name), policy));
+        for (name, policy) in own.chain(default) {
+            policy.owner = policy.owner.or(fallback);
+            match policy.owner {
+                None => return Err(ConfigError::NoOwner),
+                Some(Owner::Any) if policy.mode == ModeChoice::Grant => {
+                    let name = name.map_or("the default route's interface", String::as_str);
+                    return Err(ConfigError::GrantToAny(name.to_owned()));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
     }
 }
 
@@ -263,6 +316,8 @@ bpffs = "/run/bpf"
 interface = "wg0"
 redirect = ["80:9080", "53:5353/udp"]
 direct = "deny"
+mode = "grant"
+owner = "1000"
 
 [[attachment]]
 interface = "eth1"
@@ -272,15 +327,20 @@ interface = "eth1"
     fn without_a_file_the_defaults_hold() {
         let settings = load("", Flags::default()).unwrap();
         assert_eq!(settings.interfaces, []);
-        assert_eq!(settings.default_policy, Policy { rules: RuleSet::default(), direct: Direct::Deny });
+        assert_eq!(settings.default_policy, Policy::default());
         assert_eq!((settings.bpffs, settings.hook), (PathBuf::from("/sys/fs/bpf"), HookChoice::Auto));
     }
 
     #[test]
     fn a_file_gives_rules_for_each_interface() {
         let settings = load(WHOLE, Flags::default()).unwrap();
-        let common = Policy { rules: rules(&["80:8080"]), direct: Direct::Allow };
-        let own = Policy { rules: rules(&["80:9080", "53:5353/udp"]), direct: Direct::Deny };
+        let common = Policy { rules: rules(&["80:8080"]), direct: Direct::Allow, ..Policy::default() };
+        let own = Policy {
+            rules: rules(&["80:9080", "53:5353/udp"]),
+            direct: Direct::Deny,
+            mode: ModeChoice::Grant,
+            owner: Some(Owner::User(1000)),
+        };
         assert_eq!(
             settings.interfaces,
             [("eth0".to_owned(), common.clone()), ("wg0".to_owned(), own), ("eth1".to_owned(), common)]
@@ -293,15 +353,19 @@ interface = "eth1"
         let flags = Flags {
             interfaces: vec!["wg0".to_owned(), "eth7".to_owned()],
             rules: vec!["81:8081".parse().unwrap()],
+            mode: Some(ModeChoice::Steer),
             bpffs: Some("/bpf".into()),
             ..Flags::default()
         };
         let settings = load(WHOLE, flags).unwrap();
-        let policy = |direct| Policy { rules: rules(&["81:8081"]), direct };
-        assert_eq!(
-            settings.interfaces,
-            [("wg0".to_owned(), policy(Direct::Deny)), ("eth7".to_owned(), policy(Direct::Allow))]
-        );
+        let common = Policy {
+            rules: rules(&["81:8081"]),
+            direct: Direct::Allow,
+            mode: ModeChoice::Steer,
+            owner: None,
+        };
+        let own = Policy { direct: Direct::Deny, owner: Some(Owner::User(1000)), ..common.clone() };
+        assert_eq!(settings.interfaces, [("wg0".to_owned(), own), ("eth7".to_owned(), common)]);
         assert_eq!(settings.bpffs, PathBuf::from("/bpf"));
     }
 
@@ -328,6 +392,18 @@ interface = "eth1"
             let error = load(text, Flags::default()).unwrap_err();
             assert!(error.starts_with(expected), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn somebody_must_own_what_is_attached() {
+        let mut settings = load("interface = [\"eth0\"]", Flags::default()).unwrap();
+        assert!(settings.settle_owner(None).unwrap_err().to_string().contains("--owner USER"));
+        settings.settle_owner(Some(Owner::User(7))).unwrap();
+        assert_eq!(settings.interfaces[0].1.owner, Some(Owner::User(7)));
+        settings.settle_owner(Some(Owner::User(8))).unwrap();
+        assert_eq!(settings.interfaces[0].1.owner, Some(Owner::User(7)));
+        let mut settings = load("mode = \"grant\"\nowner = \"any\"", Flags::default()).unwrap();
+        assert!(settings.settle_owner(None).unwrap_err().to_string().contains("name the user"));
     }
 
     #[test]

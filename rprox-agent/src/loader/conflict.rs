@@ -18,7 +18,7 @@ use super::config::Settings;
 use super::rule::{Rule, protocol_name};
 
 /// A port of a protocol.
-type Port = (Protocol, u16);
+pub type Port = (Protocol, u16);
 
 /// Something that lays claim to a FROM port.
 #[derive(Clone, Debug)]

@@ -261,5 +261,18 @@ pub async fn detach(netlink: &Netlink, device: Option<&Device>, pins: &Pins) -> 
     }
 }
 
+/// Removes what the pins say of detached programs.
+///
+/// # Errors
+///
+/// The bpffs refused.
+pub fn forget(pins: &Pins) -> Result<(), PinError> {
+    for direction in Direction::DETACH_ORDER {
+        pins.forget(direction.program())?;
+        pins.forget(&format!("{}_link", direction.program()))?;
+    }
+    pins.forget(NOTE).map(drop)
+}
+
 /// What the hook is written down under.
 const NOTE: &str = "hook";

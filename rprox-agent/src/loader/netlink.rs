@@ -67,6 +67,8 @@ pub struct Device {
     pub index: u32,
     /// Its name.
     pub name: String,
+    /// Whether it belongs to a bridge, bond or VRF.
+    pub enslaved: bool,
     kind: LinkLayerType,
 }
 
@@ -139,12 +141,15 @@ impl Netlink {
         let mut links = pin!(self.handle.link().get().execute());
         let mut devices = Vec::new();
         while let Some(link) = links.try_next().await.map_err(failed)? {
+            let enslaved =
+                link.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::Controller(_)));
             let name = link.attributes.into_iter().find_map(|attribute| match attribute {
                 LinkAttribute::IfName(name) => Some(name),
                 _ => None,
             });
             if let Some(name) = name {
-                devices.push(Device { index: link.header.index, name, kind: link.header.link_layer_type });
+                let kind = link.header.link_layer_type;
+                devices.push(Device { index: link.header.index, name, enslaved, kind });
             }
         }
         Ok(devices)

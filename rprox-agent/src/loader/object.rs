@@ -1,14 +1,17 @@
 //! The kernel programs' object that is built into this binary, and loading it.
 
 use std::error::Error as _;
+use std::fmt;
 
-use aya::programs::{ProgramError, SchedClassifier};
+use aya::programs::{Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
-use rprox_common::{MIN_RULE_CAPACITY, global, map};
+use rprox_common::{MIN_RULE_CAPACITY, RewriteTcp, global, map};
 use thiserror::Error;
 use tracing::debug;
 
 use super::kernel_log;
+use super::linked::{self, Linked};
+use super::mode::Shape;
 use super::pins::{PinError, Pins};
 
 /// Which way packets go through a program.
@@ -124,7 +127,48 @@ pub fn bytes() -> &'static [u8] {
     include_bytes_aligned!(concat!(env!("OUT_DIR"), "/rprox-ebpf"))
 }
 
-/// Both programs, loaded into the kernel, with their maps.
+/// What the programs are told when they are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Globals {
+    /// Bytes of link-layer header.
+    pub link_header_len: u32,
+    /// The interface's index.
+    pub interface: u32,
+    /// The network namespace's cookie; 0 where the kernel has none.
+    pub netns_cookie: u64,
+    /// The owner; 0 where the port guard is off.
+    pub owner: u32,
+    /// Whether the owner may bind FROM.
+    pub grant: bool,
+    /// What is done with TCP in the packets' path.
+    pub rewrite_tcp: RewriteTcp,
+}
+
+impl fmt::Display for Globals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let &Self { link_header_len, interface, netns_cookie, owner, grant, rewrite_tcp } = self;
+        let (grant, tcp) = (u32::from(grant), rewrite_tcp as u32);
+        write!(
+            f,
+            "link-header={link_header_len} interface={interface} netns={netns_cookie} owner={owner} grant={grant} tcp={tcp}"
+        )
+    }
+}
+
+impl Default for Globals {
+    fn default() -> Self {
+        Self {
+            link_header_len: 14,
+            interface: 0,
+            netns_cookie: 0,
+            owner: 0,
+            grant: false,
+            rewrite_tcp: RewriteTcp::All,
+        }
+    }
+}
+
+/// The programs of an attachment, loaded into the kernel, with their maps.
 pub struct Object {
     ebpf: Ebpf,
 }
@@ -135,9 +179,9 @@ impl Object {
     /// # Errors
     ///
     /// The binary holds no programs, or the kernel refused them.
-    pub fn load(link_header_len: u32, rules: usize) -> Result<Self, ObjectError> {
+    pub fn load(globals: &Globals, shape: &Shape, rules: usize) -> Result<Self, ObjectError> {
         let capacity = u32::try_from(rules).unwrap_or(u32::MAX).max(MIN_RULE_CAPACITY);
-        Self::load_with(link_header_len, |loader| {
+        Self::load_with(globals, shape, |loader| {
             loader.map_max_entries(map::RULE_COUNTERS, capacity);
         })
     }
@@ -147,8 +191,8 @@ impl Object {
     /// # Errors
     ///
     /// As [`Self::load`].
-    pub fn load_with_pinned_maps(link_header_len: u32, pins: &Pins) -> Result<Self, ObjectError> {
-        Self::load_with(link_header_len, |loader| {
+    pub fn load_with_pinned_maps(globals: &Globals, shape: &Shape, pins: &Pins) -> Result<Self, ObjectError> {
+        Self::load_with(globals, shape, |loader| {
             for name in map::ALL {
                 loader.map_pin_path(name, pins.map(name));
             }
@@ -156,7 +200,8 @@ impl Object {
     }
 
     fn load_with(
-        link_header_len: u32,
+        globals: &Globals,
+        shape: &Shape,
         configure: impl FnOnce(&mut EbpfLoader<'_>),
     ) -> Result<Self, ObjectError> {
         if bytes().is_empty() {
@@ -165,14 +210,32 @@ impl Object {
         let mut loader = EbpfLoader::new();
         // The programs need no relocation against the kernel's types, so a kernel without BTF runs them just as well.
         loader.btf(None);
-        loader.override_global(global::LINK_HEADER_LEN, &link_header_len, true);
+        let (grant, rewrite_tcp) = (u32::from(globals.grant), globals.rewrite_tcp as u32);
         let log_one_in = kernel_log::one_in();
-        loader.override_global(global::LOG_ONE_IN, &log_one_in, true);
+        loader
+            .override_global(global::LINK_HEADER_LEN, &globals.link_header_len, true)
+            .override_global(global::LOG_ONE_IN, &log_one_in, true)
+            .override_global(global::INTERFACE, &globals.interface, true)
+            .override_global(global::NETNS_COOKIE, &globals.netns_cookie, true)
+            .override_global(global::OWNER, &globals.owner, true)
+            .override_global(global::GRANT, &grant, true)
+            .override_global(global::REWRITE_TCP, &rewrite_tcp, true);
         configure(&mut loader);
         let mut object =
             Self { ebpf: loader.load(bytes()).map_err(|error| ObjectError::Maps(Box::new(error)))? };
-        for direction in Direction::ATTACH_ORDER {
-            object.program(direction)?.load().map_err(|error| refused(direction.program(), error))?;
+        if shape.has_packet_programs() {
+            for direction in Direction::ATTACH_ORDER {
+                object.program(direction)?.load().map_err(|error| refused(direction.program(), error))?;
+            }
+        }
+        for linked in linked::of(shape) {
+            let result = match object.linked(linked)? {
+                Program::CgroupSockAddr(program) => program.load(),
+                Program::SockOps(program) => program.load(),
+                Program::SkLookup(program) => program.load(),
+                _ => return Err(ObjectError::Lacks { kind: "program", name: linked.program() }),
+            };
+            result.map_err(|error| refused(linked.program(), error))?;
         }
         Ok(object)
     }
@@ -186,6 +249,16 @@ impl Object {
         let name = direction.program();
         let program = self.ebpf.program_mut(name).and_then(|program| program.try_into().ok());
         program.ok_or(ObjectError::Lacks { kind: "program", name })
+    }
+
+    /// A program that is not in the packets' path.
+    ///
+    /// # Errors
+    ///
+    /// The object has none of that name.
+    pub fn linked(&mut self, linked: Linked) -> Result<&mut Program, ObjectError> {
+        let name = linked.program();
+        self.ebpf.program_mut(name).ok_or(ObjectError::Lacks { kind: "program", name })
     }
 
     /// Pins every map.

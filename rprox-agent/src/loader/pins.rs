@@ -14,6 +14,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 
+use super::linked::Linked;
 use super::lock::Holder;
 use super::object::Direction;
 
@@ -146,6 +147,18 @@ impl Pins {
         self.directory.join(format!("{}_link", direction.program()))
     }
 
+    /// Where a program that is not in the packets' path is pinned.
+    #[must_use]
+    pub fn program_of(&self, linked: Linked) -> PathBuf {
+        self.directory.join(linked.program())
+    }
+
+    /// Where the link of such a program is pinned.
+    #[must_use]
+    pub fn link_of(&self, linked: Linked) -> PathBuf {
+        self.directory.join(format!("{}_link", linked.program()))
+    }
+
     /// Makes the directory.
     ///
     /// # Errors
@@ -185,10 +198,23 @@ impl Pins {
         direction: Direction,
         program: &mut aya::programs::SchedClassifier,
     ) -> Result<(), PinError> {
-        let path = self.program(direction);
-        let new = self.directory.join(format!("{}_new", direction.program()));
+        self.put(direction.program(), |path| program.pin(path))
+    }
+
+    /// Has `pin` pin something in the place of what is pinned as `name`, if anything, in one step.
+    ///
+    /// # Errors
+    ///
+    /// The bpffs refused.
+    pub fn put(
+        &self,
+        name: &str,
+        pin: impl FnOnce(&Path) -> Result<(), aya::pin::PinError>,
+    ) -> Result<(), PinError> {
+        let path = self.directory.join(name);
+        let new = self.directory.join(format!("{name}_new"));
         remove_file(&new)?;
-        program.pin(&new).map_err(|source| PinError::Pin { path: new.clone(), source })?;
+        pin(&new).map_err(|source| PinError::Pin { path: new.clone(), source })?;
         fs::rename(&new, &path).map_err(|source| PinError::File { action: "replacing", path, source })
     }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::link::{bpf, get, get_info};
+use super::link::{bpf, get_info, open};
 use super::object::Direction;
 
 /// `BPF_PROG_QUERY` of `enum bpf_cmd` in linux/bpf.h.
@@ -108,6 +108,6 @@ pub fn maps_of(path: &Path) -> io::Result<Vec<u32>> {
     let mut info = ProgInfo { map_count: 64, map_ids: ids.as_mut_ptr() as u64, ..ProgInfo::default() };
     // SAFETY: it is the head of the structure that the kernel fills for a program; `ids` has room for `map_count` ids and outlives
     // the call.
-    unsafe { get_info(&get(path)?, &mut info) }?;
+    unsafe { get_info(&open(path)?, &mut info) }?;
     Ok(ids[..(info.map_count as usize).min(ids.len())].to_vec())
 }

@@ -88,10 +88,10 @@ impl Service<'_> {
     async fn start(&mut self) -> Result<(), Error> {
         // Claims outlast the lock on the bpffs, so no other loader comes in between.
         let (changes, _bpffs) = attach_all(self.netlink, self.settings).await?;
-        for change in changes {
-            let interface = change.pins.interface().to_owned();
-            info!("{interface}: {}", change.outcome);
-            self.claims.insert(interface, change.pins.claim()?);
+        for (pins, outcome) in changes {
+            let interface = pins.interface().to_owned();
+            info!("{interface}: {outcome}");
+            self.claims.insert(interface, pins.claim()?);
         }
         self.read_logs();
         conflict::warn_of_all(self.settings);
@@ -178,8 +178,9 @@ async fn keep(
         return Ok(false);
     }
     let change = attachment::attach(host, interface, policy, hook).await?;
-    asked::note(&change.pins, policy)?;
-    info!("{interface}: {}", change.outcome);
+    let (pins, outcome) = change.settle(host).await?;
+    asked::note(&pins, policy)?;
+    info!("{interface}: {outcome}");
     Ok(true)
 }
 

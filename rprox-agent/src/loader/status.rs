@@ -19,7 +19,9 @@ use super::bpffs::{Bpffs, BpffsError};
 use super::config::Direct;
 use super::hook::{self, Hook};
 use super::host::{Host, HostError};
+use super::linked;
 use super::maps::{Maps, MapsError};
+use super::mode::{Mode, Shape};
 use super::netlink::Netlink;
 use super::object::Direction;
 use super::pins::{PinError, Pins};
@@ -50,7 +52,9 @@ pub enum StatusError {
 #[derive(Debug, Serialize)]
 pub struct Attachment {
     pub(super) interface: String,
-    mode: &'static str,
+    mode: Mode,
+    reason: String,
+    owner: Option<u32>,
     hook: Option<Hook>,
     pub(super) state: Condition,
     service: bool,
@@ -118,9 +122,12 @@ fn attachment(host: &Host<'_>, pins: &Pins) -> Result<Attachment, StatusError> {
         let info = ProgramInfo::from_pin(pins.program(direction)).ok()?;
         Some(format!("{:016x}", info.tag()))
     };
+    let shape = Shape::noted(pins);
     let mut status = Attachment {
         interface: pins.interface().to_owned(),
-        mode: "rewrite",
+        mode: shape.mode,
+        reason: shape.reason,
+        owner: shape.owner.user(),
         hook: hook::noted(pins),
         state: condition(host, pins),
         service: matches!(pins.claim(), Err(PinError::Held { .. })),
@@ -152,10 +159,13 @@ fn attachment(host: &Host<'_>, pins: &Pins) -> Result<Attachment, StatusError> {
 }
 
 fn condition(host: &Host<'_>, pins: &Pins) -> Condition {
-    let whole = Direction::ATTACH_ORDER.into_iter().all(|direction| {
+    let shape = Shape::noted(pins);
+    let in_path = Direction::ATTACH_ORDER.into_iter().all(|direction| {
         pins.program(direction).exists()
             && (hook::noted(pins) != Some(Hook::Tcx) || pins.link(direction).exists())
     });
+    let whole = (in_path || !shape.has_packet_programs())
+        && linked::of(&shape).all(|linked| pins.link_of(linked).exists());
     match pins.noted_device() {
         Some(device) if whole && device.netns != host.netns => Condition::Elsewhere,
         Some(_) if whole && host.device_of(pins).is_some() => Condition::Attached,
@@ -233,6 +243,8 @@ impl Attachment {
             None => "unknown",
         };
         let tag = |tag: &Option<String>| tag.clone().unwrap_or_else(|| "missing".to_owned());
+        let owner = self.owner.map_or_else(|| "any (no port guard)".to_owned(), |owner| owner.to_string());
+        _ = write!(line, "\n  mode {}: {}  owner {owner}\n", self.mode, self.reason);
         _ = write!(
             line,
             "  service {}  direct {direct}  local addresses {}  not parsed {}/{}\n  programs: ingress {}, egress {}; object \

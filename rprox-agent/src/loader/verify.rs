@@ -20,6 +20,7 @@ use super::bpffs::{Bpffs, BpffsError};
 use super::config::Settings;
 use super::hook::HookError;
 use super::host::{Host, HostError};
+use super::linked::LinkedError;
 use super::maps::{Maps, MapsError};
 use super::netlink::{Netlink, NetlinkError};
 use super::object::{self, ObjectError};
@@ -43,6 +44,9 @@ pub enum VerifyError {
     /// A hook.
     #[error(transparent)]
     Hook(#[from] HookError),
+    /// A program out of the packets' path.
+    #[error(transparent)]
+    Linked(#[from] LinkedError),
     /// The object in this binary.
     #[error(transparent)]
     Object(#[from] ObjectError),

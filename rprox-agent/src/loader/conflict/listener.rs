@@ -2,8 +2,9 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 
 use procfs::net::{TcpState, UdpState};
 use procfs::process::{FDTarget, Process, all_processes};
@@ -30,54 +31,105 @@ impl fmt::Display for Listener {
     }
 }
 
-/// Who listens on `ports`: TCP listeners, and UDP sockets that are bound and not connected.
+/// A socket that something can arrive at: a TCP listener, or a UDP socket that is bound and not connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// What it is bound to.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: Port,
+    /// Whose it is.
+    pub user: u32,
+    /// Its inode, which the descriptors of its holders name.
+    pub inode: u64,
+}
+
+/// A descriptor of a socket's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The socket's inode.
+    pub inode: u64,
+    /// The process's name.
+    pub name: String,
+    /// The process.
+    pub pid: i32,
+    /// Its descriptor.
+    pub fd: i32,
+}
+
+/// The sockets on `ports` of this network namespace.
+///
+/// # Errors
+///
+/// `/proc` can't be read.
+pub fn sockets(ports: &BTreeSet<Port>) -> ProcResult<Vec<Socket>> {
+    let me = Process::myself()?;
+    let tcp = [me.tcp()?, optional(me.tcp6())?].concat();
+    let udp = [me.udp()?, optional(me.udp6())?].concat();
+    let tcp = tcp.into_iter().filter(|socket| socket.state == TcpState::Listen).map(|socket| Socket {
+        address: socket.local_address.ip(),
+        port: (Protocol::Tcp, socket.local_address.port()),
+        user: socket.uid,
+        inode: socket.inode,
+    });
+    let udp = udp.into_iter().filter(|socket| socket.state == UdpState::Close).map(|socket| Socket {
+        address: socket.local_address.ip(),
+        port: (Protocol::Udp, socket.local_address.port()),
+        user: socket.uid,
+        inode: socket.inode,
+    });
+    Ok(tcp.chain(udp).filter(|socket| ports.contains(&socket.port)).collect())
+}
+
+/// A kernel without IPv6 has no such file.
+fn optional<T>(result: ProcResult<Vec<T>>) -> ProcResult<Vec<T>> {
+    match result {
+        Err(ProcError::NotFound(_)) => Ok(Vec::new()),
+        result => result,
+    }
+}
+
+/// The descriptors of `sockets` in the processes that can be looked into.
+///
+/// # Errors
+///
+/// `/proc` can't be read.
+pub fn holders(sockets: &[Socket]) -> ProcResult<Vec<Holder>> {
+    let mut holders = Vec::new();
+    if sockets.is_empty() {
+        return Ok(holders);
+    }
+    let inodes: BTreeSet<u64> = sockets.iter().map(|socket| socket.inode).collect();
+    // Processes come and go, and some can't be looked into: those are passed over.
+    for process in all_processes()?.flatten() {
+        for descriptor in process.fd().into_iter().flatten().flatten() {
+            let FDTarget::Socket(inode) = descriptor.target else { continue };
+            if inodes.contains(&inode) {
+                let name = process.stat().map_or_else(|_| "?".to_owned(), |stat| stat.comm);
+                holders.push(Holder { inode, name, pid: process.pid(), fd: descriptor.fd });
+            }
+        }
+    }
+    Ok(holders)
+}
+
+/// Who listens on `ports`.
 ///
 /// # Errors
 ///
 /// `/proc` can't be read.
 pub fn find(ports: &BTreeSet<Port>) -> ProcResult<BTreeSet<Listener>> {
-    let me = Process::myself()?;
-    // A kernel without IPv6 has no such file.
-    let optional = |result: ProcResult<_>| match result {
-        Err(ProcError::NotFound(_)) => Ok(Vec::new()),
-        result => result,
-    };
-    let tcp = [me.tcp()?, optional(me.tcp6())?].concat();
-    let udp = [
-        me.udp()?,
-        match me.udp6() {
-            Err(ProcError::NotFound(_)) => Vec::new(),
-            result => result?,
-        },
-    ]
-    .concat();
-    let tcp = tcp
-        .into_iter()
-        .filter(|socket| socket.state == TcpState::Listen)
-        .map(|socket| (socket.inode, (Protocol::Tcp, socket.local_address.port())));
-    let udp = udp
-        .into_iter()
-        .filter(|socket| socket.state == UdpState::Close)
-        .map(|socket| (socket.inode, (Protocol::Udp, socket.local_address.port())));
-    let sockets: BTreeMap<u64, Port> = tcp.chain(udp).filter(|(_, port)| ports.contains(port)).collect();
-    if sockets.is_empty() {
-        return Ok(BTreeSet::new());
-    }
-
+    let sockets = sockets(ports)?;
+    let holders = holders(&sockets)?;
     let mut listeners = BTreeSet::new();
-    let mut known = BTreeSet::new();
-    // Processes come and go, and some can't be looked into: those are passed over.
-    for process in all_processes()?.flatten() {
-        for descriptor in process.fd().into_iter().flatten().flatten() {
-            let FDTarget::Socket(inode) = descriptor.target else { continue };
-            let Some(&port) = sockets.get(&inode) else { continue };
-            let name = process.stat().map_or_else(|_| "?".to_owned(), |stat| stat.comm);
-            known.insert(inode);
-            listeners.insert(Listener { port, process: Some((name, process.pid())) });
+    for &Socket { inode, port, .. } in &sockets {
+        let mut known = holders.iter().filter(|holder| holder.inode == inode).peekable();
+        if known.peek().is_none() {
+            listeners.insert(Listener { port, process: None });
         }
+        listeners
+            .extend(known.map(|holder| Listener { port, process: Some((holder.name.clone(), holder.pid)) }));
     }
-    let unknown = sockets.iter().filter(|(inode, _)| !known.contains(*inode));
-    listeners.extend(unknown.map(|(_, &port)| Listener { port, process: None }));
     Ok(listeners)
 }
 

@@ -13,8 +13,10 @@ use crate::loader::asked;
 use crate::loader::hook::{self, Hook, clsact};
 use crate::loader::host::Host;
 use crate::loader::link::{LinkInfo, PinnedLink};
+use crate::loader::linked::{self, Linked};
+use crate::loader::mode::Shape;
 use crate::loader::netlink::Device;
-use crate::loader::object::{Direction, Object};
+use crate::loader::object::{Direction, Globals, Object};
 use crate::loader::pins::Pins;
 use crate::loader::query::{self, Hooked};
 
@@ -24,9 +26,11 @@ const SHARED: [&str; 4] = [map::PORTS, map::STATE, map::LOCAL_ADDRESSES, map::RU
 pub(super) async fn check(host: &Host<'_>, pins: &Pins) -> Result<Vec<Difference>, VerifyError> {
     let interface = pins.interface();
     let remedy = format!("run `rprox-loader detach -i {interface}`, and attach again");
-    let Some(hook) = hook::noted(pins) else {
+    let shape = Shape::noted(pins);
+    let hook = hook::noted(pins);
+    if hook.is_none() && shape.has_packet_programs() {
         return Ok(vec![Difference::new("the attachment", "whole", "attaching was cut short", remedy)]);
-    };
+    }
     let Some(device) = host.device_of(pins) else {
         let what = format!("the interface {interface}");
         let found = "it is gone, or in another network namespace";
@@ -35,9 +39,15 @@ pub(super) async fn check(host: &Host<'_>, pins: &Pins) -> Result<Vec<Difference
     let mut differences = Vec::new();
     if device.name != interface {
         let what = format!("the name of interface {interface}");
-        differences.push(Difference::new(what, interface, &device.name, remedy));
+        differences.push(Difference::new(what, interface, &device.name, remedy.as_str()));
     }
-    let mut object = Object::load(device.link_header_len()?, 0)?;
+    // Globals make no difference to a program's tag.
+    let mut object = Object::load(&Globals::default(), &shape, 0)?;
+    for linked in linked::of(&shape) {
+        let built_in = linked::info(linked, &mut object)?.tag();
+        differences.extend(check_linked(linked, built_in, pins, remedy.as_str()));
+    }
+    let Some(hook) = hook else { return Ok(differences) };
     for direction in Direction::ATTACH_ORDER {
         let built_in = object.program(direction)?.info()?.tag();
         let mut check = Check { device, pins, direction, built_in, differences: &mut differences };
@@ -48,6 +58,31 @@ pub(super) async fn check(host: &Host<'_>, pins: &Pins) -> Result<Vec<Difference
         }
     }
     Ok(differences)
+}
+
+/// The check of a program that is not in the packets' path: its pin, its link, and the program in it.
+fn check_linked(linked: Linked, built_in: u64, pins: &Pins, remedy: &str) -> Vec<Difference> {
+    let name = linked.program();
+    let Ok(pinned) = ProgramInfo::from_pin(pins.program_of(linked)) else {
+        return vec![Difference::new(format!("the pin of {name}"), "a program", "there is none", remedy)];
+    };
+    let mut differences = Vec::new();
+    if pinned.tag() != built_in {
+        let expected = format!("tag {built_in:016x}, of this rprox-loader");
+        differences.push(Difference::new(format!("the program {name}"), expected, told(&pinned), remedy));
+    }
+    match PinnedLink::open(&pins.link_of(linked)).and_then(|link| link.info()) {
+        Err(error) => {
+            let what = format!("the link of {name}");
+            differences.push(Difference::new(what, "pinned", error.to_string(), remedy));
+        }
+        Ok(link) if link.program != pinned.id() => {
+            let what = format!("the program in the link of {name}");
+            differences.push(Difference::new(what, told(&pinned), told_by_id(link.program), remedy));
+        }
+        Ok(_) => {}
+    }
+    differences
 }
 
 /// The check of one direction.

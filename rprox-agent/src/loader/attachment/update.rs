@@ -1,0 +1,172 @@
+//! Bringing an attachment that is there to another policy, mode, owner or build.
+//!
+//! What is new is put beside or in the place of what is old, so that there is no moment without either. What is then too much goes
+//! when the change is settled.
+
+#![forbid(unsafe_code)]
+
+use aya::programs::SchedClassifier;
+use rprox_common::{Protocol, RewriteTcp, State};
+use tracing::warn;
+
+use super::change::{Before, Change, Outcome};
+use super::{AttachmentError, GLOBALS, Target, assign, attach_packet_programs};
+use crate::loader::config::Direct;
+use crate::loader::hook::{self, Hook};
+use crate::loader::kernel_log;
+use crate::loader::linked::{self, Done, Linked};
+use crate::loader::maps::Maps;
+use crate::loader::mode::{Mode, Shape};
+use crate::loader::object::{Direction, Globals, Object};
+use crate::loader::pins::Pins;
+use crate::loader::slots::Slot;
+use crate::loader::takeover::Takeover;
+
+/// Brings the attachment in `pins`, whose programs in the packets' path are at `hook`, to what `target` says.
+pub(super) async fn update(
+    target: &Target<'_>,
+    pins: Pins,
+    hook: Option<Hook>,
+) -> Result<Change, AttachmentError> {
+    let mut maps = Maps::open(&pins)?;
+    let mut before = Before {
+        state: maps.state()?,
+        shape: Shape::noted(&pins),
+        globals: pins.noted(GLOBALS),
+        hook,
+        programs: Vec::new(),
+        linked: Vec::new(),
+    };
+    let done = rewrite_tcp(before.globals.as_deref().unwrap_or_default());
+    let globals = target.globals(target.shape.tcp(Some(before.shape.mode), done))?;
+    let mut object = Object::load_with_pinned_maps(&globals, &target.shape, &pins)?;
+    match apply(target, &pins, &mut maps, &mut object, &globals, &mut before).await {
+        Ok(outcome) => Ok(Change::update(pins, outcome, target.shape.clone(), before)),
+        Err(error) => {
+            if let Err(error) = before.restore(target.host, &pins).await {
+                warn!("{}: undoing: {error}", pins.interface());
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn apply(
+    target: &Target<'_>,
+    pins: &Pins,
+    maps: &mut Maps,
+    object: &mut Object,
+    globals: &Globals,
+    before: &mut Before,
+) -> Result<Outcome, AttachmentError> {
+    let Target { host, policy, shape, .. } = target;
+    let state = before.state;
+    let mut current = maps.rules(state.generation())?;
+    let slots = assign(maps, pins, &current, policy)?;
+    let mut sorted = slots.clone();
+    sorted.sort_by_key(|slot| slot.index);
+    current.sort_by_key(|slot| slot.index);
+    let rules = sorted != current;
+    let allow = policy.direct == Direct::Allow;
+    let direct = allow != state.allow_direct();
+
+    // Struck out until all programs have the new ones, so that a loader that dies on the way leaves word of it.
+    let afresh = before.globals.as_deref() != Some(&globals.to_string()) || !kernel_log::is_current(pins);
+    if afresh {
+        pins.forget(GLOBALS)?;
+    }
+    let (came, went) = maps.sync_addresses(&host.addresses)?;
+    let mut bring = |linked, object: &mut Object| {
+        let done = linked::bring(linked, object, pins, afresh)?;
+        let attached = matches!(done, Some(Done::Attached(_)));
+        before.linked.extend(done);
+        Ok::<bool, AttachmentError>(attached)
+    };
+    for linked in linked::of(shape).filter(|linked| matches!(linked, Linked::Bind4 | Linked::Bind6)) {
+        bring(linked, object)?;
+    }
+    let mut listeners = None;
+    if shape.mode == Mode::Steer {
+        let attached = bring(Linked::Listeners, object)?;
+        let mut takeover = Takeover::new(pins)?;
+        if attached {
+            takeover.forget_all()?;
+        }
+        let noted = if attached { &[][..] } else { &current };
+        let ports: Vec<u16> = target.tcp_ports().filter(|port| !has_tcp_port(noted, *port)).collect();
+        takeover.take(ports.iter().copied())?;
+        listeners = Some((takeover, ports));
+    }
+    if rules || direct {
+        let generation = if rules { 1 - state.generation() } else { state.generation() };
+        if rules {
+            maps.write_rules(generation, &slots)?;
+        }
+        maps.set_state(State::new(generation, allow))?;
+    }
+    if let Some((mut takeover, ports)) = listeners {
+        // Those that began to listen before there was a rule to note them by.
+        takeover.take(ports.into_iter())?;
+        bring(Linked::Steer, object)?;
+    }
+    match before.hook {
+        Some(hook) if shape.has_packet_programs() => {
+            replace_packet_programs(object, pins, hook, afresh, &mut before.programs)?;
+        }
+        None if shape.has_packet_programs() => {
+            attach_packet_programs(target, pins, object).await?;
+        }
+        _ => {}
+    }
+    target.check_holders()?;
+    if *shape != before.shape {
+        shape.note(pins)?;
+    }
+    if afresh {
+        pins.note(GLOBALS, &globals.to_string())?;
+    }
+    let mode = shape.mode != before.shape.mode;
+    let owner = shape.owner != before.shape.owner;
+    let programs = !mode && !owner && !(before.programs.is_empty() && before.linked.is_empty());
+    Ok(Outcome::Updated { mode, owner, rules, direct, programs, addresses: came + went })
+}
+
+fn has_tcp_port(slots: &[Slot], port: u16) -> bool {
+    slots.iter().any(|slot| slot.rule.protocol == Protocol::Tcp && slot.rule.to == port)
+}
+
+/// What the programs that were told `globals` do with TCP.
+fn rewrite_tcp(globals: &str) -> RewriteTcp {
+    match globals.rsplit_once("tcp=") {
+        Some((_, "0")) => RewriteTcp::Begun,
+        Some((_, "2")) => RewriteTcp::NotSteered,
+        _ => RewriteTcp::All,
+    }
+}
+
+/// Puts the programs of `object` in the place of attached ones that differ from them, and those into `old`. `afresh`: of all.
+fn replace_packet_programs(
+    object: &mut Object,
+    pins: &Pins,
+    hook: Hook,
+    afresh: bool,
+    old: &mut Vec<(Direction, SchedClassifier)>,
+) -> Result<(), AttachmentError> {
+    for direction in Direction::ATTACH_ORDER {
+        let failed = |source| AttachmentError::Info {
+            interface: pins.interface().to_owned(),
+            program: direction.program(),
+            source: Box::new(source),
+        };
+        let attached = SchedClassifier::from_pin(pins.program(direction)).map_err(failed)?;
+        let program = object.program(direction)?;
+        // The kernel's digest of the program's instructions.
+        if !afresh && attached.info().map_err(failed)?.tag() == program.info().map_err(failed)?.tag() {
+            continue;
+        }
+        hook::replace(hook, program, pins.interface(), direction, pins)?;
+        old.push((direction, attached));
+        pins.put_program(direction, program)?;
+    }
+    Ok(())
+}

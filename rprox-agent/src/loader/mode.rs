@@ -1,0 +1,164 @@
+//! Modes: how the kernel side does it, and what each takes.
+
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use rprox_common::{Protocol, RewriteTcp};
+use serde::{Deserialize, Serialize};
+
+use super::cgroup;
+use super::config::Policy;
+use super::linked::Linked;
+use super::netlink::Device;
+use super::owner::Owner;
+use super::pins::Pins;
+
+/// How the kernel side does it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Ports are changed in the packets.
+    Rewrite,
+    /// TCP connections are given to the socket that listens on TO; UDP is as in `rewrite`.
+    Steer,
+    /// The owner may bind FROM itself, and nothing is redirected.
+    Grant,
+}
+
+/// The mode that an operator asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModeChoice {
+    /// `steer` where kernel and interface allow it, `rewrite` otherwise.
+    #[default]
+    Auto,
+    /// Change ports in the packets.
+    Rewrite,
+    /// Give TCP connections to the socket that listens on TO; UDP is as in `rewrite`.
+    Steer,
+    /// Let the owner bind FROM itself, and redirect nothing.
+    Grant,
+}
+
+/// What an attachment is to consist of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// The mode.
+    pub mode: Mode,
+    /// Why this mode.
+    pub reason: String,
+    /// The owner.
+    pub owner: Owner,
+}
+
+/// Why a mode was taken that the operator named.
+const ASKED_FOR: &str = "asked for";
+
+impl Shape {
+    /// What `policy` asks for on `device`.
+    #[must_use]
+    pub fn of(policy: &Policy, device: &Device) -> Self {
+        let (mode, reason) = match policy.mode {
+            ModeChoice::Rewrite => (Mode::Rewrite, ASKED_FOR.to_owned()),
+            ModeChoice::Steer => (Mode::Steer, ASKED_FOR.to_owned()),
+            ModeChoice::Grant => (Mode::Grant, ASKED_FOR.to_owned()),
+            ModeChoice::Auto => choose(policy, device),
+        };
+        Self { mode, reason, owner: policy.owner.unwrap_or(Owner::Any) }
+    }
+
+    /// The same by `rewrite`, since the kernel refused `steer`.
+    #[must_use]
+    pub fn by_rewrite(self, refusal: &dyn fmt::Display) -> Self {
+        Self { mode: Mode::Rewrite, reason: format!("steer was refused: {refusal}"), ..self }
+    }
+
+    /// Whether the programs in the packets' path belong to it.
+    #[must_use]
+    pub fn has_packet_programs(&self) -> bool {
+        self.mode != Mode::Grant
+    }
+
+    /// Whether `linked` belongs to it.
+    #[must_use]
+    pub fn has(&self, linked: Linked) -> bool {
+        match linked {
+            Linked::Bind4 | Linked::Bind6 => self.owner != Owner::Any,
+            Linked::Listeners | Linked::Steer => self.mode == Mode::Steer,
+        }
+    }
+
+    /// What the packet programs do with TCP, where the attachment was of mode `before`, if any, and did `done` then.
+    #[must_use]
+    pub fn tcp(&self, before: Option<Mode>, done: RewriteTcp) -> RewriteTcp {
+        match (self.mode, before) {
+            (Mode::Steer | Mode::Grant, _) => RewriteTcp::Begun,
+            // Connections that were steered live on.
+            (Mode::Rewrite, Some(Mode::Steer)) => RewriteTcp::NotSteered,
+            (Mode::Rewrite, Some(Mode::Rewrite)) if done == RewriteTcp::NotSteered => done,
+            (Mode::Rewrite, _) => RewriteTcp::All,
+        }
+    }
+
+    /// Writes mode, reason and owner down.
+    ///
+    /// # Errors
+    ///
+    /// The bpffs refused.
+    pub fn note(&self, pins: &Pins) -> Result<(), super::pins::PinError> {
+        pins.note("mode", &self.mode.to_string())?;
+        pins.note("reason", &self.reason)?;
+        pins.note("owner", &self.owner.to_string())
+    }
+
+    /// What was written down. An attachment of a build that knew no modes is in mode `rewrite`.
+    #[must_use]
+    pub fn noted(pins: &Pins) -> Self {
+        Self {
+            mode: pins.noted("mode").and_then(|mode| mode.parse().ok()).unwrap_or(Mode::Rewrite),
+            reason: pins.noted("reason").unwrap_or_default(),
+            owner: pins.noted("owner").and_then(|owner| owner.parse().ok()).unwrap_or(Owner::Any),
+        }
+    }
+}
+
+/// The mode for `--mode auto`, and why.
+fn choose(policy: &Policy, device: &Device) -> (Mode, String) {
+    if !policy.rules.as_slice().iter().any(|rule| rule.protocol == Protocol::Tcp) {
+        return (Mode::Rewrite, "there is no TCP rule to steer by".to_owned());
+    }
+    if device.enslaved {
+        let reason = "it belongs to a bridge, bond or VRF, which the kernel takes for the interface of its connections";
+        return (Mode::Rewrite, reason.to_owned());
+    }
+    match cgroup::root() {
+        Ok(_) => (Mode::Steer, "kernel and interface allow it".to_owned()),
+        Err(error) => (Mode::Rewrite, format!("steer was refused: {error}")),
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rewrite => "rewrite",
+            Self::Steer => "steer",
+            Self::Grant => "grant",
+        })
+    }
+}
+
+impl FromStr for Mode {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "rewrite" => Ok(Self::Rewrite),
+            "steer" => Ok(Self::Steer),
+            "grant" => Ok(Self::Grant),
+            _ => Err(()),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Mode `steer`: making known the sockets that listened on TO before the program that notes them was attached.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::AsRawFd as _;
+
+use aya::maps::{Map, MapData, MapError, SockHash};
+use procfs::ProcError;
+use rprox_common::{Address, Listener, MAX_LISTENERS_PER_ADDRESS, Protocol, map};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use thiserror::Error;
+
+use super::conflict::Port;
+use super::conflict::listener::{self, Socket};
+use super::pins::Pins;
+
+/// `BPF_NOEXIST` of linux/bpf.h.
+const NOEXIST: u64 = 1;
+
+/// Why a listener can't be taken over.
+#[derive(Debug, Error)]
+pub enum TakeoverError {
+    /// The map.
+    #[error("{interface}: the map {}: {source}", map::LISTENERS)]
+    Map {
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        source: Box<MapError>,
+    },
+    /// The sockets can't be listed.
+    #[error("looking for who listens on the TO ports: {0}")]
+    Sockets(#[from] ProcError),
+    /// One can't be had.
+    #[error(
+        "taking over the listener on port {port}: {source}; that needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, or start the \
+         listener again once this is attached, or use `--mode rewrite`"
+    )]
+    Refused {
+        /// Its port.
+        port: u16,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// The listeners that are known, and the map that holds them.
+pub struct Takeover {
+    interface: String,
+    listeners: SockHash<MapData, Listener>,
+    /// Inodes.
+    known: BTreeSet<u64>,
+}
+
+impl Takeover {
+    /// Begins with what the kernel knows of itself in the attachment in `pins`.
+    ///
+    /// # Errors
+    ///
+    /// The map is not there.
+    pub fn new(pins: &Pins) -> Result<Self, TakeoverError> {
+        let map = MapData::from_pin(pins.map(map::LISTENERS));
+        let listeners = map.and_then(Map::from_map_data).and_then(TryInto::try_into);
+        let interface = pins.interface().to_owned();
+        match listeners {
+            Ok(listeners) => Ok(Self { interface, listeners, known: BTreeSet::new() }),
+            Err(source) => Err(TakeoverError::Map { interface, source: Box::new(source) }),
+        }
+    }
+
+    /// Forgets every listener.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused.
+    pub fn forget_all(&mut self) -> Result<(), TakeoverError> {
+        let keys: Vec<Listener> =
+            self.listeners.keys().collect::<Result<_, _>>().map_err(|e| self.failed(e))?;
+        for key in keys {
+            match self.listeners.remove(&key) {
+                // Closed meanwhile.
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(error) if errno(&error) == Some(Errno::NOENT) => {}
+                Err(error) => return Err(self.failed(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes known every socket that listens on one of the TCP `ports` and was not made known before by this value.
+    ///
+    /// # Errors
+    ///
+    /// A socket can't be had, or the kernel refused it.
+    pub fn take(&mut self, ports: impl Iterator<Item = u16>) -> Result<(), TakeoverError> {
+        let ports: BTreeSet<Port> = ports.map(|port| (Protocol::Tcp, port)).collect();
+        let mut sockets = listener::sockets(&ports)?;
+        sockets.retain(|socket| !self.known.contains(&socket.inode));
+        for holder in listener::holders(&sockets)? {
+            let Some(socket) = sockets.iter().find(|socket| socket.inode == holder.inode) else { continue };
+            if self.known.contains(&socket.inode) {
+                continue;
+            }
+            let fd = Pid::from_raw(holder.pid).ok_or(Errno::SRCH).and_then(|pid| {
+                pidfd_getfd(pidfd_open(pid, PidfdFlags::empty())?, holder.fd, PidfdGetfdFlags::empty())
+            });
+            match fd {
+                Ok(fd) => self.insert(socket, &fd)?,
+                // The process, or its descriptor, has gone meanwhile.
+                Err(Errno::SRCH | Errno::BADF) => {}
+                Err(error) => {
+                    return Err(TakeoverError::Refused { port: socket.port.1, source: error.into() });
+                }
+            }
+        }
+        // What nobody seems to hold is held by a process that may not be looked into, or has been closed.
+        let left: Vec<Socket> =
+            sockets.into_iter().filter(|socket| !self.known.contains(&socket.inode)).collect();
+        match listener::sockets(&ports)?.iter().find(|socket| left.contains(socket)) {
+            Some(socket) => Err(TakeoverError::Refused {
+                port: socket.port.1,
+                source: io::ErrorKind::PermissionDenied.into(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn insert(&mut self, socket: &Socket, fd: &rustix::fd::OwnedFd) -> Result<(), TakeoverError> {
+        self.known.insert(socket.inode);
+        for slot in 0..MAX_LISTENERS_PER_ADDRESS {
+            let key = Listener { address: Address::from(socket.address), port: socket.port.1.into(), slot };
+            match self.listeners.insert(key, fd.as_raw_fd(), NOEXIST) {
+                Ok(()) => return Ok(()),
+                Err(error) if errno(&error) == Some(Errno::EXIST) => {}
+                // It listens no more, or is not of the plain kind.
+                Err(error) if errno(&error) == Some(Errno::OPNOTSUPP) => return Ok(()),
+                Err(error) => return Err(self.failed(error)),
+            }
+        }
+        // The kernel spreads the connections over the whole group that those known are of.
+        Ok(())
+    }
+
+    fn failed(&self, source: MapError) -> TakeoverError {
+        TakeoverError::Map { interface: self.interface.clone(), source: Box::new(source) }
+    }
+}
+
+fn errno(error: &MapError) -> Option<Errno> {
+    match error {
+        MapError::SyscallError(error) => Errno::from_io_error(&error.io_error),
+        _ => None,
+    }
+}

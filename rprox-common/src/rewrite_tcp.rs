@@ -1,0 +1,13 @@
+//! What the programs in the packets' path do with TCP.
+
+/// Which TCP connections to FROM have their packets changed. A connection stays as it began, also where the mode changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum RewriteTcp {
+    /// Those that live on TO already: mode `steer` gets all others.
+    Begun = 0,
+    /// All: mode `rewrite`.
+    All = 1,
+    /// All but those that live on FROM, having been steered: mode `rewrite` after mode `steer`.
+    NotSteered = 2,
+}

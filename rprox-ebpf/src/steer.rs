@@ -1,0 +1,130 @@
+//! Mode `steer`: a connection's first packet is given to the socket that listens on TO, and no packet is changed.
+
+use aya_ebpf::{
+    EbpfContext, Global,
+    bindings::{bpf_sock, bpf_sock_ops},
+    helpers::{bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release},
+    macros::map,
+    maps::SockHash,
+    programs::{SkLookupContext, SockOpsContext},
+};
+use rprox_common::{Address, Listener, MAX_LISTENERS, MAX_LISTENERS_PER_ADDRESS, PortKind, Protocol};
+
+use crate::{host::is_in_this_netns, rules::Rules};
+
+/// The chosen interface.
+#[unsafe(no_mangle)]
+static INTERFACE: Global<u32> = Global::new(0);
+
+#[map]
+static LISTENERS: SockHash<Listener> = SockHash::with_max_entries(MAX_LISTENERS, 0);
+
+/// On with the next program, and with the kernel's own look-up.
+const PASS: u32 = 1;
+/// No socket: the kernel answers that the connection is refused.
+const DROP: u32 = 0;
+
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+const IPPROTO_TCP: u32 = 6;
+/// `BPF_SOCK_OPS_TCP_LISTEN_CB`.
+const TCP_LISTEN: u32 = 11;
+/// `BPF_NOEXIST`.
+const NOEXIST: u64 = 1;
+
+/// Chooses the socket for a connection that comes in.
+#[inline(always)]
+pub fn steer(ctx: &SkLookupContext) -> u32 {
+    // SAFETY: the kernel hands the program a valid context.
+    let lookup = unsafe { &*ctx.lookup };
+    if lookup.protocol != IPPROTO_TCP || lookup.ingress_ifindex != INTERFACE.load() {
+        return PASS;
+    }
+    let Some(rules) = Rules::look_up(Protocol::Tcp, lookup.local_port as u16) else { return PASS };
+    // Direct connections are for the programs in the packets' path, which also change what arrives here for TO of connections that
+    // began under mode `rewrite`.
+    if rules.entry.kind() != PortKind::From {
+        return PASS;
+    }
+    let port = u32::from(u16::from_be(rules.entry.peer));
+    // The kernel's own order: a socket bound to the address, then one bound to any.
+    let found = match lookup.family {
+        AF_INET => {
+            assign(ctx, lookup.ingress_ifindex, Address::from_v4_raw(lookup.local_ip4), port)
+                || assign(ctx, lookup.ingress_ifindex, Address::UNSPECIFIED_V4, port)
+                || assign(ctx, lookup.ingress_ifindex, Address::UNSPECIFIED_V6, port)
+        }
+        AF_INET6 => {
+            assign(ctx, lookup.ingress_ifindex, read_address(&lookup.local_ip6), port)
+                || assign(ctx, lookup.ingress_ifindex, Address::UNSPECIFIED_V6, port)
+        }
+        _ => return PASS,
+    };
+    if !found {
+        // What else listens on FROM is not for this interface.
+        return DROP;
+    }
+    rules.count(|counters| counters.connections += 1);
+    PASS
+}
+
+/// Gives the connection to a socket that listens on the address and port, if one does that would take it: an IPv6 socket may be for
+/// IPv6 alone. Of a `SO_REUSEPORT` group the kernel chooses a member itself.
+#[inline(always)]
+fn assign(ctx: &SkLookupContext, interface: u32, address: Address, port: u32) -> bool {
+    for slot in 0..MAX_LISTENERS_PER_ADDRESS {
+        let key = Listener { address, port, slot };
+        // SAFETY: the map is a SOCKHASH with such keys, in which a look-up takes a reference to the socket that it finds.
+        let socket =
+            unsafe { bpf_map_lookup_elem((&raw const LISTENERS).cast_mut().cast(), (&raw const key).cast()) };
+        if socket.is_null() {
+            continue;
+        }
+        // SAFETY: the reference is held.
+        let bound_to = unsafe { (*socket.cast::<bpf_sock>()).bound_dev_if };
+        // SAFETY: the context and the socket are valid.
+        let assigned = (bound_to == 0 || bound_to == interface)
+            && unsafe { bpf_sk_assign(ctx.as_ptr(), socket, 0) } == 0;
+        // SAFETY: the reference is given back once, and not used again.
+        unsafe { bpf_sk_release(socket) };
+        if assigned {
+            return true;
+        }
+    }
+    false
+}
+
+/// Notes every socket of this network namespace that begins to listen on TO. The map forgets it when it is closed.
+#[inline(always)]
+pub fn note_listener(ctx: &SockOpsContext) {
+    if ctx.op() != TCP_LISTEN {
+        return;
+    }
+    let port = ctx.local_port();
+    let Some(rules) = Rules::look_up(Protocol::Tcp, port as u16) else { return };
+    if rules.entry.kind() != PortKind::To || !is_in_this_netns(ctx) {
+        return;
+    }
+    let address = match ctx.family() {
+        AF_INET => Address::from_v4_raw(ctx.local_ip4()),
+        // SAFETY: the kernel hands the program a valid context.
+        AF_INET6 => read_address(unsafe { &(*ctx.ops).local_ip6 }),
+        _ => return,
+    };
+    for slot in 0..MAX_LISTENERS_PER_ADDRESS {
+        let mut key = Listener { address, port, slot };
+        // SAFETY: the kernel hands the program a valid context.
+        let socket: &mut bpf_sock_ops = unsafe { &mut *ctx.ops };
+        if LISTENERS.update(&mut key, socket, NOEXIST).is_ok() {
+            return;
+        }
+    }
+}
+
+/// Reads an IPv6 address out of a context, word by word: the verifier takes no other access to one, and the compiler would copy it as
+/// a whole.
+#[inline(always)]
+fn read_address(words: &[u32; 4]) -> Address {
+    // SAFETY: the reference is valid.
+    Address([0, 1, 2, 3].map(|word| unsafe { (&raw const words[word]).read_volatile() }))
+}
