@@ -32,6 +32,7 @@ pub mod query;
 pub mod rule;
 pub mod service;
 pub mod slots;
+pub mod stacking;
 pub mod status;
 pub mod table;
 pub mod takeover;
@@ -53,6 +54,7 @@ use self::netlink::{Netlink, NetlinkError};
 use self::owner::Owner;
 use self::pins::{PinError, Pins};
 use self::privilege::PrivilegeError;
+use self::stacking::StackingError;
 use self::status::{StatusError, watch};
 use self::verify::{Expectation, VerifyError};
 use crate::cli::exit;
@@ -78,6 +80,9 @@ pub enum Error {
     /// The host.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// Interfaces on top of each other.
+    #[error(transparent)]
+    Stacking(#[from] StackingError),
     /// An attachment.
     #[error(transparent)]
     Attachment(#[from] AttachmentError),
@@ -188,6 +193,7 @@ async fn choose_interface(netlink: &Netlink, settings: &mut Settings) -> Result<
 async fn attach_all(netlink: &Netlink, settings: &Settings) -> Result<(Vec<(Pins, Outcome)>, Bpffs), Error> {
     let bpffs = Bpffs::open_or_mount(&settings.bpffs)?;
     let host = Host::look(netlink, bpffs.path()).await?;
+    stacking::check(&host.devices, settings, &Pins::list(bpffs.path())?)?;
     let mut changes: Vec<Change> = Vec::new();
     for (interface, policy) in &settings.interfaces {
         match attachment::attach(&host, interface, policy, settings.hook).await {
