@@ -15,6 +15,7 @@ pub mod hook;
 pub mod host;
 pub mod kernel_log;
 pub mod link;
+pub mod lock;
 pub mod maps;
 pub mod metrics;
 pub mod netlink;
@@ -26,6 +27,7 @@ pub mod rule;
 pub mod service;
 pub mod slots;
 pub mod status;
+pub mod table;
 pub mod verify;
 
 use std::io::{self, Write as _};
@@ -212,6 +214,10 @@ async fn detach(args: DetachArgs) -> Result<(), Error> {
     }
     if attached.is_empty() && named.is_empty() {
         info!("nothing attached");
+    }
+    if let (Some(bpffs), true) = (&bpffs, attached.is_empty()) {
+        // What a detach left that died at its last step.
+        Pins::tidy(bpffs.path())?;
     }
     if chosen.is_empty() {
         return Ok(());

@@ -38,7 +38,7 @@ struct Run {
     extent: Extent,
 }
 
-const RUNS: [Run; 8] = [
+const RUNS: [Run; 9] = [
     Run {
         program: "packets",
         arguments: "tcp_and_udp direct_connections vlan_tags_in_band fragments icmp::errors_about verification",
@@ -46,21 +46,22 @@ const RUNS: [Run; 8] = [
     },
     Run {
         program: "loader_lifecycle",
-        arguments: "attaching_twice detaching survives no_request_fails_while_rules_change",
+        arguments: "tcx attaching_twice detaching_leaves survives no_request_fails_while_rules_change",
         extent: Extent::Short,
     },
-    Run { program: "article", arguments: "", extent: Extent::Short },
+    Run { program: "devices", arguments: "needs_modules", extent: Extent::Short },
     // What `wire` tests hold is attached by TCX.
     Run { program: "packets", arguments: "--skip wire", extent: Extent::Long },
     // There are no packet filters in it.
     Run { program: "loader_lifecycle", arguments: "--skip nftables --skip firewalls", extent: Extent::Long },
     Run { program: "article", arguments: "", extent: Extent::Long },
+    Run { program: "devices", arguments: "--skip macvlan", extent: Extent::Long },
     Run { program: "untouched", arguments: "", extent: Extent::Long },
     Run { program: "addresses", arguments: "--skip passed_sockets", extent: Extent::Long },
 ];
 
 /// Programs that the tests call, by name.
-const TOOLS: [&str; 8] = ["ip", "tc", "nsenter", "setpriv", "curl", "env", "sh", "mount"];
+const TOOLS: [&str; 9] = ["ip", "tc", "nsenter", "setpriv", "curl", "wg", "env", "sh", "mount"];
 
 /// Kernel modules, which load those that they need.
 const MODULES: [&str; 9] =

@@ -7,7 +7,7 @@ use std::fmt;
 use aya::programs::{ProgramError, SchedClassifier};
 use rprox_common::State;
 use thiserror::Error;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::config::{Direct, Policy};
 use super::hook::{self, Hook, HookChoice, HookError};
@@ -245,12 +245,15 @@ async fn create(
     let mut maps = Maps::open(pins)?;
     maps.sync_addresses(&host.addresses)?;
     let slots = assign(&maps, pins, &[], policy)?;
-    maps.write_rules(0, &slots)?;
-    maps.set_state(State::new(0, policy.direct == Direct::Allow))?;
+    // New maps have the generation 0 in force, which is empty: so the programs pass everything, whichever of them is there, until
+    // the last step puts both to work at once.
+    maps.write_rules(1, &slots)?;
     for direction in Direction::ATTACH_ORDER {
         pins.put_program(direction, object.program(direction)?)?;
     }
-    Ok(hook::attach(choice, host.netlink, device, pins, &mut object).await?)
+    let hook = hook::attach(choice, host.netlink, device, pins, &mut object).await?;
+    maps.set_state(State::new(1, policy.direct == Direct::Allow))?;
+    Ok(hook)
 }
 
 fn assign(
@@ -376,6 +379,10 @@ pub async fn remove(host: &Host<'_>, pins: &Pins) -> Result<(), AttachmentError>
             interface: pins.interface().to_owned(),
             netns: noted.netns,
         });
+    }
+    // Both programs stop at once, before the first of them goes: one alone would leave connections that hang.
+    if let Err(error) = Maps::open(pins).and_then(|mut maps| maps.put_out_of_force()) {
+        debug!("{}: putting its rules out of force: {error}", pins.interface());
     }
     hook::detach(host.netlink, host.device_of(pins), pins).await?;
     Ok(pins.remove()?)

@@ -301,7 +301,7 @@ JSON, an array of:
   mode                  \"rewrite\"
   hook                  \"tcx\" or \"clsact\"; null if unknown
   state                 \"attached\"; \"gone\": its interface is; \"elsewhere\": in another network namespace;
-                        \"incomplete\": the remains of an attempt to attach
+                        \"incomplete\": what an attempt to attach or detach left
   service               whether a running `rprox-loader run` keeps it
   direct                \"deny\" or \"allow\"
   programs              {ingress, egress}: the kernel's tag of each program

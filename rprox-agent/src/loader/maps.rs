@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::IpAddr;
 use std::ops::AddAssign;
 
@@ -16,6 +17,7 @@ use thiserror::Error;
 use super::pins::Pins;
 use super::rule::Rule;
 use super::slots::Slot;
+use super::table;
 
 /// What went wrong with a map.
 #[derive(Debug, Error)]
@@ -45,6 +47,16 @@ pub enum MapsError {
         /// What the kernel said.
         source: Box<MapError>,
     },
+    /// The kernel does not show a map's entries.
+    #[error("{interface}: reading the map {map}: {source}")]
+    Read {
+        /// The interface.
+        interface: String,
+        /// The map.
+        map: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The attachment was made for fewer rules.
     #[error(
         "{interface}: {wanted} rules, and this attachment was made with room for {capacity}; run `rprox-loader detach -i \
@@ -67,6 +79,8 @@ pub enum MapsError {
 pub struct Maps {
     interface: String,
     ports: Array<MapData, PortEntry>,
+    /// The same map again, to be read in stretches.
+    table: MapData,
     state: Array<MapData, State>,
     addresses: HashMap<MapData, Address, u8>,
     rule_counters: PerCpuArray<MapData, RuleCounters>,
@@ -97,9 +111,15 @@ impl Maps {
                 Box::new(MapError::OutOfBounds { index: PORT_TABLE_LEN - 1, max_entries: ports.len() });
             return Err(MapsError::Unfit { interface: pins.interface().to_owned(), map: map::PORTS, source });
         }
+        let table = MapData::from_pin(pins.map(map::PORTS)).map_err(|source| MapsError::Unfit {
+            interface: pins.interface().to_owned(),
+            map: map::PORTS,
+            source: Box::new(source),
+        })?;
         Ok(Self {
             interface: pins.interface().to_owned(),
             ports,
+            table,
             state: open(pins, map::STATE)?,
             addresses: open(pins, map::LOCAL_ADDRESSES)?,
             rule_counters: open(pins, map::RULE_COUNTERS)?,
@@ -143,8 +163,7 @@ impl Maps {
     /// The kernel refused.
     pub fn rules(&self, generation: u32) -> Result<Vec<Slot>, MapsError> {
         let mut slots = Vec::new();
-        for (protocol, port, entry) in self.entries(generation) {
-            let entry = entry?;
+        for (protocol, port, entry) in self.entries(generation)? {
             if entry.kind() == PortKind::From {
                 let rule = Rule { from: port, to: u16::from_be(entry.peer), protocol };
                 slots.push(Slot { index: entry.rule, rule, fresh: false });
@@ -159,27 +178,24 @@ impl Maps {
     ///
     /// The kernel refused.
     pub fn table(&self, generation: u32) -> Result<BTreeMap<(Protocol, u16), PortEntry>, MapsError> {
-        let mut table = BTreeMap::new();
-        for (protocol, port, entry) in self.entries(generation) {
-            let entry = entry?;
-            if entry != PortEntry::default() {
-                table.insert((protocol, port), entry);
-            }
-        }
-        Ok(table)
+        let entries = self.entries(generation)?.into_iter();
+        let used = entries.filter(|(.., entry)| *entry != PortEntry::default());
+        Ok(used.map(|(protocol, port, entry)| ((protocol, port), entry)).collect())
     }
 
-    fn entries(
-        &self,
-        generation: u32,
-    ) -> impl Iterator<Item = (Protocol, u16, Result<PortEntry, MapsError>)> {
-        let failed = self.failed("reading", map::PORTS);
-        PROTOCOLS.into_iter().flat_map(|protocol| (0..=u16::MAX).map(move |port| (protocol, port))).map(
-            move |(protocol, port)| {
-                let entry = self.ports.get(&port_index(generation, protocol, port), 0).map_err(&failed);
-                (protocol, port, entry)
-            },
-        )
+    /// Every entry of `generation`.
+    fn entries(&self, generation: u32) -> Result<Vec<(Protocol, u16, PortEntry)>, MapsError> {
+        let mut found = Vec::new();
+        for protocol in PROTOCOLS {
+            let first = port_index(generation, protocol, 0);
+            let entries = table::read(&self.table, first, 1 << 16).map_err(|source| MapsError::Read {
+                interface: self.interface.clone(),
+                map: map::PORTS,
+                source,
+            })?;
+            found.extend((0..=u16::MAX).zip(entries).map(|(port, entry)| (protocol, port, entry)));
+        }
+        Ok(found)
     }
 
     /// Makes `slots` the rules of `generation`, which must not be in force.
@@ -189,8 +205,8 @@ impl Maps {
     /// The kernel refused; the generation is then half-written, and must not be put in force.
     pub fn write_rules(&mut self, generation: u32, slots: &[Slot]) -> Result<(), MapsError> {
         let mut stale = Vec::new();
-        for (protocol, port, entry) in self.entries(generation) {
-            if entry? != PortEntry::default() {
+        for (protocol, port, entry) in self.entries(generation)? {
+            if entry != PortEntry::default() {
                 stale.push(port_index(generation, protocol, port));
             }
         }
@@ -210,6 +226,17 @@ impl Maps {
             }
         }
         Ok(())
+    }
+
+    /// Puts a generation without a rule in force: the programs then pass everything as it is.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused; the rules in force stay.
+    pub fn put_out_of_force(&mut self) -> Result<(), MapsError> {
+        let empty = 1 - self.state()?.generation();
+        self.write_rules(empty, &[])?;
+        self.set_state(State::new(empty, false))
     }
 
     /// The number of rules that there is room for.

@@ -31,6 +31,11 @@ pub enum NetlinkError {
         /// What the kernel said.
         source: rtnetlink::Error,
     },
+    /// A request got no answer, or an empty one.
+    #[error(
+        "asking the kernel for its {0}: it named none, where there is a loopback one at least; is `lo` up?"
+    )]
+    NoAnswer(&'static str),
     /// The interface does not exist.
     #[error("there is no interface {name}; there are: {}", existing.join(", "))]
     NoInterface {
@@ -178,6 +183,10 @@ impl Netlink {
                 }
             }
             addresses.extend(local.or(address));
+        }
+        // A request that gets lost ends like one that has been answered. Believed, it would put the redirect out of force.
+        if addresses.is_empty() {
+            return Err(NetlinkError::NoAnswer("addresses"));
         }
         Ok(addresses)
     }

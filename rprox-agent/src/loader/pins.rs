@@ -14,6 +14,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 
+use super::lock::Holder;
 use super::object::Direction;
 
 /// What went wrong on the bpffs.
@@ -39,11 +40,13 @@ pub enum PinError {
     },
     /// A running service keeps the attachment.
     #[error(
-        "{interface}: a running `rprox-loader run` keeps this attachment; stop it first (it detaches when it gets SIGTERM)"
+        "{interface}: a running `rprox-loader run` ({holder}) keeps this attachment; stop it first (it detaches when it gets SIGTERM)"
     )]
     Held {
         /// The interface.
         interface: String,
+        /// That service.
+        holder: Holder,
     },
 }
 
@@ -65,7 +68,17 @@ pub struct Pins {
 
 /// A claim on an attachment, as long as the value lives and the process with it.
 #[derive(Debug)]
-pub struct Claim(#[expect(dead_code, reason = "the open file is the lock")] rustix::fd::OwnedFd);
+pub struct Claim(rustix::fd::OwnedFd);
+
+impl Claim {
+    /// Whether it is on what `pins` are the place of now, not on a directory that was removed or unmounted.
+    #[must_use]
+    pub fn is_on(&self, pins: &Pins) -> bool {
+        let id = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+        let here = rustix::fs::stat(&pins.directory).map(id);
+        here.is_ok() && here == rustix::fs::fstat(&self.0).map(id)
+    }
+}
 
 // A bpffs reserves names with dots, and interfaces may have them (eth0.100). No interface name holds a colon.
 const DOT: &str = ":";
@@ -193,17 +206,17 @@ impl Pins {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(self.file("removing", error)),
             _ => {}
         }
-        for directory in self.directory.ancestors().skip(1).take(2) {
-            match rustix::fs::rmdir(directory) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(Errno::NOTEMPTY | Errno::EXIST) => break,
-                Err(error) => {
-                    let path = directory.to_owned();
-                    return Err(PinError::File { action: "removing", path, source: error.into() });
-                }
-            }
-        }
-        Ok(())
+        let root = self.directory.parent().unwrap_or(&self.directory);
+        remove_if_empty(root)
+    }
+
+    /// Removes the directories that hold attachments under `bpffs`, unless they hold any.
+    ///
+    /// # Errors
+    ///
+    /// The bpffs refused.
+    pub fn tidy(bpffs: &Path) -> Result<(), PinError> {
+        remove_if_empty(&Self::root(bpffs))
     }
 
     /// Writes down a fact under `name`, in the place of an older one, in one step.
@@ -267,7 +280,9 @@ impl Pins {
             .map_err(|error| self.file("opening", error.into()))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Claim(file)),
-            Err(Errno::WOULDBLOCK) => Err(PinError::Held { interface: self.interface.clone() }),
+            Err(Errno::WOULDBLOCK) => {
+                Err(PinError::Held { interface: self.interface.clone(), holder: Holder::of(&file) })
+            }
             Err(error) => Err(self.file("locking", error.into())),
         }
     }
@@ -275,6 +290,21 @@ impl Pins {
     fn file(&self, action: &'static str, source: io::Error) -> PinError {
         PinError::File { action, path: self.directory.clone(), source }
     }
+}
+
+/// Removes `root` and the directory that it is in, as far as they are empty.
+fn remove_if_empty(root: &Path) -> Result<(), PinError> {
+    for directory in root.ancestors().take(2) {
+        match rustix::fs::rmdir(directory) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::NOTEMPTY | Errno::EXIST) => break,
+            Err(error) => {
+                let path = directory.to_owned();
+                return Err(PinError::File { action: "removing", path, source: error.into() });
+            }
+        }
+    }
+    Ok(())
 }
 
 fn remove_file(path: &Path) -> Result<(), PinError> {

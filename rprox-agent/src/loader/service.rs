@@ -114,7 +114,10 @@ impl Service<'_> {
         for (interface, policy) in &self.settings.interfaces {
             let pins = Pins::new(bpffs.path(), interface);
             // A claim ends with the directory that it is on, and nobody else gets in while the bpffs is locked.
-            let claimed = self.claims.remove(interface).is_some();
+            let held = self.claims.remove(interface);
+            let claimed = held.is_some();
+            // Where the bpffs was unmounted, the claim alone keeps the attachment in force, until there is another.
+            let _orphan = held.filter(|claim| !claim.is_on(&pins));
             let result = keep(&host, &pins, policy, self.settings.hook, claimed).await;
             match result {
                 Ok(true) => {

@@ -72,7 +72,7 @@ pub(super) enum Condition {
     Gone,
     /// In another network namespace than this process.
     Elsewhere,
-    /// What an attempt to attach has left.
+    /// What an attempt to attach or detach has left.
     Incomplete,
 }
 
@@ -144,6 +144,10 @@ fn attachment(host: &Host<'_>, pins: &Pins) -> Result<Attachment, StatusError> {
         ByDirection { ingress: counters.ingress_not_parsed, egress: counters.egress_not_parsed };
     status.rules =
         maps.rules(state.generation())?.iter().map(|slot| rule(&maps, slot)).collect::<Result<_, _>>()?;
+    // Attaching ends with putting the rules in force, and detaching begins with putting them out of it.
+    if status.rules.is_empty() {
+        status.state = Condition::Incomplete;
+    }
     Ok(status)
 }
 
@@ -221,7 +225,7 @@ impl Attachment {
             Condition::Attached => "",
             Condition::Gone => "  NOT IN FORCE: the interface is gone",
             Condition::Elsewhere => "  in another network namespace",
-            Condition::Incomplete => "  NOT IN FORCE: attaching was cut short",
+            Condition::Incomplete => "  NOT IN FORCE: attaching or detaching was cut short",
         });
         let direct = match self.direct {
             Some(Direct::Allow) => "allowed",

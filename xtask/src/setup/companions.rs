@@ -10,7 +10,7 @@ use super::apt;
 use crate::steps::Step;
 
 /// Programs, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("curl", "curl"),
@@ -18,6 +18,7 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("setpriv", "util-linux"),
     ("iptables", "iptables"),
     ("nft", "nftables"),
+    ("ethtool", "ethtool"),
     ("strace", "strace"),
     ("systemd-socket-activate", "systemd"),
 ];

@@ -6,13 +6,14 @@ use super::apt;
 use crate::steps::Step;
 
 /// Programs, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 7] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("cpio", "cpio"),
     ("busybox", "busybox-static"),
     ("depmod", "kmod"),
     ("modprobe", "kmod"),
     ("strip", "binutils"),
+    ("wg", "wireguard-tools"),
 ];
 
 /// Installs what is missing.
