@@ -193,28 +193,32 @@ async fn choose_interface(netlink: &Netlink, settings: &mut Settings) -> Result<
 async fn attach_all(netlink: &Netlink, settings: &Settings) -> Result<(Vec<(Pins, Outcome)>, Bpffs), Error> {
     let bpffs = Bpffs::open_or_mount(&settings.bpffs)?;
     let host = Host::look(netlink, bpffs.path()).await?;
-    stacking::check(&host.devices, settings, &Pins::list(bpffs.path())?)?;
-    let mut changes: Vec<Change> = Vec::new();
-    for (interface, policy) in &settings.interfaces {
-        match attachment::attach(&host, interface, policy, settings.hook).await {
-            Ok(change) => changes.push(change),
-            Err(error) => {
-                for change in changes.into_iter().rev() {
-                    change.undo(&host).await;
-                }
-                bpffs.undo();
-                return Err(error.into());
-            }
+    let mut changes = Vec::new();
+    if let Err(error) = attach_each(&host, settings, &mut changes).await {
+        for change in changes.into_iter().rev() {
+            change.undo(&host).await;
         }
+        bpffs.undo();
+        return Err(error);
     }
     let mut outcomes = Vec::new();
-    for (change, (_, policy)) in changes.into_iter().zip(&settings.interfaces) {
-        let (pins, outcome) = change.settle(&host).await?;
-        // Only now is it what holds: before, it could have been undone.
-        asked::note(&pins, policy)?;
-        outcomes.push((pins, outcome));
+    for change in changes {
+        outcomes.push(change.settle(&host).await?);
     }
     Ok((outcomes, bpffs))
+}
+
+/// Attaches to every interface of `settings`. What it did until it failed is in `changes`, for the caller to undo.
+async fn attach_each(host: &Host<'_>, settings: &Settings, changes: &mut Vec<Change>) -> Result<(), Error> {
+    stacking::check(&host.devices, settings, &Pins::list(host.bpffs)?)?;
+    for (interface, policy) in &settings.interfaces {
+        changes.push(attachment::attach(host, interface, policy, settings.hook).await?);
+    }
+    // Only now is it what holds, as far as attaching goes.
+    for (change, (_, policy)) in changes.iter().zip(&settings.interfaces) {
+        asked::note(change.pins(), policy)?;
+    }
+    Ok(())
 }
 
 async fn detach(args: DetachArgs) -> Result<(), Error> {

@@ -102,7 +102,7 @@ mod tests {
 
     fn policy(rules: impl Iterator<Item = u16>, direct: Direct) -> Policy {
         let rule = |from| Rule { from, to: from + 30_000, protocol: Protocol::Udp };
-        Policy { rules: RuleSet::new(rules.map(rule).collect()).unwrap(), direct }
+        Policy { rules: RuleSet::new(rules.map(rule).collect()).unwrap(), direct, ..Policy::default() }
     }
 
     #[test]

@@ -100,6 +100,12 @@ impl Change {
         Self { pins, outcome, shape, before: Some(before) }
     }
 
+    /// The attachment's place.
+    #[must_use]
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
     /// Takes the change back, as far as the kernel lets us; what it does not is logged.
     pub async fn undo(self, host: &Host<'_>) {
         let result = match self.before {
