@@ -179,24 +179,29 @@ async fn choose_interface(netlink: &Netlink, settings: &mut Settings) -> Result<
 async fn attach_all(netlink: &Netlink, settings: &Settings) -> Result<(Vec<Change>, Bpffs), Error> {
     let bpffs = Bpffs::open_or_mount(&settings.bpffs)?;
     let host = Host::look(netlink, bpffs.path()).await?;
-    let mut changes: Vec<Change> = Vec::new();
-    for (interface, policy) in &settings.interfaces {
-        match attachment::attach(&host, interface, policy, settings.hook).await {
-            Ok(change) => changes.push(change),
-            Err(error) => {
-                for change in changes.into_iter().rev() {
-                    change.undo(&host).await;
-                }
-                bpffs.undo();
-                return Err(error.into());
+    let mut changes = Vec::new();
+    match attach_each(&host, settings, &mut changes).await {
+        Ok(()) => Ok((changes, bpffs)),
+        Err(error) => {
+            for change in changes.into_iter().rev() {
+                change.undo(&host).await;
             }
+            bpffs.undo();
+            Err(error)
         }
     }
-    // Only now is it what holds: before, it could have been undone.
+}
+
+/// Attaches to every interface of `settings`. What it did until it failed is in `changes`, for the caller to undo.
+async fn attach_each(host: &Host<'_>, settings: &Settings, changes: &mut Vec<Change>) -> Result<(), Error> {
+    for (interface, policy) in &settings.interfaces {
+        changes.push(attachment::attach(host, interface, policy, settings.hook).await?);
+    }
+    // Only now is it what holds, as far as attaching goes.
     for (change, (_, policy)) in changes.iter().zip(&settings.interfaces) {
         asked::note(&change.pins, policy)?;
     }
-    Ok((changes, bpffs))
+    Ok(())
 }
 
 async fn detach(args: DetachArgs) -> Result<(), Error> {

@@ -125,10 +125,16 @@ fn what_the_loader_makes_is_sound() {
 }
 
 #[test]
-fn the_service_is_sound_and_follows_addresses() {
-    let mut playground = Playground::running().unwrap();
-    let loader = playground.loader.take();
-    let attached = Attached { playground };
+fn the_service_is_sound_after_swapping_programs_and_follows_addresses() {
+    let mut attached = Attached::new();
+    let tell = |attached: &Attached| attached.playground.status().unwrap()["programs"].clone();
+    let before = tell(&attached);
+    attached.playground.start_agent().unwrap();
+    // It swaps the programs in the links for ones that log, as an upgrade swaps them for newer ones.
+    attached.playground.start_loader(&["--log-level", "debug"]).unwrap();
+    let loader = attached.playground.loader.as_mut().unwrap();
+    loader.wait_for_line("updated: rules, programs").unwrap();
+    assert_eq!(tell(&attached), before);
     attached.assert_sound("running");
     let host = &attached.playground.topology.host;
     host.ip(&format!("address add 198.51.100.77/24 dev {INTERFACE}")).unwrap();
@@ -136,7 +142,6 @@ fn the_service_is_sound_and_follows_addresses() {
         attached.differences(&[]).is_empty().then_some(())
     })
     .unwrap();
-    drop(loader);
 }
 
 #[test]
@@ -156,29 +161,31 @@ fn rules_that_the_operator_names_are_what_is_compared() {
 fn a_map_entry_changed_by_hand_is_found() {
     let attached = Attached::new();
     let mut ports: Array<_, PortEntry> = attached.map(map::PORTS);
+    let mut state: Array<_, State> = attached.map(map::STATE);
+    let in_force = state.get(&0, 0).unwrap().generation();
+    let spare = 1 - in_force;
     let mut set = |generation, port, entry| {
         ports.set(port_index(generation, Protocol::Tcp, port), entry, 0).unwrap();
     };
-    set(0, 80, PortEntry::new(PortKind::From, 0, 9090));
+    set(in_force, 80, PortEntry::new(PortKind::From, 0, 9090));
     attached.assert_found(
         &["-r", "80:8080", "-r", "443:8443"],
         &["port 80/tcp in PORTS", "port 8080", "port 9090"],
     );
     attached.assert_found(&[], &["port 80/tcp in PORTS", "port 8080", "port 9090"]);
-    set(0, 80, PortEntry::new(PortKind::From, 0, 8080));
+    set(in_force, 80, PortEntry::new(PortKind::From, 0, 8080));
     attached.assert_sound("put back");
 
-    set(0, 22, PortEntry::new(PortKind::From, 2, 2222));
+    set(in_force, 22, PortEntry::new(PortKind::From, 2, 2222));
     attached.assert_found(&[], &["port 22/tcp in PORTS: no rule -> redirected to port 2222"]);
-    set(0, 22, PortEntry::default());
-    set(1, 22, PortEntry::new(PortKind::From, 2, 2222));
+    set(in_force, 22, PortEntry::default());
+    set(spare, 22, PortEntry::new(PortKind::From, 2, 2222));
     attached.assert_found(&[], &["the generation of PORTS that is not in force"]);
-    set(1, 22, PortEntry::default());
+    set(spare, 22, PortEntry::default());
 
-    let mut state: Array<_, State> = attached.map(map::STATE);
-    state.set(0, State::new(0, true), 0).unwrap();
+    state.set(0, State::new(in_force, true), 0).unwrap();
     attached.assert_found(&[], &["the direct policy in STATE: deny -> allow"]);
-    state.set(0, State::new(1, false), 0).unwrap();
+    state.set(0, State::new(spare, false), 0).unwrap();
     let differences = attached.differences(&[]);
     // The empty generation is in force: four entries are missing.
     assert_eq!(differences.len(), 4, "{differences:#?}");

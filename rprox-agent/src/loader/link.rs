@@ -70,9 +70,9 @@ impl PinnedLink {
     ///
     /// What the kernel said.
     pub fn detach(&self) -> io::Result<()> {
-        let mut attr = LinkDetach { link_fd: self.0.as_raw_fd().cast_unsigned() };
+        let attr = LinkDetach { link_fd: self.0.as_raw_fd().cast_unsigned() };
         // SAFETY: the layout is the command's.
-        unsafe { bpf(BPF_LINK_DETACH, &mut attr) }.map(drop)
+        unsafe { bpf(BPF_LINK_DETACH, &raw const attr) }.map(drop)
     }
 
     /// What the kernel says of it.
@@ -95,9 +95,9 @@ impl PinnedLink {
 /// What the kernel said: `NotFound` where nothing is pinned.
 pub(super) fn get(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attr = ObjGet { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    let attr = ObjGet { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
     // SAFETY: `path` outlives the call, and the layout is the command's.
-    let fd = unsafe { bpf(BPF_OBJ_GET, &mut attr) }?;
+    let fd = unsafe { bpf(BPF_OBJ_GET, &raw const attr) }?;
     // SAFETY: the kernel has just made the descriptor, and nothing else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -108,24 +108,24 @@ pub(super) fn get(path: &Path) -> io::Result<OwnedFd> {
 ///
 /// `T` must be the head of the structure that the kernel fills for this kind of object, and what it points to must be valid.
 pub(super) unsafe fn get_info<T>(object: &OwnedFd, info: &mut T) -> io::Result<()> {
-    let mut attr = GetInfo {
+    let attr = GetInfo {
         bpf_fd: object.as_raw_fd().cast_unsigned(),
         info_len: u32::try_from(size_of::<T>()).map_err(io::Error::other)?,
         info: std::ptr::from_mut(info) as u64,
     };
     // SAFETY: the layout is the command's; `info` has `info_len` bytes, and is what the kernel may write by this function's
     // contract.
-    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }.map(drop)
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &raw const attr) }.map(drop)
 }
 
 /// Calls bpf(2).
 ///
 /// # Safety
 ///
-/// `attr` must have the layout that `command` reads and writes, and what it points to must be valid.
-pub(super) unsafe fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_int> {
+/// `attr` must have the layout that `command` reads, be writable if it writes, and what it points to must be valid.
+pub(super) unsafe fn bpf<T>(command: libc::c_int, attr: *const T) -> io::Result<libc::c_int> {
     // SAFETY: by this function's contract; the size is that of `attr`, and the kernel takes the rest as zeroes.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr, size_of::<T>()) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }

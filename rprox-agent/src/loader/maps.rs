@@ -179,10 +179,8 @@ impl Maps {
     /// The kernel refused.
     pub fn table(&self, generation: u32) -> Result<BTreeMap<(Protocol, u16), PortEntry>, MapsError> {
         let entries = self.entries(generation)?.into_iter();
-        Ok(entries
-            .filter(|(.., entry)| *entry != PortEntry::default())
-            .map(|(protocol, port, entry)| ((protocol, port), entry))
-            .collect())
+        let used = entries.filter(|(.., entry)| *entry != PortEntry::default());
+        Ok(used.map(|(protocol, port, entry)| ((protocol, port), entry)).collect())
     }
 
     /// Every entry of `generation`.

@@ -68,7 +68,7 @@ pub fn tcx(ifindex: u32, direction: Direction) -> io::Result<Vec<Hooked>> {
         revision: 0,
     };
     // SAFETY: the layout is the command's, and both arrays have room for `count` ids and outlive the call.
-    let result = unsafe { bpf(BPF_PROG_QUERY, &mut attr) };
+    let result = unsafe { bpf(BPF_PROG_QUERY, (&raw mut attr).cast_const()) };
     match result {
         // Nothing was ever attached there; or the kernel is older than TCX.
         Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::INVAL)) => {

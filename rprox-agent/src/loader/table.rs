@@ -50,7 +50,7 @@ pub fn read(map: &MapData, first: u32, count: u32) -> io::Result<Vec<PortEntry>>
     };
     // SAFETY: the layout is the command's, and the pointers are to `count` keys and values of the map's sizes, which `Maps::open`
     // has checked, and to one index each.
-    let result = unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) };
+    let result = unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &raw mut attr) };
     match result {
         // The kernel says that the table ends where the last entry was among those read.
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
