@@ -96,7 +96,9 @@ mod tests {
     use super::*;
 
     fn device(index: u32, name: &str, lower: Option<u32>, controller: Option<u32>) -> Device {
-        Device { lower, controller, ..Device::ethernet(index, name) }
+        let mut device = Device::ethernet(index, name);
+        (device.lower, device.controller) = (lower, controller);
+        device
     }
 
     #[test]
