@@ -27,7 +27,13 @@ pub struct Ends {
 /// Whether a connection's packets are to be changed between `from` and `to`. `opens`: the packet opens it. The verifier knows which
 /// arm is taken, and cuts the others off.
 #[inline(always)]
-pub fn is_rewritten(ctx: &TcContext, opens: bool, from: u16, to: u16, ends: impl FnOnce() -> Option<Ends>) -> bool {
+pub fn is_rewritten(
+    ctx: &TcContext,
+    opens: bool,
+    from: u16,
+    to: u16,
+    ends: impl FnOnce() -> Option<Ends>,
+) -> bool {
     let mode = REWRITE_TCP.load();
     if mode == RewriteTcp::All as u32 {
         return true;
@@ -66,8 +72,7 @@ fn lives_on(ctx: &TcContext, ends: &Ends, local_port: u16) -> bool {
     };
     let mut tuple = bpf_sock_tuple { __bindgen_anon_1: tuple };
     // SAFETY: the tuple is valid for `len` bytes, which say its kind.
-    let socket =
-        unsafe { bpf_skc_lookup_tcp(ctx.as_ptr(), &raw mut tuple, len as u32, CURRENT_NETNS, 0) };
+    let socket = unsafe { bpf_skc_lookup_tcp(ctx.as_ptr(), &raw mut tuple, len as u32, CURRENT_NETNS, 0) };
     if socket.is_null() {
         return false;
     }

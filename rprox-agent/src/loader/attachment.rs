@@ -132,9 +132,7 @@ pub async fn attach(
     let target = Target { host, device, policy, choice, shape: Shape::of(policy, device) };
     match attach_to(&target).await {
         Err(error)
-            if policy.mode == ModeChoice::Auto
-                && target.shape.mode == Mode::Steer
-                && error.is_of_steer() =>
+            if policy.mode == ModeChoice::Auto && target.shape.mode == Mode::Steer && error.is_of_steer() =>
         {
             let shape = target.shape.clone().by_rewrite(&error);
             debug!("{interface}: {}", shape.reason);
@@ -225,7 +223,8 @@ enum Liveness {
 
 async fn live(host: &Host<'_>, device: &Device, pins: &Pins) -> Result<Liveness, AttachmentError> {
     let hook = hook::noted(pins);
-    let Some(noted) = pins.noted_device().filter(|_| hook.is_some() || !Shape::noted(pins).has_packet_programs())
+    let Some(noted) =
+        pins.noted_device().filter(|_| hook.is_some() || !Shape::noted(pins).has_packet_programs())
     else {
         return Ok(Liveness::Dead);
     };

@@ -102,7 +102,9 @@ pub enum ConfigError {
     )]
     NoOwner,
     /// A grant to everybody.
-    #[error("{0}: mode grant lets one user bind the FROM ports, so `--owner any` makes no sense with it; name the user")]
+    #[error(
+        "{0}: mode grant lets one user bind the FROM ports, so `--owner any` makes no sense with it; name the user"
+    )]
     GrantToAny(String),
     /// The rules on the command line contradict each other.
     #[error(transparent)]
@@ -333,8 +335,12 @@ interface = "eth1"
             ..Flags::default()
         };
         let settings = load(WHOLE, flags).unwrap();
-        let common =
-            Policy { rules: rules(&["81:8081"]), direct: Direct::Allow, mode: ModeChoice::Steer, owner: None };
+        let common = Policy {
+            rules: rules(&["81:8081"]),
+            direct: Direct::Allow,
+            mode: ModeChoice::Steer,
+            owner: None,
+        };
         let own = Policy { direct: Direct::Deny, owner: Some(Owner::User(1000)), ..common.clone() };
         assert_eq!(settings.interfaces, [("wg0".to_owned(), own), ("eth7".to_owned(), common)]);
         assert_eq!(settings.bpffs, PathBuf::from("/bpf"));

@@ -174,11 +174,7 @@ impl Object {
     /// # Errors
     ///
     /// As [`Self::load`].
-    pub fn load_with_pinned_maps(
-        globals: &Globals,
-        shape: &Shape,
-        pins: &Pins,
-    ) -> Result<Self, ObjectError> {
+    pub fn load_with_pinned_maps(globals: &Globals, shape: &Shape, pins: &Pins) -> Result<Self, ObjectError> {
         Self::load_with(globals, shape, |loader| {
             for name in map::ALL {
                 loader.map_pin_path(name, pins.map(name));

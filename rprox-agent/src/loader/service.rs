@@ -16,6 +16,7 @@ use super::bpffs::Bpffs;
 use super::config::{Policy, Settings};
 use super::hook::HookChoice;
 use super::host::Host;
+use super::mode::ModeChoice;
 use super::netlink::Netlink;
 use super::pins::{Claim, Pins};
 use super::{Error, attach_all, choose_interface, conflict, privilege};
@@ -37,7 +38,8 @@ pub async fn run(mut settings: Settings) -> Result<(), Error> {
     choose_interface(&netlink, &mut settings).await?;
     let mut service = Service { netlink: &netlink, settings: &settings, claims: BTreeMap::new() };
     service.start().await?;
-    privilege::drop_the_rest()?;
+    let may_steer = |(_, policy): &(_, Policy)| matches!(policy.mode, ModeChoice::Auto | ModeChoice::Steer);
+    privilege::drop_the_rest(settings.interfaces.iter().any(may_steer))?;
     notify(&[NotifyState::Ready, NotifyState::Status("attached")]);
 
     let mut retry = false;

@@ -77,7 +77,8 @@ impl Takeover {
     ///
     /// The kernel refused.
     pub fn forget_all(&mut self) -> Result<(), TakeoverError> {
-        let keys: Vec<Listener> = self.listeners.keys().collect::<Result<_, _>>().map_err(|e| self.failed(e))?;
+        let keys: Vec<Listener> =
+            self.listeners.keys().collect::<Result<_, _>>().map_err(|e| self.failed(e))?;
         for key in keys {
             match self.listeners.remove(&key) {
                 // Closed meanwhile.
@@ -119,9 +120,10 @@ impl Takeover {
         let left: Vec<Socket> =
             sockets.into_iter().filter(|socket| !self.known.contains(&socket.inode)).collect();
         match listener::sockets(&ports)?.iter().find(|socket| left.contains(socket)) {
-            Some(socket) => {
-                Err(TakeoverError::Refused { port: socket.port.1, source: io::ErrorKind::PermissionDenied.into() })
-            }
+            Some(socket) => Err(TakeoverError::Refused {
+                port: socket.port.1,
+                source: io::ErrorKind::PermissionDenied.into(),
+            }),
             None => Ok(()),
         }
     }

@@ -127,9 +127,8 @@ pub fn find(ports: &BTreeSet<Port>) -> ProcResult<BTreeSet<Listener>> {
         if known.peek().is_none() {
             listeners.insert(Listener { port, process: None });
         }
-        listeners.extend(
-            known.map(|holder| Listener { port, process: Some((holder.name.clone(), holder.pid)) }),
-        );
+        listeners
+            .extend(known.map(|holder| Listener { port, process: Some((holder.name.clone(), holder.pid)) }));
     }
     Ok(listeners)
 }
