@@ -43,7 +43,7 @@ use std::path::PathBuf;
 
 use clap::CommandFactory as _;
 use thiserror::Error;
-use tracing::info;
+use tracing::{info, warn};
 
 use self::attachment::{AttachmentError, Change, Outcome};
 use self::bpffs::{Bpffs, BpffsError};
@@ -193,6 +193,11 @@ async fn choose_interface(netlink: &Netlink, settings: &mut Settings) -> Result<
 async fn attach_all(netlink: &Netlink, settings: &Settings) -> Result<(Vec<(Pins, Outcome)>, Bpffs), Error> {
     let bpffs = Bpffs::open_or_mount(&settings.bpffs)?;
     let host = Host::look(netlink, bpffs.path()).await?;
+    for (interface, _) in settings.interfaces.iter().filter(|(_, policy)| policy.owner == Some(Owner::Any)) {
+        warn!(
+            "{interface}: the port guard is off (--owner any): whoever binds a TO port first gets its connections"
+        );
+    }
     let mut changes = Vec::new();
     if let Err(error) = attach_each(&host, settings, &mut changes).await {
         for change in changes.into_iter().rev() {

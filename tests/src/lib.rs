@@ -18,6 +18,7 @@ pub mod process;
 pub mod programs;
 pub mod readme;
 pub mod run_dir;
+pub mod sockets;
 pub mod table;
 pub mod topology;
 pub mod wait;

@@ -9,7 +9,9 @@ use std::{fs, thread};
 
 use anyhow::{Context, Result, anyhow};
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{
+    Gid, LinkNameSpaceType, Uid, move_into_link_name_space, set_thread_res_gid, set_thread_res_uid,
+};
 
 use crate::command;
 
@@ -109,6 +111,21 @@ impl Netns {
             });
             inside.join().map_err(|_| anyhow!("panicked inside the namespace {}", self.name))?
         })
+    }
+
+    /// The same as `user`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::enter`], or not root.
+    pub fn enter_as<T: Send>(&self, user: Unprivileged, work: impl FnOnce() -> T + Send) -> Result<T> {
+        self.enter(|| {
+            let (user, group) = (Uid::from_raw(user.id), Gid::from_raw(user.id));
+            // Of this thread alone: the C library's calls would change the whole process.
+            set_thread_res_gid(group, group, group)?;
+            set_thread_res_uid(user, user, user)?;
+            Ok(work())
+        })?
     }
 
     /// Whether a TCP connection from inside to `address` is accepted.

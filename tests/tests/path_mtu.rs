@@ -77,8 +77,12 @@ impl Path {
         }
         let folder = RunDir::new().unwrap();
         let mut loader = host.command(Programs::find().unwrap().loader);
-        command::run(loader.args(["attach", "-i", &device(HOST_NET), "--bpffs"]).arg(folder.bpffs()))
-            .unwrap();
+        command::run(
+            loader
+                .args(["attach", "-i", &device(HOST_NET), "--mode", "rewrite", "--owner", "any", "--bpffs"])
+                .arg(folder.bpffs()),
+        )
+        .unwrap();
         Self { client, _near: near, _far: far, host, _folder: folder }
     }
 

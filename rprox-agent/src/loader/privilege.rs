@@ -35,6 +35,9 @@ pub enum PrivilegeError {
 /// packet's headers needs.
 const KEEPER: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
 
+/// What taking over a listener of another user's process takes besides: seeing its descriptors, and getting one of them.
+const TAKER: [Capability; 2] = [Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
+
 /// Split off from `CAP_SYS_ADMIN` in Linux 5.8, which still includes them.
 const OF_SYS_ADMIN: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_PERFMON];
 
@@ -86,16 +89,20 @@ pub fn lift_memory_limit() {
     }
 }
 
-/// Gives up every capability but those that keeping an attachment takes, for good.
+/// Gives up every capability but those that keeping an attachment takes, for good. `may_steer`: an attachment of mode `steer` may
+/// have to be made again, and listeners taken over.
 ///
 /// # Errors
 ///
 /// The kernel refused.
-pub fn drop_the_rest() -> Result<(), PrivilegeError> {
+pub fn drop_the_rest(may_steer: bool) -> Result<(), PrivilegeError> {
     let held = caps::read(None, CapSet::Permitted)?;
     let mut keep = CapsHashSet::from(KEEPER);
     if !keep.is_subset(&held) {
         keep.insert(Capability::CAP_SYS_ADMIN);
+    }
+    if may_steer {
+        keep.extend(TAKER);
     }
     keep.retain(|cap| held.contains(cap));
     if held.contains(&Capability::CAP_SETPCAP) {

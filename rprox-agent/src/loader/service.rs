@@ -18,6 +18,7 @@ use super::hook::HookChoice;
 use super::host::Host;
 use super::kernel_log::{self, Reader};
 use super::metrics::{self, Textfile};
+use super::mode::ModeChoice;
 use super::netlink::Netlink;
 use super::pins::{Claim, Pins};
 use super::{Error, asked, attach_all, choose_interface, conflict, privilege};
@@ -41,7 +42,8 @@ pub async fn run(mut settings: Settings) -> Result<(), Error> {
     let mut service =
         Service { netlink: &netlink, settings: &settings, claims: BTreeMap::new(), logs: Vec::new() };
     service.start().await?;
-    privilege::drop_the_rest()?;
+    let may_steer = |(_, policy): &(_, Policy)| matches!(policy.mode, ModeChoice::Auto | ModeChoice::Steer);
+    privilege::drop_the_rest(settings.interfaces.iter().any(may_steer))?;
     let mut metrics = settings.metrics_textfile.clone().map(Textfile::new);
     notify(&[NotifyState::Ready, NotifyState::Status("attached")]);
 

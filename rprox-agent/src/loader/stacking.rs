@@ -48,7 +48,7 @@ pub fn check(devices: &[Device], settings: &Settings, attached: &[Pins]) -> Resu
             if !is_above(devices, upper, lower) {
                 continue;
             }
-            if let Some(rule) = rules.iter().find(|rule| others.iter().any(|other| overlap(rule, other))) {
+            if let Some(rule) = rules.iter().find(|rule| others.iter().any(|other| overlap(**rule, *other))) {
                 return Err(StackingError {
                     upper: (*upper).to_owned(),
                     lower: (*lower).to_owned(),
@@ -62,7 +62,7 @@ pub fn check(devices: &[Device], settings: &Settings, attached: &[Pins]) -> Resu
 }
 
 /// Whether a packet could be changed by one rule and met by the other.
-fn overlap(rule: &Rule, other: &Rule) -> bool {
+fn overlap(rule: Rule, other: Rule) -> bool {
     rule.protocol == other.protocol
         && [rule.from, rule.to].iter().any(|port| *port == other.from || *port == other.to)
 }
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn rules_overlap_where_they_name_the_same_port_of_a_protocol() {
-        let overlap = |one: &str, other: &str| overlap(&one.parse().unwrap(), &other.parse().unwrap());
+        let overlap = |one: &str, other: &str| overlap(one.parse().unwrap(), other.parse().unwrap());
         assert!(overlap("80:8080", "80:9090"));
         assert!(overlap("80:8080", "8080:9090"));
         assert!(!overlap("80:8080", "81:8081"));

@@ -57,7 +57,7 @@ pub(super) fn run(interface: &str, arguments: &Arguments) -> Result<ExitCode> {
 
     eprintln!("==> rprox-loader on {interface}");
     let mut command = Command::new(&programs.loader);
-    command.args(["run", "--interface", interface]);
+    command.args(["run", "--interface", interface, "--owner", &user]);
     let loader = Process::start_in_view("rprox-loader", command)?;
     eprintln!("    Ctrl-C ends both and removes the redirect");
 

@@ -154,10 +154,11 @@ impl Before {
         }
         Maps::open(pins)?.set_state(self.state)?;
         self.shape.note(pins)?;
-        Ok(match self.globals {
+        match self.globals {
             Some(globals) => pins.note(GLOBALS, &globals)?,
-            None => pins.forget(GLOBALS).map(drop)?,
-        })
+            None => drop(pins.forget(GLOBALS)?),
+        }
+        Ok(())
     }
 }
 

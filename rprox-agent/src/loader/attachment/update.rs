@@ -127,7 +127,8 @@ async fn apply(
     }
     let mode = shape.mode != before.shape.mode;
     let owner = shape.owner != before.shape.owner;
-    let programs = !mode && !owner && !(before.programs.is_empty() && before.linked.is_empty());
+    let replaced = !before.programs.is_empty() || !before.linked.is_empty();
+    let programs = replaced && !mode && !owner;
     Ok(Outcome::Updated { mode, owner, rules, direct, programs, addresses: came + went })
 }
 

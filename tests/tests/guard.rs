@@ -1,0 +1,172 @@
+//! The port guard and mode `grant`: who may hold which port.
+
+#![allow(clippy::unwrap_used, reason = "a scenario fails where its helpers do")]
+
+use std::io::ErrorKind;
+
+use rprox_tests::command::{self, Finished};
+use rprox_tests::netns::{Netns, Unprivileged};
+use rprox_tests::playground::{AGENT, Playground, SERVICES};
+use rprox_tests::sockets::KINDS;
+use rprox_tests::topology::INTERFACE;
+
+const STRANGER: Unprivileged = Unprivileged { id: 64_081 };
+const ROOT: Unprivileged = Unprivileged { id: 0 };
+const EPERM: i32 = 1;
+
+fn attach(playground: &Playground, flags: &[&str]) -> Finished {
+    command::finish(playground.loader("attach").args(["-i", INTERFACE]).args(flags)).unwrap()
+}
+
+/// What binding every guarded port by every kind of socket says, as an error number.
+fn attempts(netns: &Netns, user: Unprivileged) -> Vec<Option<i32>> {
+    let mut said = Vec::new();
+    for kind in KINDS {
+        for port in [8080, 8443] {
+            said.push(kind.listen(netns, user, port).unwrap().err().and_then(|error| error.raw_os_error()));
+        }
+        said.push(kind.bind_udp(netns, user, 8443).unwrap().err().and_then(|error| error.raw_os_error()));
+    }
+    said
+}
+
+fn assert_refused(playground: &Playground, when: &str) {
+    for user in [STRANGER, ROOT] {
+        let said = attempts(&playground.topology.host, user);
+        assert!(said.iter().all(|error| *error == Some(EPERM)), "{when}: {user:?}: {said:?}");
+    }
+}
+
+#[test]
+fn nobody_else_can_bind_the_ports_whatever_becomes_of_the_agent() {
+    for mode in ["steer", "rewrite"] {
+        let mut playground = Playground::new().unwrap();
+        let attached = attach(&playground, &["--mode", mode]);
+        assert_eq!(attached.code, Some(0), "{}", attached.stderr);
+        assert_refused(&playground, "before the agent");
+        playground.start_agent().unwrap();
+        assert!(playground.is_redirected());
+        assert_refused(&playground, "beside the agent");
+        playground.agent.take().unwrap().stop().unwrap();
+        assert_refused(&playground, "while the agent is away");
+        playground.start_agent().unwrap();
+        assert!(playground.is_redirected());
+        assert_refused(&playground, "after the agent's restart");
+        // Other namespaces have ports of their own.
+        let said = attempts(&playground.topology.client, STRANGER);
+        assert!(said.iter().all(Option::is_none), "{said:?}");
+        playground.agent.take().unwrap().stop().unwrap();
+        playground.detach().unwrap();
+        let said = attempts(&playground.topology.host, STRANGER);
+        assert!(said.iter().all(Option::is_none), "{said:?}");
+    }
+}
+
+#[test]
+fn a_port_that_somebody_else_holds_already_is_refused_with_who_that_is() {
+    let playground = Playground::new().unwrap();
+    for kind in KINDS {
+        let _held = kind.listen(&playground.topology.host, STRANGER, 8080).unwrap().unwrap();
+        let refused = attach(&playground, &[]);
+        assert_eq!(refused.code, Some(3), "{}", refused.stderr);
+        let own = format!("(pid {})", std::process::id());
+        for part in ["8080/tcp", &own, "64081", "64080"] {
+            assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
+        }
+        assert!(playground.pins().is_empty());
+    }
+}
+
+#[test]
+fn somebody_must_be_the_owner() {
+    let playground = Playground::new().unwrap();
+    for sudo in [None, Some("0")] {
+        let mut command = playground.loader("attach");
+        command.env_remove("SUDO_UID").envs(sudo.map(|id| ("SUDO_UID", id))).args(["-i", INTERFACE]);
+        let refused = command::finish(&mut command).unwrap();
+        assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+        assert!(refused.stderr.contains("--owner"), "{}", refused.stderr);
+    }
+    let refused = attach(&playground, &["--owner", "nobody-of-that-name"]);
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    let refused = attach(&playground, &["--owner", "any", "--mode", "grant"]);
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+}
+
+#[test]
+fn an_owner_of_any_turns_the_guard_off_and_says_so() {
+    let playground = Playground::new().unwrap();
+    let attached = attach(&playground, &["--owner", "any"]);
+    assert_eq!(attached.code, Some(0), "{}", attached.stderr);
+    assert!(attached.stderr.contains("port guard is off"), "{}", attached.stderr);
+    let said = attempts(&playground.topology.host, STRANGER);
+    assert!(said.iter().all(Option::is_none), "{said:?}");
+    assert!(playground.status().unwrap()["owner"].is_null());
+}
+
+#[test]
+fn no_request_fails_while_the_owner_changes() {
+    let mut playground = Playground::new().unwrap();
+    playground.start_agent().unwrap();
+    for mode in ["steer", "rewrite"] {
+        assert_eq!(attach(&playground, &["--mode", mode]).code, Some(0));
+        let load = playground.load(&SERVICES[1]);
+        for owner in ["any", "64080", "any", "64080"] {
+            load.wait_for_more(50).unwrap();
+            let attached = attach(&playground, &["--mode", mode, "--owner", owner]);
+            assert_eq!(attached.code, Some(0), "{}", attached.stderr);
+            let said = attempts(&playground.topology.host, STRANGER);
+            assert_eq!(said.contains(&Some(EPERM)), owner != "any", "{owner}: {said:?}");
+        }
+        // The agent holds the ports, so nobody else can become their owner.
+        assert_eq!(attach(&playground, &["--mode", mode, "--owner", "64081"]).code, Some(3));
+        assert_refused(&playground, "after a refused change");
+        load.wait_for_more(50).unwrap();
+        load.finish().unwrap().assert_all_served();
+    }
+}
+
+#[test]
+fn a_granted_owner_binds_the_ports_itself_and_no_other() {
+    let playground = Playground::new().unwrap();
+    let host = &playground.topology.host;
+    let attached = attach(&playground, &["--mode", "grant"]);
+    assert_eq!(attached.code, Some(0), "{}", attached.stderr);
+    let status = playground.status().unwrap();
+    assert_eq!((&status["mode"], &status["state"]), (&"grant".into(), &"attached".into()), "{status}");
+    for kind in KINDS {
+        for port in [80, 443] {
+            let bound = kind.listen(host, AGENT, port).unwrap();
+            assert!(bound.is_ok(), "{kind:?} {port}: {bound:?}");
+            drop(bound);
+            let refused = kind.listen(host, STRANGER, port).unwrap().unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{kind:?} {port}");
+            assert!(kind.listen(host, ROOT, port).unwrap().is_ok(), "{kind:?} {port}");
+        }
+        assert!(kind.bind_udp(host, AGENT, 443).unwrap().is_ok(), "{kind:?}");
+        assert!(kind.bind_udp(host, AGENT, 80).unwrap().is_err(), "{kind:?}");
+        assert!(kind.listen(host, AGENT, 81).unwrap().is_err(), "{kind:?}");
+    }
+    assert_refused(&playground, "granted");
+    // Nothing is redirected.
+    let _listener = KINDS[2].listen(host, AGENT, 8080).unwrap().unwrap();
+    assert!(!playground.is_redirected());
+    playground.detach().unwrap();
+    assert!(playground.pins().is_empty());
+    assert!(KINDS[0].listen(host, AGENT, 80).unwrap().is_err());
+}
+
+#[test]
+fn a_grant_and_a_redirect_take_each_others_place() {
+    let mut playground = Playground::new().unwrap();
+    playground.start_agent().unwrap();
+    for (mode, redirected) in [("grant", false), ("steer", true), ("grant", false), ("rewrite", true)] {
+        let attached = attach(&playground, &["--mode", mode]);
+        assert_eq!(attached.code, Some(0), "{mode}: {}", attached.stderr);
+        assert_eq!(playground.is_redirected(), redirected, "{mode}");
+        let bound = KINDS[1].listen(&playground.topology.host, AGENT, 80).unwrap();
+        assert_eq!(bound.is_ok(), !redirected, "{mode}");
+    }
+    playground.detach().unwrap();
+    assert!(playground.pins().is_empty());
+}

@@ -1,0 +1,200 @@
+//! Mode `steer`: connections reach the socket that listens on TO, whichever it is and whenever it came.
+
+#![allow(clippy::unwrap_used, reason = "a scenario fails where its helpers do")]
+
+use std::io::{ErrorKind, Read as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use rprox_tests::command::{self, Finished};
+use rprox_tests::netns::{Netns, Unprivileged};
+use rprox_tests::playground::{AGENT, Playground, SERVICES};
+use rprox_tests::sockets::{KINDS, Kind};
+use rprox_tests::topology::{HOST, INTERFACE};
+use rprox_tests::wait;
+use socket2::{Domain, Socket, Type};
+
+const ROOT: Unprivileged = Unprivileged { id: 0 };
+const LIMIT: Duration = Duration::from_secs(3);
+
+fn attach(playground: &Playground, flags: &[&str]) -> Finished {
+    command::finish(playground.loader("attach").args(["-i", INTERFACE]).args(flags)).unwrap()
+}
+
+fn attached(flags: &[&str]) -> Playground {
+    let playground = Playground::new().unwrap();
+    let attached = attach(&playground, flags);
+    assert_eq!(attached.code, Some(0), "{}", attached.stderr);
+    playground
+}
+
+fn connect(from: &Netns, ip: IpAddr, port: u16) -> std::io::Result<TcpStream> {
+    from.enter(|| TcpStream::connect_timeout(&SocketAddr::new(ip, port), LIMIT)).unwrap()
+}
+
+/// How the client's connection to port 80 at `ip` ends.
+fn refusal(playground: &Playground, ip: IpAddr) -> Option<ErrorKind> {
+    connect(&playground.topology.client, ip, 80).err().map(|error| error.kind())
+}
+
+#[test]
+fn listeners_of_every_kind_are_reached_whether_they_came_before_or_after() {
+    for early in [true, false] {
+        for (kind, families) in KINDS.into_iter().zip([[true, false], [false, true], [true, true]]) {
+            let playground = Playground::new().unwrap();
+            let host = &playground.topology.host;
+            let listen = || kind.listen(host, AGENT, 8080).unwrap().unwrap();
+            let before = early.then(listen);
+            assert_eq!(attach(&playground, &["--mode", "steer"]).code, Some(0));
+            let listener = before.unwrap_or_else(listen);
+            for (ip, reached) in HOST.both().into_iter().zip(families) {
+                let expected = (!reached).then_some(ErrorKind::ConnectionRefused);
+                assert_eq!(refusal(&playground, ip), expected, "{kind:?} {ip} early: {early}");
+                if reached {
+                    let accepted: TcpStream = listener.accept().unwrap().0.into();
+                    assert_eq!(accepted.local_addr().unwrap().port(), 80);
+                }
+            }
+            drop(listener);
+            for ip in HOST.both() {
+                assert_eq!(refusal(&playground, ip), Some(ErrorKind::ConnectionRefused), "{kind:?} {ip}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_member_of_a_group_gets_connections() {
+    let playground = attached(&["--mode", "steer"]);
+    let host = &playground.topology.host;
+    let group: Vec<Socket> = (0..3).map(|_| KINDS[2].listen(host, AGENT, 8080).unwrap().unwrap()).collect();
+    for member in &group {
+        member.set_nonblocking(true).unwrap();
+    }
+    let mut got = [0; 3];
+    let mut connections = Vec::new();
+    wait::until(wait::READY, "each member to get a connection", || {
+        connections.push(connect(&playground.topology.client, HOST.v4.into(), 80).unwrap());
+        for (member, got) in group.iter().zip(&mut got) {
+            *got += u32::from(member.accept().is_ok());
+        }
+        got.iter().all(|got| *got > 0).then_some(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn the_agent_may_come_and_go_with_nobodys_help() {
+    let mut playground = Playground::new().unwrap();
+    playground.start_agent().unwrap();
+    assert_eq!(attach(&playground, &["--mode", "steer"]).code, Some(0));
+    for _ in 0..2 {
+        assert!(playground.is_redirected());
+        playground.agent.take().unwrap().stop().unwrap();
+        for ip in HOST.both() {
+            assert_eq!(refusal(&playground, ip), Some(ErrorKind::ConnectionRefused));
+        }
+        playground.start_agent().unwrap();
+    }
+    let answer = playground.get(&format!("http://{}/", SERVICES[1].host)).send().unwrap();
+    assert_eq!(answer.field("pod"), Some("grafana"));
+}
+
+#[test]
+fn a_client_may_use_a_port_again_whose_connection_is_in_time_wait() {
+    let playground = attached(&["--mode", "steer"]);
+    let listener = KINDS[0].listen(&playground.topology.host, AGENT, 8080).unwrap().unwrap();
+    for round in 0..3 {
+        let mut client: TcpStream = playground
+            .topology
+            .client
+            .enter(|| {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+                socket.set_reuse_address(true)?;
+                socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 40_000)).into())?;
+                socket.connect_timeout(&SocketAddr::new(HOST.v4.into(), 80).into(), LIMIT)?;
+                Ok::<_, std::io::Error>(socket)
+            })
+            .unwrap()
+            .unwrap_or_else(|error| panic!("round {round}: {error}"))
+            .into();
+        // The server closes first, so the state is on its side.
+        drop(listener.accept().unwrap());
+        client.set_read_timeout(Some(LIMIT)).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
+}
+
+#[test]
+fn a_listener_on_loopback_gets_nothing_from_outside() {
+    let playground = attached(&["--mode", "steer"]);
+    let local = Kind { address: "127.0.0.1", v6_only: false };
+    let _listener = local.listen(&playground.topology.host, AGENT, 8080).unwrap().unwrap();
+    for ip in HOST.both() {
+        assert_eq!(refusal(&playground, ip), Some(ErrorKind::ConnectionRefused));
+    }
+    assert!(connect(&playground.topology.host, Ipv4Addr::LOCALHOST.into(), 8080).is_ok());
+}
+
+#[test]
+fn another_interfaces_port_stays_whose_it_is() {
+    let playground = attached(&["--mode", "steer"]);
+    let host = &playground.topology.host;
+    let agents = KINDS[2].listen(host, AGENT, 8080).unwrap().unwrap();
+    let roots = KINDS[2].listen(host, ROOT, 80).unwrap().unwrap();
+    let accept = |socket: &Socket| -> std::io::Result<()> {
+        socket.set_nonblocking(true)?;
+        socket.accept().map(drop)
+    };
+    for ip in HOST.both() {
+        let _connection = connect(&playground.topology.client, ip, 80).unwrap();
+        assert!(accept(&agents).is_ok() && accept(&roots).is_err(), "{ip} by {INTERFACE}");
+        let _connection = connect(&playground.topology.elsewhere, ip, 80).unwrap();
+        assert!(accept(&roots).is_ok() && accept(&agents).is_err(), "{ip} by another");
+    }
+}
+
+#[test]
+fn local_clients_are_steered_on_loopback() {
+    let playground = Playground::new().unwrap();
+    let host = &playground.topology.host;
+    let attached =
+        command::finish(playground.loader("attach").args(["-i", "lo", "--mode", "steer"])).unwrap();
+    assert_eq!(attached.code, Some(0), "{}", attached.stderr);
+    let _listener = KINDS[2].listen(host, AGENT, 8080).unwrap().unwrap();
+    for ip in ["127.0.0.1", "::1"] {
+        connect(host, ip.parse().unwrap(), 80).unwrap();
+    }
+    let free = host.enter(|| TcpListener::bind("127.0.0.1:0")).unwrap().unwrap();
+    connect(host, Ipv4Addr::LOCALHOST.into(), free.local_addr().unwrap().port()).unwrap();
+}
+
+#[test]
+fn no_request_fails_while_the_mode_changes() {
+    let mut playground = Playground::new().unwrap();
+    playground.start_agent().unwrap();
+    assert_eq!(attach(&playground, &[]).code, Some(0));
+    let load = playground.load(&SERVICES[1]);
+    for mode in ["rewrite", "steer", "rewrite", "auto"] {
+        load.wait_for_more(100).unwrap();
+        let attached = attach(&playground, &["--mode", mode]);
+        assert_eq!(attached.code, Some(0), "{mode}: {}", attached.stderr);
+        let expected = if mode == "auto" { "steer" } else { mode };
+        assert_eq!(playground.status().unwrap()["mode"], expected);
+    }
+    load.wait_for_more(100).unwrap();
+    load.finish().unwrap().assert_all_served();
+}
+
+#[test]
+fn status_says_which_mode_and_why() {
+    let playground = attached(&[]);
+    let status = playground.status().unwrap();
+    assert_eq!(status["mode"], "steer");
+    assert_eq!(status["reason"], "kernel and interface allow it");
+    assert_eq!(status["owner"], AGENT.id);
+    assert_eq!(attach(&playground, &["-r", "443:8443/udp"]).code, Some(0));
+    let status = playground.status().unwrap();
+    assert_eq!(status["mode"], "rewrite");
+    assert!(status["reason"].as_str().unwrap().contains("no TCP rule"), "{status}");
+}
