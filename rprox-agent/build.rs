@@ -6,6 +6,8 @@
 use std::path::PathBuf;
 use std::{env, fs};
 
+use sha2::{Digest as _, Sha256};
+
 fn main() {
     println!("cargo::rerun-if-env-changed=RPROX_EBPF_OBJECT");
     if env::var_os("CARGO_FEATURE_LOADER").is_none() {
@@ -14,14 +16,16 @@ fn main() {
     let embedded = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("rprox-ebpf");
     let object = env::var_os("RPROX_EBPF_OBJECT").map(PathBuf::from).unwrap_or_default();
     println!("cargo::rerun-if-changed={}", object.display());
-    match fs::read(&object) {
-        Ok(bytes) => fs::write(&embedded, bytes).expect("OUT_DIR is writable"),
+    let bytes = match fs::read(&object) {
+        Ok(bytes) => bytes,
         Err(error) => {
             println!(
                 "cargo::warning=no kernel programs at {} ({error}): this loader will not attach; run `cargo xtask build`",
                 object.display()
             );
-            fs::write(&embedded, []).expect("OUT_DIR is writable");
+            Vec::new()
         }
-    }
+    };
+    fs::write(&embedded, &bytes).expect("OUT_DIR is writable");
+    println!("cargo::rustc-env=RPROX_EBPF_SHA256={:x}", Sha256::digest(&bytes));
 }

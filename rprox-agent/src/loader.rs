@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod asked;
 pub mod attachment;
 pub mod bpffs;
 pub mod cgroup;
@@ -14,9 +15,12 @@ pub mod conflict;
 pub mod guard;
 pub mod hook;
 pub mod host;
+pub mod kernel_log;
 pub mod link;
 pub mod linked;
+pub mod lock;
 pub mod maps;
+pub mod metrics;
 pub mod mode;
 pub mod netlink;
 pub mod netns;
@@ -24,14 +28,18 @@ pub mod object;
 pub mod owner;
 pub mod pins;
 pub mod privilege;
+pub mod query;
 pub mod rule;
 pub mod service;
 pub mod slots;
+pub mod stacking;
 pub mod status;
 pub mod table;
 pub mod takeover;
+pub mod verify;
 
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 
 use clap::CommandFactory as _;
 use thiserror::Error;
@@ -39,14 +47,16 @@ use tracing::{info, warn};
 
 use self::attachment::{AttachmentError, Change, Outcome};
 use self::bpffs::{Bpffs, BpffsError};
-use self::cli::{AttachArgs, Cli, Command, DetachArgs, StatusArgs};
+use self::cli::{AttachArgs, CheckArgs, Cli, Command, DetachArgs, StatusArgs, VerifyArgs};
 use self::config::{ConfigError, Flags, Settings};
 use self::host::{Host, HostError};
 use self::netlink::{Netlink, NetlinkError};
 use self::owner::Owner;
 use self::pins::{PinError, Pins};
 use self::privilege::PrivilegeError;
-use self::status::StatusError;
+use self::stacking::StackingError;
+use self::status::{StatusError, watch};
+use self::verify::{Expectation, VerifyError};
 use crate::cli::exit;
 
 /// Why a command failed.
@@ -70,12 +80,24 @@ pub enum Error {
     /// The host.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// Interfaces on top of each other.
+    #[error(transparent)]
+    Stacking(#[from] StackingError),
     /// An attachment.
     #[error(transparent)]
     Attachment(#[from] AttachmentError),
     /// Reading an attachment.
     #[error(transparent)]
     Status(#[from] StatusError),
+    /// Verifying an attachment.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// `verify` found differences, and has written them.
+    #[error("what is attached differs from what it should be; see above")]
+    Differs,
+    /// `check` found what is in the way, and has written it.
+    #[error("something lays claim to a redirected port; see above")]
+    InTheWay,
     /// Signals can't be watched.
     #[error("watching for signals: {0}")]
     Signals(#[source] io::Error),
@@ -95,7 +117,9 @@ impl Error {
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::Config(_) => exit::USAGE,
-            Self::Output(_) | Self::Signals(_) | Self::NetlinkClosed => exit::FAILED,
+            Self::Output(_) | Self::Signals(_) | Self::NetlinkClosed | Self::Differs | Self::InTheWay => {
+                exit::FAILED
+            }
             _ => exit::REFUSED,
         }
     }
@@ -108,10 +132,12 @@ impl Error {
 /// Why it could not.
 pub async fn run(command: Command) -> Result<(), Error> {
     match command {
-        Command::Run(args) => service::run(prepare(args)?).await,
+        Command::Run(args) => service::run(prepare(args.into_parts())?).await,
         Command::Attach(args) => attach(args).await,
         Command::Detach(args) => detach(args).await,
         Command::Status(args) => status(args).await,
+        Command::Verify(args) => verify(args).await,
+        Command::Check(args) => check(args).await,
         Command::Completions { shell } => {
             let mut text = Vec::new();
             crate::cli::write_completions(Cli::command(), shell, &mut text);
@@ -134,8 +160,7 @@ fn print(text: &[u8]) -> Result<(), Error> {
 }
 
 /// Reads the configuration and makes sure of the privileges to carry it out.
-fn prepare(args: AttachArgs) -> Result<Settings, Error> {
-    let (file, flags) = args.into_parts();
+fn prepare((file, flags): (Option<PathBuf>, Flags)) -> Result<Settings, Error> {
     let mut settings = Settings::load(file.as_deref(), flags)?;
     settings.settle_owner(Owner::from_sudo())?;
     privilege::require_admin()?;
@@ -144,7 +169,7 @@ fn prepare(args: AttachArgs) -> Result<Settings, Error> {
 }
 
 async fn attach(args: AttachArgs) -> Result<(), Error> {
-    let mut settings = prepare(args)?;
+    let mut settings = prepare(args.into_parts())?;
     let netlink = Netlink::connect()?;
     choose_interface(&netlink, &mut settings).await?;
     let (changes, _bpffs) = attach_all(&netlink, &settings).await?;
@@ -173,24 +198,32 @@ async fn attach_all(netlink: &Netlink, settings: &Settings) -> Result<(Vec<(Pins
             "{interface}: the port guard is off (--owner any): whoever binds a TO port first gets its connections"
         );
     }
-    let mut changes: Vec<Change> = Vec::new();
-    for (interface, policy) in &settings.interfaces {
-        match attachment::attach(&host, interface, policy, settings.hook).await {
-            Ok(change) => changes.push(change),
-            Err(error) => {
-                for change in changes.into_iter().rev() {
-                    change.undo(&host).await;
-                }
-                bpffs.undo();
-                return Err(error.into());
-            }
+    let mut changes = Vec::new();
+    if let Err(error) = attach_each(&host, settings, &mut changes).await {
+        for change in changes.into_iter().rev() {
+            change.undo(&host).await;
         }
+        bpffs.undo();
+        return Err(error);
     }
     let mut outcomes = Vec::new();
     for change in changes {
         outcomes.push(change.settle(&host).await?);
     }
     Ok((outcomes, bpffs))
+}
+
+/// Attaches to every interface of `settings`. What it did until it failed is in `changes`, for the caller to undo.
+async fn attach_each(host: &Host<'_>, settings: &Settings, changes: &mut Vec<Change>) -> Result<(), Error> {
+    stacking::check(&host.devices, settings, &Pins::list(host.bpffs)?)?;
+    for (interface, policy) in &settings.interfaces {
+        changes.push(attachment::attach(host, interface, policy, settings.hook).await?);
+    }
+    // Only now is it what holds, as far as attaching goes.
+    for (change, (_, policy)) in changes.iter().zip(&settings.interfaces) {
+        asked::note(change.pins(), policy)?;
+    }
+    Ok(())
 }
 
 async fn detach(args: DetachArgs) -> Result<(), Error> {
@@ -209,6 +242,10 @@ async fn detach(args: DetachArgs) -> Result<(), Error> {
     if attached.is_empty() && named.is_empty() {
         info!("nothing attached");
     }
+    if let (Some(bpffs), true) = (&bpffs, attached.is_empty()) {
+        // What a detach left that died at its last step.
+        Pins::tidy(bpffs.path())?;
+    }
     if chosen.is_empty() {
         return Ok(());
     }
@@ -226,6 +263,9 @@ async fn status(args: StatusArgs) -> Result<(), Error> {
     let settings =
         Settings::load(args.place.config.as_deref(), Flags { bpffs: args.place.bpffs, ..Flags::default() })?;
     privilege::require_reader()?;
+    if args.watch {
+        return Ok(watch::watch(&Netlink::connect()?, &settings.bpffs).await?);
+    }
     let attachments = status::read(&Netlink::connect()?, &settings.bpffs).await?;
     let mut text = Vec::new();
     if args.json {
@@ -234,4 +274,37 @@ async fn status(args: StatusArgs) -> Result<(), Error> {
         status::write_table(&mut text, &attachments)?;
     }
     print(&text)
+}
+
+async fn verify(args: VerifyArgs) -> Result<(), Error> {
+    let VerifyArgs { json, interfaces, rules, direct, place } = args;
+    let file = place.config.is_some();
+    let (rules_given, direct_given) = (file || !rules.is_empty(), file || direct.is_some());
+    let flags = Flags { interfaces, rules, direct, bpffs: place.bpffs, ..Flags::default() };
+    let settings = Settings::load(place.config.as_deref(), flags)?;
+    privilege::require_admin()?;
+    privilege::lift_memory_limit();
+    let expectation = Expectation { settings, rules_given, direct_given };
+    let report = verify::verify(&Netlink::connect()?, &expectation).await?;
+    let mut text = Vec::new();
+    if json {
+        report.write_json(&mut text)?;
+    } else {
+        report.write_text(&mut text)?;
+    }
+    print(&text)?;
+    if report.ok() { Ok(()) } else { Err(Error::Differs) }
+}
+
+async fn check(args: CheckArgs) -> Result<(), Error> {
+    let CheckArgs { interfaces, rules, place } = args;
+    let flags = Flags { interfaces, rules, bpffs: place.bpffs, ..Flags::default() };
+    let mut settings = Settings::load(place.config.as_deref(), flags)?;
+    privilege::require_checker()?;
+    choose_interface(&Netlink::connect()?, &mut settings).await?;
+    let claims = conflict::claims(&settings);
+    let mut text = Vec::new();
+    conflict::write_claims(&mut text, &claims, &settings)?;
+    print(&text)?;
+    if claims.is_empty() { Ok(()) } else { Err(Error::InTheWay) }
 }

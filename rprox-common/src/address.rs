@@ -19,6 +19,17 @@ impl Address {
     pub const fn from_v4_raw(raw: u32) -> Self {
         Self([0, 0, 0xffff_u32.to_be(), raw])
     }
+
+    /// Its bytes as they go over the wire.
+    #[inline(always)]
+    #[must_use]
+    pub fn octets(self) -> [u8; 16] {
+        let mut octets = [0; 16];
+        for (bytes, word) in octets.as_chunks_mut::<4>().0.iter_mut().zip(self.0) {
+            *bytes = word.to_ne_bytes();
+        }
+        octets
+    }
 }
 
 impl From<Ipv4Addr> for Address {
@@ -48,10 +59,6 @@ impl From<IpAddr> for Address {
 
 impl From<Address> for IpAddr {
     fn from(address: Address) -> Self {
-        let mut octets = [0; 16];
-        for (bytes, word) in octets.as_chunks_mut::<4>().0.iter_mut().zip(address.0) {
-            *bytes = word.to_ne_bytes();
-        }
-        Ipv6Addr::from(octets).to_canonical()
+        Ipv6Addr::from(address.octets()).to_canonical()
     }
 }

@@ -71,12 +71,14 @@ pub mod map {
     /// LRU hash of [`DirectFlow`](crate::DirectFlow) to `u8` (always 1): direct flows under `--direct allow`.
     pub const DIRECT_FLOWS: &str = "DIRECT_FLOWS";
 
+    /// Ring buffer of log records, in aya-log's form and under its name.
+    pub const LOGS: &str = "AYA_LOGS";
     /// Hash of [`Listener`](crate::Listener) to socket: those that listen on TO, for mode `steer`.
     pub const LISTENERS: &str = "LISTENERS";
 
     /// Every map of an attachment, each pinned under its name.
-    pub const ALL: [&str; 7] =
-        [PORTS, STATE, LOCAL_ADDRESSES, RULE_COUNTERS, COUNTERS, DIRECT_FLOWS, LISTENERS];
+    pub const ALL: [&str; 8] =
+        [PORTS, STATE, LOCAL_ADDRESSES, RULE_COUNTERS, COUNTERS, DIRECT_FLOWS, LOGS, LISTENERS];
 }
 
 /// Read-only globals of the kernel programs that the loader sets before it loads them.
@@ -84,6 +86,8 @@ pub mod global {
     /// `u32`: bytes of link-layer header before the network header: 14 on Ethernet and loopback, 0 on devices without one
     /// (tun, wireguard, ppp).
     pub const LINK_HEADER_LEN: &str = "LINK_HEADER_LEN";
+    /// `u32`: of how many events worth a log line one gets it; 0 is none.
+    pub const LOG_ONE_IN: &str = "LOG_ONE_IN";
     /// `u32`: the chosen interface's index, for mode `steer`.
     pub const INTERFACE: &str = "INTERFACE";
     /// `u64`: the cookie of the network namespace (`SO_NETNS_COOKIE`).

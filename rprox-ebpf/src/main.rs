@@ -15,6 +15,7 @@
 mod connection;
 mod guard;
 mod host;
+mod log;
 mod packet;
 mod rewrite;
 mod rules;

@@ -8,12 +8,14 @@ use aya_ebpf::{
     maps::{HashMap, LruHashMap, PerCpuArray},
     programs::TcContext,
 };
+use aya_log_ebpf::debug;
 use rprox_common::{
     Address, AttachmentCounters, DirectFlow, MAX_DIRECT_FLOWS, MAX_LOCAL_ADDRESSES, PortKind, Protocol,
 };
 
 use crate::{
     connection::{self, Ends},
+    log,
     packet::{IcmpError, NotParsed, Packet, Segment},
     rules::Rules,
 };
@@ -38,6 +40,9 @@ const DESTINATION_PORT: usize = 2;
 pub fn ingress(ctx: &TcContext) -> i32 {
     redirect(ctx).unwrap_or_else(|NotParsed| {
         count(|counters| counters.ingress_not_parsed += 1);
+        if log::sampled() {
+            debug!(ctx, "ingress: a packet of {} bytes was not parsed, and passed", ctx.len());
+        }
         NEXT
     })
 }
@@ -47,6 +52,9 @@ pub fn ingress(ctx: &TcContext) -> i32 {
 pub fn egress(ctx: &TcContext) -> i32 {
     if let Err(NotParsed) = restore(ctx) {
         count(|counters| counters.egress_not_parsed += 1);
+        if log::sampled() {
+            debug!(ctx, "egress: a packet of {} bytes was not parsed, and passed", ctx.len());
+        }
     }
     NEXT
 }
@@ -65,6 +73,9 @@ fn redirect(ctx: &TcContext) -> Result<i32, NotParsed> {
     if rules.entry.kind() == PortKind::To {
         if !rules.state.allow_direct() {
             rules.count(|counters| counters.refused_direct += 1);
+            if log::sampled() {
+                log_refused(ctx, &segment);
+            }
             return Ok(DROP);
         }
         if let Some(remote) = segment.source(ctx) {
@@ -105,6 +116,19 @@ fn redirect(ctx: &TcContext) -> Result<i32, NotParsed> {
         counters.connections += u64::from(opens_connection);
     });
     Ok(NEXT)
+}
+
+#[inline(always)]
+fn log_refused(ctx: &TcContext, segment: &Segment) {
+    if let Some(remote) = segment.source(ctx) {
+        debug!(
+            ctx,
+            "refused: a direct packet from {:i} port {} to port {}",
+            remote.octets(),
+            u16::from_be(segment.source_port),
+            u16::from_be(segment.destination_port)
+        );
+    }
 }
 
 #[inline(always)]

@@ -17,7 +17,7 @@ fn run(program: &Path, arguments: &[&str]) -> Finished {
 fn both() -> [(std::path::PathBuf, &'static [&'static str]); 2] {
     let programs = Programs::find().unwrap();
     [
-        (programs.loader, &["run", "attach", "detach", "status", "completions", "man"]),
+        (programs.loader, &["run", "attach", "detach", "status", "verify", "check", "completions", "man"]),
         (programs.agent, &["run", "check", "completions", "man"]),
     ]
 }

@@ -5,13 +5,18 @@
 use std::path::Path;
 
 use rprox_tests::command::{self, Finished};
+use rprox_tests::kernel;
 use rprox_tests::playground::{Playground, SERVICES};
 use rprox_tests::pod::Server;
 use rprox_tests::process::Process;
 use rprox_tests::topology::INTERFACE;
 use rprox_tests::wait;
 
-const HOOKS: [&str; 2] = ["tcx", "clsact"];
+/// The hooks that this kernel has: TCX came with Linux 6.6.
+fn hooks() -> &'static [&'static str] {
+    if kernel::is_at_least(6, 6) { &["tcx", "clsact"] } else { &["clsact"] }
+}
+
 const NOTHING: [&Path; 0] = [];
 
 fn with_agent() -> Playground {
@@ -35,7 +40,7 @@ fn traffic_control(playground: &Playground) -> String {
 #[test]
 fn attaching_twice_changes_nothing() {
     let playground = with_agent();
-    for hook in HOOKS {
+    for hook in hooks() {
         let first = attach(&playground, &["--hook", hook]);
         assert_eq!(first.code, Some(0), "{hook}: {}", first.stderr);
         assert!(playground.is_redirected(), "{hook}");
@@ -58,10 +63,25 @@ fn attaching_twice_changes_nothing() {
 }
 
 #[test]
+fn tcx_is_used_where_the_kernel_has_it_and_missed_where_it_is_asked_for() {
+    let playground = with_agent();
+    let auto = attach(&playground, &[]);
+    assert_eq!(auto.code, Some(0), "{}", auto.stderr);
+    assert_eq!(playground.status().unwrap()["hook"], hooks()[0]);
+    playground.detach().unwrap();
+    if hooks() == ["clsact"] {
+        let refused = attach(&playground, &["--hook", "tcx"]);
+        assert_eq!(refused.code, Some(3));
+        assert!(refused.stderr.contains("this kernel has no TCX"), "{}", refused.stderr);
+        assert_eq!(playground.pins(), NOTHING);
+    }
+}
+
+#[test]
 fn detaching_leaves_nothing_behind() {
     let playground = with_agent();
     let before = traffic_control(&playground);
-    for hook in HOOKS {
+    for hook in hooks() {
         let attached = attach(&playground, &["--hook", hook]);
         assert_eq!(attached.code, Some(0), "{hook}: {}", attached.stderr);
         assert!(!playground.pins().is_empty(), "{hook}");

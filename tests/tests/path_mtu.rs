@@ -173,7 +173,7 @@ fn large_transfers_pass_a_bottleneck_both_ways() {
             let downloaded = transfer(&path.client, to);
             let uploaded = server.join().unwrap();
             let case = format!("{to}, offload {offload}");
-            assert_eq!(uploaded.unwrap_or_else(|error| panic!("upload to {case}: {error}")), BULK);
+            assert_eq!(uploaded.unwrap_or_else(|error| panic!("the service of {case}: {error}")), BULK);
             assert_eq!(downloaded.unwrap_or_else(|error| panic!("download from {case}: {error}")), BULK);
             assert_eq!(path.learned_by_host(to), Some(BOTTLENECK), "{case}");
         }
@@ -217,15 +217,10 @@ fn a_service_that_sends_datagrams_whole_is_told_that_they_are_too_big() {
         let client = client_socket(&path, to);
         client.send(b"a big one, please").unwrap();
         let (_, peer) = service.recv_from(&mut [0; 64]).unwrap();
-        wait::until(PATIENCE, "a big datagram to be refused", || {
-            match service.send_to(&[7; BIG_DATAGRAM], peer) {
-                Ok(_) => None,
-                Err(error) => {
-                    Some(assert_eq!(Errno::from_io_error(&error), Some(Errno::MSGSIZE), "{to}: {error}"))
-                }
-            }
-        })
-        .unwrap_or_else(|error| panic!("{to}: {error}"));
+        let refused = || service.send_to(&[7; BIG_DATAGRAM], peer).err();
+        let error = wait::until(PATIENCE, "a big datagram to be refused", refused)
+            .unwrap_or_else(|error| panic!("{to}: {error}"));
+        assert_eq!(Errno::from_io_error(&error), Some(Errno::MSGSIZE), "{to}: {error}");
         service.connect(peer).unwrap();
         let told = if to.is_ipv4() { sockopt::ip_mtu(&service) } else { sockopt::ipv6_mtu(&service) };
         assert_eq!(told.unwrap(), u32::from(BOTTLENECK), "{to}");

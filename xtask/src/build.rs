@@ -1,12 +1,15 @@
 //! `cargo xtask build`: the kernel programs, then the two programs that are built around them.
 
-use std::fs;
+pub(crate) mod fixed_metadata;
+
+mod kernel_programs;
+
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use rprox_tests::programs;
 
-use crate::setup::{self, ForBuilding};
+use crate::setup;
 use crate::steps::Step;
 
 /// How the two programs are built; the kernel's always are optimised.
@@ -21,36 +24,18 @@ pub(crate) enum Profile {
 /// Builds everything, having set up what that needs.
 pub(crate) fn build(profile: Profile) -> Result<()> {
     let tools = setup::for_building()?;
-    build_kernel_programs(&tools)?;
+    kernel_programs::build(&tools)?;
     build_programs(profile)
 }
 
-fn build_kernel_programs(tools: &ForBuilding) -> Result<()> {
-    let step = Step::begin("Build the kernel programs");
-    let source = programs::workspace().join("rprox-ebpf");
-    let folder = programs::workspace().join("target/bpf");
-    // Apart for each toolchain: cargo would build all anew at every change between them.
-    let target = folder.join(tools.toolchain.origin.name());
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::iter::once(tools.linker.clone()).chain(std::env::split_paths(&path));
-    let mut cargo = tools.toolchain.cargo_build();
-    cargo
-        .args(["--locked", "--target-dir"])
-        .arg(&target)
-        .current_dir(&source)
-        .env("PATH", std::env::join_paths(path)?)
-        .env("RUSTFLAGS", "-C linker=bpf-linker -C debuginfo=2 -C link-arg=--btf");
-    step.run(&mut cargo).context("the kernel programs do not build")?;
-
-    let built = target.join("bpfel-unknown-none/release/rprox-ebpf");
-    let object = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
-    let kept = folder.join("rprox-ebpf");
-    // Written only where it differs: cargo builds the loader again for a newer file.
-    let changed = fs::read(&kept).map_or(true, |old| old != object);
-    if changed {
-        fs::write(&kept, &object).with_context(|| format!("write {}", kept.display()))?;
+/// Builds the kernel programs here and in another folder, and compares. With `report` the digest goes to standard output.
+pub(crate) fn reproduce(report: bool) -> Result<()> {
+    let tools = setup::for_building()?;
+    kernel_programs::build(&tools)?;
+    let digest = kernel_programs::reproduce(&tools)?;
+    if report {
+        println!("{digest}  target/bpf/rprox-ebpf");
     }
-    step.finish(if changed { "built" } else { "unchanged" });
     Ok(())
 }
 

@@ -8,6 +8,7 @@ mod run;
 mod setup;
 mod steps;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,11 @@ enum Chore {
         /// Build the two programs without optimisation, into target/debug
         #[arg(long)]
         debug: bool,
+
+        /// Build only the kernel programs, here and once more in another folder, and compare: writes the object's SHA-256, or
+        /// fails where the two differ
+        #[arg(long, conflicts_with = "debug")]
+        reproducible: bool,
     },
     /// Run rprox: in a playground of network namespaces, or on a real interface
     Run(run::Arguments),
@@ -39,6 +45,9 @@ enum Chore {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = build::fixed_metadata::run() {
+        return code;
+    }
     match Arguments::parse().chore.run() {
         Ok(code) => code,
         Err(error) => {
@@ -52,8 +61,9 @@ impl Chore {
     fn run(self) -> Result<ExitCode> {
         match self {
             Self::Setup => setup::everything()?,
-            Self::Build { debug: true } => build::build(build::Profile::Debug)?,
-            Self::Build { debug: false } => build::build(build::Profile::Release)?,
+            Self::Build { reproducible: true, .. } => build::reproduce(true)?,
+            Self::Build { debug: true, .. } => build::build(build::Profile::Debug)?,
+            Self::Build { debug: false, .. } => build::build(build::Profile::Release)?,
             Self::Run(arguments) => return run::run(&arguments),
             Self::Test(arguments) => test::test(&arguments)?,
         }

@@ -3,8 +3,10 @@
 pub(crate) mod linker;
 pub(crate) mod toolchain;
 
-mod apt;
+pub(crate) mod apt;
+
 mod companions;
+mod machines;
 
 use anyhow::Result;
 
@@ -28,8 +30,14 @@ pub(crate) fn for_playing() -> Result<()> {
     companions::set_up()
 }
 
+/// Installs what virtual machines need.
+pub(crate) fn for_virtual_machines() -> Result<()> {
+    machines::set_up()
+}
+
 /// Installs everything.
 pub(crate) fn everything() -> Result<()> {
     for_building()?;
-    for_playing()
+    for_playing()?;
+    for_virtual_machines()
 }

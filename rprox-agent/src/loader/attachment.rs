@@ -104,10 +104,11 @@ impl AttachmentError {
     fn is_of_steer(&self) -> bool {
         let is_steers = |name: &str| [program::STEER, program::LISTENERS].contains(&name);
         match self {
-            Self::Takeover(_) | Self::Cookie(_) => true,
-            Self::Object(ObjectError::Program { program, .. }) => is_steers(program),
-            Self::Linked(LinkedError::Cgroup(_) | LinkedError::Namespace(_)) => true,
-            Self::Linked(LinkedError::Attach { program, .. }) => is_steers(program),
+            Self::Takeover(_)
+            | Self::Cookie(_)
+            | Self::Linked(LinkedError::Cgroup(_) | LinkedError::Namespace(_)) => true,
+            Self::Object(ObjectError::Program { program, .. })
+            | Self::Linked(LinkedError::Attach { program, .. }) => is_steers(program),
             _ => false,
         }
     }

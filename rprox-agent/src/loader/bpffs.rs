@@ -12,6 +12,8 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use thiserror::Error;
 use tracing::{debug, info};
 
+use super::lock::Holder;
+
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const MAGIC: u32 = 0xcafe_4a11;
 
@@ -129,7 +131,7 @@ fn lock(path: &Path) -> Result<OwnedFd, BpffsError> {
         .map_err(|error| failed("opening", error))?;
     match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::WOULDBLOCK) => {
-            info!("waiting for another rprox-loader to finish");
+            info!("waiting for another rprox-loader ({}) to finish", Holder::of(&directory));
             rustix::fs::flock(&directory, FlockOperation::LockExclusive)
                 .map_err(|error| failed("locking", error))?;
         }

@@ -19,7 +19,7 @@ use crate::cli::LogFormat;
 /// Packets that arrive for port FROM reach the socket that listens on port TO, and its answers leave from FROM. Nothing else
 /// changes: not the addresses, not forwarded traffic, not a single firewall rule.
 #[derive(Debug, Parser)]
-#[command(name = "rprox-loader", version, after_help = EXIT_STATUS, after_long_help = LONG_HELP)]
+#[command(name = "rprox-loader", version, long_version = LONG_VERSION, after_help = EXIT_STATUS, after_long_help = LONG_HELP)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -34,6 +34,10 @@ pub struct Cli {
     pub log_format: LogFormat,
 }
 
+/// With what `verify` and a reproducible build can be compared with.
+const LONG_VERSION: &str =
+    concat!(env!("CARGO_PKG_VERSION"), "\nkernel programs: SHA-256 ", env!("RPROX_EBPF_SHA256"));
+
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -43,7 +47,7 @@ pub enum Command {
     /// interface comes back, and detaches on SIGTERM or SIGINT. Killed hard, it leaves the redirect working, and the next
     /// `run` takes it over without a gap.
     #[command(after_help = RUN_EXAMPLES)]
-    Run(AttachArgs),
+    Run(RunArgs),
 
     /// Attach and return; the redirect stays until `detach` or a reboot
     ///
@@ -62,6 +66,21 @@ pub enum Command {
     /// Show what is attached, and what it has counted
     #[command(after_help = STATUS_EXAMPLES, after_long_help = STATUS_JSON)]
     Status(StatusArgs),
+
+    /// Check what is attached against this program and the rules asked for
+    ///
+    /// Reads from the kernel which programs are on the interface now, what is ahead of them, and every entry of their maps, and
+    /// names what differs. The rules asked for are those of the last `attach` or `run`, unless a configuration file or flags
+    /// give others. Changes nothing.
+    #[command(after_help = VERIFY_EXAMPLES, after_long_help = VERIFY_JSON)]
+    Verify(VerifyArgs),
+
+    /// Find firewall rules and listeners that lay claim to the ports, and say what to run
+    ///
+    /// For moving from an iptables or nftables redirect to rprox. Looks at the rules in force, at the files that bring iptables rules
+    /// back at boot (UFW's, iptables-persistent's), and at who listens on a FROM port. Changes nothing.
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(CheckArgs),
 
     /// Write a shell's completions to standard output
     #[command(after_help = COMPLETIONS_EXAMPLES)]
@@ -127,7 +146,30 @@ impl AttachArgs {
     #[must_use]
     pub fn into_parts(self) -> (Option<PathBuf>, Flags) {
         let Self { interfaces, rules, direct, mode, owner, hook, place: PlaceArgs { config, bpffs } } = self;
-        (config, Flags { interfaces, rules, direct, mode, owner, hook, bpffs })
+        (config, Flags { interfaces, rules, direct, mode, owner, hook, bpffs, ..Flags::default() })
+    }
+}
+
+/// The flags of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// What to attach.
+    #[command(flatten)]
+    pub attach: AttachArgs,
+
+    /// File to write metrics to every 15 s, for the textfile collector of Prometheus' `node_exporter`
+    ///
+    /// It is replaced in one step, and goes when the service ends. Its name must end in `.prom` for the collector to read it.
+    #[arg(long, value_name = "FILE")]
+    pub metrics_textfile: Option<PathBuf>,
+}
+
+impl RunArgs {
+    /// The file and the flags.
+    #[must_use]
+    pub fn into_parts(self) -> (Option<PathBuf>, Flags) {
+        let (config, flags) = self.attach.into_parts();
+        (config, Flags { metrics_textfile: self.metrics_textfile, ..flags })
     }
 }
 
@@ -149,6 +191,50 @@ pub struct StatusArgs {
     /// Write JSON: an array with an object for each attachment
     #[arg(long)]
     pub json: bool,
+
+    /// Keep showing it, with what went through in the last second; ends on Ctrl-C
+    #[arg(short, long, conflicts_with = "json")]
+    pub watch: bool,
+
+    /// Where pins are.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+/// The flags of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Interface to verify; repeatable [default: those of the configuration file, or all that are attached]
+    #[arg(short, long = "interface", value_name = "NAME")]
+    pub interfaces: Vec<String>,
+
+    /// Redirect rule to expect; repeatable [default: those last asked for]
+    #[arg(short, long = "redirect", value_name = "FROM:TO[/PROTO]")]
+    pub rules: Vec<Rule>,
+
+    /// Direct policy to expect [default: the one last asked for]
+    #[arg(long, value_name = "POLICY", value_enum)]
+    pub direct: Option<Direct>,
+
+    /// Where pins are.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+/// The flags of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Interface that is to be attached to; repeatable [default: the default route's]
+    #[arg(short, long = "interface", value_name = "NAME")]
+    pub interfaces: Vec<String>,
+
+    /// Redirect rule that is to be; repeatable [default: 80:8080, 443:8443, 443:8443/udp]
+    #[arg(short, long = "redirect", value_name = "FROM:TO[/PROTO]")]
+    pub rules: Vec<Rule>,
 
     /// Where pins are.
     #[command(flatten)]
@@ -186,6 +272,7 @@ Configuration file:
   owner = \"proxy\"                        # the user that the proxy runs as, or its id; \"any\" for no port guard
   hook = \"auto\"                          # or \"tcx\", \"clsact\"
   bpffs = \"/sys/fs/bpf\"
+  metrics_textfile = \"/var/lib/prometheus/node-exporter/rprox.prom\"
 
   [[attachment]]                         # an interface that differs; what it leaves out is as above
   interface = \"wg0\"
@@ -198,7 +285,8 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   sudo rprox-loader run
   sudo rprox-loader run -i eth0 -r 80:8080 -r 443:8443
-  sudo rprox-loader run -c /etc/rprox/loader.toml";
+  sudo rprox-loader run -c /etc/rprox/loader.toml
+  sudo rprox-loader run --metrics-textfile /var/lib/prometheus/node-exporter/rprox.prom";
 
 const ATTACH_EXAMPLES: &str = "\
 Examples:
@@ -213,11 +301,13 @@ Examples:
 const STATUS_EXAMPLES: &str = "\
 Examples:
   sudo rprox-loader status
+  sudo rprox-loader status --watch
   sudo rprox-loader status --json | jq '.[].rules[].connections'";
 
 const STATUS_JSON: &str = "\
 Examples:
   sudo rprox-loader status
+  sudo rprox-loader status --watch
   sudo rprox-loader status --json | jq '.[].rules[].connections'
 
 JSON, an array of:
@@ -231,10 +321,47 @@ JSON, an array of:
   service               whether a running `rprox-loader run` keeps it
   direct                \"deny\" or \"allow\"
   programs              {ingress, egress}: the kernel's tag of each program
+  object_sha256         the SHA-256 of the object that they are of, as the loader that attached them wrote down
   local_addresses       how many addresses of this host are known
   not_parsed            {ingress, egress}: packets that were cut short or malformed, and passed unchanged
   rules                 array of {rule, from, to, protocol, connections, refused_direct,
                         ingress: {packets, bytes, icmp_errors}, egress: {packets, bytes, icmp_errors}}";
+
+const VERIFY_EXAMPLES: &str = "\
+Exit status: 0 all as it should be, 1 something differs, 2 wrong usage or configuration, 3 refused.
+
+Examples:
+  sudo rprox-loader verify
+  sudo rprox-loader verify -c /etc/rprox/loader.toml
+  sudo rprox-loader verify --json | jq -r '.attachments[].differences[].what'";
+
+const VERIFY_JSON: &str = "\
+Exit status: 0 all as it should be, 1 something differs, 2 wrong usage or configuration, 3 refused.
+
+Examples:
+  sudo rprox-loader verify
+  sudo rprox-loader verify -c /etc/rprox/loader.toml
+  sudo rprox-loader verify --json | jq -r '.attachments[].differences[].what'
+
+What is compared:
+  programs    the one in the link or filter on the interface: its tag with that of this program's own, its maps with the
+              pinned ones; the link's interface; that no other program or filter is ahead
+  PORTS       every entry with the rules asked for; the other generation for sense
+  STATE       with the direct policy asked for
+  addresses   LOCAL_ADDRESSES with the host's
+  pins        owned by root, and not writable by others
+
+JSON, an object of:
+  ok             whether nothing differs
+  object_sha256  the SHA-256 of the kernel programs' object in this rprox-loader
+  attachments    array of {interface, ok, differences: array of {what, expected, found, remedy}}";
+
+const CHECK_EXAMPLES: &str = "\
+Exit status: 0 nothing is in the way, 1 something is, 2 wrong usage or configuration, 3 refused.
+
+Examples:
+  sudo rprox-loader check
+  sudo rprox-loader check -i eth0 -r 80:8080";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:

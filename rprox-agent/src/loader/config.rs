@@ -29,6 +29,23 @@ pub enum Direct {
     Allow,
 }
 
+impl Direct {
+    /// As it is written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+        }
+    }
+
+    /// Reads what [`Self::name`] gave.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Deny, Self::Allow].into_iter().find(|direct| direct.name() == name)
+    }
+}
+
 /// What holds on one interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -59,6 +76,8 @@ pub struct Flags {
     pub hook: Option<HookChoice>,
     /// `--bpffs`
     pub bpffs: Option<PathBuf>,
+    /// `--metrics-textfile`
+    pub metrics_textfile: Option<PathBuf>,
 }
 
 /// Everything that attaching needs to know.
@@ -72,6 +91,8 @@ pub struct Settings {
     pub interfaces: Vec<(String, Policy)>,
     /// The policy of an interface that has none of its own.
     pub default_policy: Policy,
+    /// Where `run` writes its metrics.
+    pub metrics_textfile: Option<PathBuf>,
 }
 
 /// What is wrong with the configuration.
@@ -132,6 +153,7 @@ struct File {
     owner: Option<Owner>,
     hook: Option<HookChoice>,
     bpffs: Option<PathBuf>,
+    metrics_textfile: Option<PathBuf>,
     #[serde(default)]
     attachment: Vec<Attachment>,
 }
@@ -230,6 +252,7 @@ impl Settings {
             hook: flags.hook.or(file.hook).unwrap_or_default(),
             interfaces,
             default_policy,
+            metrics_textfile: flags.metrics_textfile.or(file.metrics_textfile),
         })
     }
 }

@@ -271,7 +271,7 @@ pub fn forget(pins: &Pins) -> Result<(), PinError> {
         pins.forget(direction.program())?;
         pins.forget(&format!("{}_link", direction.program()))?;
     }
-    pins.forget(NOTE)
+    pins.forget(NOTE).map(drop)
 }
 
 /// What the hook is written down under.

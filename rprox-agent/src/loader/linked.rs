@@ -61,6 +61,14 @@ pub enum LinkedError {
         /// Why.
         source: LinkError,
     },
+    /// The kernel does not say what it knows of a program.
+    #[error("asking for details of {program}: {source}")]
+    Info {
+        /// The program.
+        program: &'static str,
+        /// What the kernel said.
+        source: Box<ProgramError>,
+    },
     /// The kernel refused something else.
     #[error("{interface}: {action} {program}: {source}")]
     Kernel {
@@ -179,6 +187,17 @@ fn attach(linked: Linked, program: &mut Program, pins: &Pins) -> Result<FdLink, 
         }
         _ => Err(ObjectError::Lacks { kind: "program", name: linked.program() }.into()),
     }
+}
+
+/// What the kernel says of the program in `object`, which has been loaded.
+///
+/// # Errors
+///
+/// The object lacks it, or the kernel does not say.
+pub fn info(linked: Linked, object: &mut Object) -> Result<ProgramInfo, LinkedError> {
+    let program = object.linked(linked)?;
+    program_info(program)
+        .map_err(|source| LinkedError::Info { program: linked.program(), source: Box::new(source) })
 }
 
 fn program_info(program: &Program) -> Result<ProgramInfo, ProgramError> {

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::ops::AddAssign;
@@ -172,6 +172,17 @@ impl Maps {
         Ok(slots)
     }
 
+    /// Every entry of `generation` that is not all zeroes, by protocol and port.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused.
+    pub fn table(&self, generation: u32) -> Result<BTreeMap<(Protocol, u16), PortEntry>, MapsError> {
+        let entries = self.entries(generation)?.into_iter();
+        let used = entries.filter(|(.., entry)| *entry != PortEntry::default());
+        Ok(used.map(|(protocol, port, entry)| ((protocol, port), entry)).collect())
+    }
+
     /// Every entry of `generation`.
     fn entries(&self, generation: u32) -> Result<Vec<(Protocol, u16, PortEntry)>, MapsError> {
         let mut found = Vec::new();
@@ -195,7 +206,7 @@ impl Maps {
     pub fn write_rules(&mut self, generation: u32, slots: &[Slot]) -> Result<(), MapsError> {
         let mut stale = Vec::new();
         for (protocol, port, entry) in self.entries(generation)? {
-            if entry.kind() != PortKind::None {
+            if entry != PortEntry::default() {
                 stale.push(port_index(generation, protocol, port));
             }
         }

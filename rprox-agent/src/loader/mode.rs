@@ -130,7 +130,7 @@ fn choose(policy: &Policy, device: &Device) -> (Mode, String) {
     if !policy.rules.as_slice().iter().any(|rule| rule.protocol == Protocol::Tcp) {
         return (Mode::Rewrite, "there is no TCP rule to steer by".to_owned());
     }
-    if device.enslaved {
+    if device.controller.is_some() {
         let reason = "it belongs to a bridge, bond or VRF, which the kernel takes for the interface of its connections";
         return (Mode::Rewrite, reason.to_owned());
     }

@@ -11,7 +11,7 @@ use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkLayerType};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use thiserror::Error;
@@ -31,6 +31,11 @@ pub enum NetlinkError {
         /// What the kernel said.
         source: rtnetlink::Error,
     },
+    /// A request got no answer, or an empty one.
+    #[error(
+        "asking the kernel for its {0}: it named none, where there is a loopback one at least; is `lo` up?"
+    )]
+    NoAnswer(&'static str),
     /// The interface does not exist.
     #[error("there is no interface {name}; there are: {}", existing.join(", "))]
     NoInterface {
@@ -62,12 +67,44 @@ pub struct Device {
     pub index: u32,
     /// Its name.
     pub name: String,
-    /// Whether it belongs to a bridge, bond or VRF.
-    pub enslaved: bool,
+    /// The index of the bridge, bond or VRF that it belongs to.
+    pub controller: Option<u32>,
+    /// The index of the device that it is on top of, as a VLAN or macvlan is.
+    pub lower: Option<u32>,
     kind: LinkLayerType,
 }
 
 impl Device {
+    /// An Ethernet device that is on top of none and belongs to none.
+    #[cfg(test)]
+    pub(super) fn ethernet(index: u32, name: &str) -> Self {
+        Self { index, name: name.to_owned(), controller: None, lower: None, kind: LinkLayerType::Ether }
+    }
+
+    fn from_message(link: LinkMessage) -> Option<Self> {
+        let mut device = Self {
+            index: link.header.index,
+            name: String::new(),
+            controller: None,
+            lower: None,
+            kind: link.header.link_layer_type,
+        };
+        let mut is_peer = false;
+        for attribute in link.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => device.name = name,
+                LinkAttribute::Controller(index) => device.controller = Some(index),
+                LinkAttribute::Link(index) => device.lower = Some(index),
+                // Of a veth device it is the other end, and in another namespace the index says nothing here.
+                LinkAttribute::LinkNetNsId(_) => is_peer = true,
+                LinkAttribute::LinkInfo(infos) => is_peer |= infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
+                _ => {}
+            }
+        }
+        device.lower = device.lower.filter(|_| !is_peer);
+        (!device.name.is_empty()).then_some(device)
+    }
+
     /// Bytes of link-layer header before the network header, in what a program on this interface sees.
     ///
     /// # Errors
@@ -136,16 +173,7 @@ impl Netlink {
         let mut links = pin!(self.handle.link().get().execute());
         let mut devices = Vec::new();
         while let Some(link) = links.try_next().await.map_err(failed)? {
-            let enslaved =
-                link.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::Controller(_)));
-            let name = link.attributes.into_iter().find_map(|attribute| match attribute {
-                LinkAttribute::IfName(name) => Some(name),
-                _ => None,
-            });
-            if let Some(name) = name {
-                let kind = link.header.link_layer_type;
-                devices.push(Device { index: link.header.index, name, enslaved, kind });
-            }
+            devices.extend(Device::from_message(link));
         }
         Ok(devices)
     }
@@ -183,6 +211,10 @@ impl Netlink {
                 }
             }
             addresses.extend(local.or(address));
+        }
+        // A request that gets lost ends like one that has been answered. Believed, it would put the redirect out of force.
+        if addresses.is_empty() {
+            return Err(NetlinkError::NoAnswer("addresses"));
         }
         Ok(addresses)
     }

@@ -9,6 +9,7 @@ use rprox_common::{MIN_RULE_CAPACITY, RewriteTcp, global, map};
 use thiserror::Error;
 use tracing::debug;
 
+use super::kernel_log;
 use super::linked::{self, Linked};
 use super::mode::Shape;
 use super::pins::{PinError, Pins};
@@ -117,6 +118,9 @@ fn hint(error: &EbpfError) -> &'static str {
     }
 }
 
+/// The object's SHA-256 in hexadecimal, by which `cargo xtask build --reproducible` finds it again.
+pub const SHA256: &str = env!("RPROX_EBPF_SHA256");
+
 /// The object as an ELF file; empty if the binary was built without it.
 #[must_use]
 pub fn bytes() -> &'static [u8] {
@@ -148,6 +152,19 @@ impl fmt::Display for Globals {
             f,
             "link-header={link_header_len} interface={interface} netns={netns_cookie} owner={owner} grant={grant} tcp={tcp}"
         )
+    }
+}
+
+impl Default for Globals {
+    fn default() -> Self {
+        Self {
+            link_header_len: 14,
+            interface: 0,
+            netns_cookie: 0,
+            owner: 0,
+            grant: false,
+            rewrite_tcp: RewriteTcp::All,
+        }
     }
 }
 
@@ -194,8 +211,10 @@ impl Object {
         // The programs need no relocation against the kernel's types, so a kernel without BTF runs them just as well.
         loader.btf(None);
         let (grant, rewrite_tcp) = (u32::from(globals.grant), globals.rewrite_tcp as u32);
+        let log_one_in = kernel_log::one_in();
         loader
             .override_global(global::LINK_HEADER_LEN, &globals.link_header_len, true)
+            .override_global(global::LOG_ONE_IN, &log_one_in, true)
             .override_global(global::INTERFACE, &globals.interface, true)
             .override_global(global::NETNS_COOKIE, &globals.netns_cookie, true)
             .override_global(global::OWNER, &globals.owner, true)

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -14,6 +15,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use super::linked::Linked;
+use super::lock::Holder;
 use super::object::Direction;
 
 /// What went wrong on the bpffs.
@@ -39,11 +41,13 @@ pub enum PinError {
     },
     /// A running service keeps the attachment.
     #[error(
-        "{interface}: a running `rprox-loader run` keeps this attachment; stop it first (it detaches when it gets SIGTERM)"
+        "{interface}: a running `rprox-loader run` ({holder}) keeps this attachment; stop it first (it detaches when it gets SIGTERM)"
     )]
     Held {
         /// The interface.
         interface: String,
+        /// That service.
+        holder: Holder,
     },
 }
 
@@ -65,7 +69,17 @@ pub struct Pins {
 
 /// A claim on an attachment, as long as the value lives and the process with it.
 #[derive(Debug)]
-pub struct Claim(#[expect(dead_code, reason = "the open file is the lock")] rustix::fd::OwnedFd);
+pub struct Claim(rustix::fd::OwnedFd);
+
+impl Claim {
+    /// Whether it is on what `pins` are the place of now, not on a directory that was removed or unmounted.
+    #[must_use]
+    pub fn is_on(&self, pins: &Pins) -> bool {
+        let id = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+        let here = rustix::fs::stat(&pins.directory).map(id);
+        here.is_ok() && here == rustix::fs::fstat(&self.0).map(id)
+    }
+}
 
 // A bpffs reserves names with dots, and interfaces may have them (eth0.100). No interface name holds a colon.
 const DOT: &str = ":";
@@ -151,7 +165,27 @@ impl Pins {
     ///
     /// The bpffs refused.
     pub fn create(&self) -> Result<(), PinError> {
-        fs::create_dir_all(&self.directory).map_err(|source| self.file("making the directory", source))
+        // Nobody else has any business in there, and whoever may write there may put other objects in the place of ours.
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.directory)
+            .map_err(|source| self.file("making the directory", source))
+    }
+
+    /// The directories that lead to the pins, from the bpffs down, and everything in the last of them.
+    ///
+    /// # Errors
+    ///
+    /// The directory can't be read.
+    pub fn paths(&self) -> Result<Vec<PathBuf>, PinError> {
+        let mut paths: Vec<PathBuf> = self.directory.ancestors().take(4).map(Path::to_path_buf).collect();
+        paths.reverse();
+        for entry in fs::read_dir(&self.directory).map_err(|source| self.file("reading", source))? {
+            paths.push(entry.map_err(|source| self.file("reading", source))?.path());
+        }
+        paths[4..].sort();
+        Ok(paths)
     }
 
     /// Puts `program` in the place of the one pinned for `direction`, if any, in one step.
@@ -198,41 +232,45 @@ impl Pins {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(self.file("removing", error)),
             _ => {}
         }
-        for directory in self.directory.ancestors().skip(1).take(2) {
-            match rustix::fs::rmdir(directory) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(Errno::NOTEMPTY | Errno::EXIST) => break,
-                Err(error) => {
-                    let path = directory.to_owned();
-                    return Err(PinError::File { action: "removing", path, source: error.into() });
-                }
-            }
-        }
-        Ok(())
+        let root = self.directory.parent().unwrap_or(&self.directory);
+        remove_if_empty(root)
     }
 
-    /// Writes down a fact under `name`, in the place of an older one.
+    /// Removes the directories that hold attachments under `bpffs`, unless they hold any.
+    ///
+    /// # Errors
+    ///
+    /// The bpffs refused.
+    pub fn tidy(bpffs: &Path) -> Result<(), PinError> {
+        remove_if_empty(&Self::root(bpffs))
+    }
+
+    /// Writes down a fact under `name`, in the place of an older one, in one step.
     ///
     /// # Errors
     ///
     /// The bpffs refused.
     pub fn note(&self, name: &str, fact: &str) -> Result<(), PinError> {
+        if self.noted(name).as_deref() == Some(fact) {
+            return Ok(());
+        }
         let path = self.directory.join(name);
-        remove_file(&path)?;
-        std::os::unix::fs::symlink(fact, &path).map_err(|source| PinError::File {
-            action: "making the link",
-            path,
-            source,
-        })
+        let new = self.directory.join(format!("{name}_new"));
+        remove_file(&new)?;
+        std::os::unix::fs::symlink(fact, &new)
+            .and_then(|()| fs::rename(&new, &path))
+            .map_err(|source| PinError::File { action: "making the link", path, source })
     }
 
-    /// Strikes out a fact.
+    /// Removes the fact `name`. Returns whether it was there.
     ///
     /// # Errors
     ///
     /// The bpffs refused.
-    pub fn forget(&self, name: &str) -> Result<(), PinError> {
-        remove_file(&self.directory.join(name))
+    pub fn forget(&self, name: &str) -> Result<bool, PinError> {
+        let path = self.directory.join(name);
+        let there = path.is_symlink();
+        remove_file(&path).map(|()| there)
     }
 
     /// Reads back a fact.
@@ -268,7 +306,9 @@ impl Pins {
             .map_err(|error| self.file("opening", error.into()))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Claim(file)),
-            Err(Errno::WOULDBLOCK) => Err(PinError::Held { interface: self.interface.clone() }),
+            Err(Errno::WOULDBLOCK) => {
+                Err(PinError::Held { interface: self.interface.clone(), holder: Holder::of(&file) })
+            }
             Err(error) => Err(self.file("locking", error.into())),
         }
     }
@@ -276,6 +316,21 @@ impl Pins {
     fn file(&self, action: &'static str, source: io::Error) -> PinError {
         PinError::File { action, path: self.directory.clone(), source }
     }
+}
+
+/// Removes `root` and the directory that it is in, as far as they are empty.
+fn remove_if_empty(root: &Path) -> Result<(), PinError> {
+    for directory in root.ancestors().take(2) {
+        match rustix::fs::rmdir(directory) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::NOTEMPTY | Errno::EXIST) => break,
+            Err(error) => {
+                let path = directory.to_owned();
+                return Err(PinError::File { action: "removing", path, source: error.into() });
+            }
+        }
+    }
+    Ok(())
 }
 
 fn remove_file(path: &Path) -> Result<(), PinError> {

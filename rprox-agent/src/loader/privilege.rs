@@ -59,6 +59,15 @@ pub fn require_reader() -> Result<(), PrivilegeError> {
     require("reading an attachment", &[Capability::CAP_BPF])
 }
 
+/// Checks for what listing firewall rules takes.
+///
+/// # Errors
+///
+/// What is missing, by name.
+pub fn require_checker() -> Result<(), PrivilegeError> {
+    require("listing firewall rules", &[Capability::CAP_NET_ADMIN])
+}
+
 fn require(purpose: &'static str, needed: &[Capability]) -> Result<(), PrivilegeError> {
     let held = caps::read(None, CapSet::Effective)?;
     let admin = held.contains(&Capability::CAP_SYS_ADMIN);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::sleep;
+use tokio::time::{interval, sleep};
 use tracing::{debug, info, warn};
 
 use super::attachment::{self, AttachmentError};
@@ -16,10 +16,12 @@ use super::bpffs::Bpffs;
 use super::config::{Policy, Settings};
 use super::hook::HookChoice;
 use super::host::Host;
+use super::kernel_log::{self, Reader};
+use super::metrics::{self, Textfile};
 use super::mode::ModeChoice;
 use super::netlink::Netlink;
 use super::pins::{Claim, Pins};
-use super::{Error, attach_all, choose_interface, conflict, privilege};
+use super::{Error, asked, attach_all, choose_interface, conflict, privilege};
 
 /// How long to wait before trying again what failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -31,18 +33,23 @@ const RETRY: Duration = Duration::from_secs(5);
 /// What kept it from attaching at the start, or from detaching at the end. What goes wrong in between is logged and tried
 /// again.
 pub async fn run(mut settings: Settings) -> Result<(), Error> {
+    kernel_log::want_if_debugging();
     // Before anything is attached, so that no signal finds it attached and unwatched.
     let mut signals = Signals::new()?;
     // Before the first look, so that no change after it goes unseen.
     let (netlink, mut changes) = Netlink::watch()?;
     choose_interface(&netlink, &mut settings).await?;
-    let mut service = Service { netlink: &netlink, settings: &settings, claims: BTreeMap::new() };
+    let mut service =
+        Service { netlink: &netlink, settings: &settings, claims: BTreeMap::new(), logs: Vec::new() };
     service.start().await?;
     let may_steer = |(_, policy): &(_, Policy)| matches!(policy.mode, ModeChoice::Auto | ModeChoice::Steer);
     privilege::drop_the_rest(settings.interfaces.iter().any(may_steer))?;
+    let mut metrics = settings.metrics_textfile.clone().map(Textfile::new);
     notify(&[NotifyState::Ready, NotifyState::Status("attached")]);
 
     let mut retry = false;
+    // Its first tick is at once.
+    let mut write_metrics = interval(metrics::EVERY);
     let signal = loop {
         tokio::select! {
             signal = signals.next() => break signal,
@@ -54,11 +61,19 @@ pub async fn run(mut settings: Settings) -> Result<(), Error> {
                 while changes.next().now_or_never().flatten().is_some() {}
             }
             () = sleep(RETRY), if retry => {}
+            _ = write_metrics.tick(), if metrics.is_some() => {
+                if let Some(textfile) = &mut metrics {
+                    textfile.write(&netlink, &settings.bpffs).await;
+                }
+                continue;
+            }
         }
         retry = service.refresh().await.inspect_err(|error| warn!("{error}")).unwrap_or(true);
+        write_metrics.reset_immediately();
     };
     info!("{signal}: detaching");
     notify(&[NotifyState::Stopping]);
+    drop(metrics);
     service.stop().await
 }
 
@@ -67,6 +82,8 @@ struct Service<'a> {
     settings: &'a Settings,
     /// What is attached now.
     claims: BTreeMap<String, Claim>,
+    /// What the kernel programs of each say.
+    logs: Vec<Reader>,
 }
 
 impl Service<'_> {
@@ -78,8 +95,17 @@ impl Service<'_> {
             info!("{interface}: {outcome}");
             self.claims.insert(interface, pins.claim()?);
         }
+        self.read_logs();
         conflict::warn_of_all(self.settings);
         Ok(())
+    }
+
+    /// Reads the kernel programs' lines, of attachments that may be new.
+    fn read_logs(&mut self) {
+        let pins = self.claims.keys().map(|interface| Pins::new(&self.settings.bpffs, interface));
+        let readers =
+            pins.map(|pins| Reader::open(&pins).inspect_err(|error| warn!("{}: {error}", pins.interface())));
+        self.logs = readers.filter_map(|reader| reader.ok().flatten()).collect();
     }
 
     /// Brings every attachment to what the host is like now. Returns whether something failed that is worth another try.
@@ -90,7 +116,10 @@ impl Service<'_> {
         for (interface, policy) in &self.settings.interfaces {
             let pins = Pins::new(bpffs.path(), interface);
             // A claim ends with the directory that it is on, and nobody else gets in while the bpffs is locked.
-            let claimed = self.claims.remove(interface).is_some();
+            let held = self.claims.remove(interface);
+            let claimed = held.is_some();
+            // Where the bpffs was unmounted, the claim alone keeps the attachment in force, until there is another.
+            let _orphan = held.filter(|claim| !claim.is_on(&pins));
             let result = keep(&host, &pins, policy, self.settings.hook, claimed).await;
             match result {
                 Ok(true) => {
@@ -106,6 +135,7 @@ impl Service<'_> {
                 }
             }
         }
+        self.read_logs();
         Ok(again)
     }
 
@@ -150,7 +180,8 @@ async fn keep(
         return Ok(false);
     }
     let change = attachment::attach(host, interface, policy, hook).await?;
-    let (_, outcome) = change.settle(host).await?;
+    let (pins, outcome) = change.settle(host).await?;
+    asked::note(&pins, policy)?;
     info!("{interface}: {outcome}");
     Ok(true)
 }

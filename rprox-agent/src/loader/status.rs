@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod watch;
+
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
@@ -12,6 +14,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde::Serialize;
 use thiserror::Error;
 
+use super::asked;
 use super::bpffs::{Bpffs, BpffsError};
 use super::config::Direct;
 use super::hook::{self, Hook};
@@ -40,29 +43,33 @@ pub enum StatusError {
     /// The host.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// Watching.
+    #[error("watching: {0}")]
+    Watch(#[source] io::Error),
 }
 
 /// An attachment as `status` shows it. The JSON form is documented in `status --help`; fields are only ever added.
 #[derive(Debug, Serialize)]
 pub struct Attachment {
-    interface: String,
+    pub(super) interface: String,
     mode: Mode,
     reason: String,
     owner: Option<u32>,
     hook: Option<Hook>,
-    state: Condition,
+    pub(super) state: Condition,
     service: bool,
     direct: Option<Direct>,
     programs: ByDirection<Option<String>>,
-    local_addresses: usize,
-    not_parsed: ByDirection<u64>,
-    rules: Vec<RuleStatus>,
+    object_sha256: Option<String>,
+    pub(super) local_addresses: usize,
+    pub(super) not_parsed: ByDirection<u64>,
+    pub(super) rules: Vec<RuleStatus>,
 }
 
 /// How an attachment is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Condition {
+pub(super) enum Condition {
     /// On its interface.
     Attached,
     /// Its interface is gone.
@@ -74,28 +81,28 @@ enum Condition {
 }
 
 #[derive(Debug, Default, Serialize)]
-struct ByDirection<T> {
-    ingress: T,
-    egress: T,
+pub(super) struct ByDirection<T> {
+    pub(super) ingress: T,
+    pub(super) egress: T,
 }
 
-#[derive(Debug, Serialize)]
-struct Traffic {
-    packets: u64,
-    bytes: u64,
-    icmp_errors: u64,
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Traffic {
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+    pub(super) icmp_errors: u64,
 }
 
-#[derive(Debug, Serialize)]
-struct RuleStatus {
-    rule: Rule,
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct RuleStatus {
+    pub(super) rule: Rule,
     from: u16,
     to: u16,
     protocol: &'static str,
-    connections: u64,
-    refused_direct: u64,
-    ingress: Traffic,
-    egress: Traffic,
+    pub(super) connections: u64,
+    pub(super) refused_direct: u64,
+    pub(super) ingress: Traffic,
+    pub(super) egress: Traffic,
 }
 
 /// Reads every attachment under `bpffs`.
@@ -126,6 +133,7 @@ fn attachment(host: &Host<'_>, pins: &Pins) -> Result<Attachment, StatusError> {
         service: matches!(pins.claim(), Err(PinError::Held { .. })),
         direct: None,
         programs: ByDirection { ingress: tag(Direction::Ingress), egress: tag(Direction::Egress) },
+        object_sha256: asked::noted_object(pins),
         local_addresses: 0,
         not_parsed: ByDirection::default(),
         rules: Vec::new(),
@@ -239,13 +247,15 @@ impl Attachment {
         _ = write!(line, "\n  mode {}: {}  owner {owner}\n", self.mode, self.reason);
         _ = write!(
             line,
-            "  service {}  direct {direct}  local addresses {}  not parsed {}/{}\n  programs: ingress {}, egress {}",
+            "  service {}  direct {direct}  local addresses {}  not parsed {}/{}\n  programs: ingress {}, egress {}; object \
+             SHA-256 {}",
             if self.service { "running" } else { "none" },
             self.local_addresses,
             self.not_parsed.ingress,
             self.not_parsed.egress,
             tag(&self.programs.ingress),
             tag(&self.programs.egress),
+            self.object_sha256.as_deref().unwrap_or("unknown"),
         );
         line
     }
@@ -277,9 +287,13 @@ impl Attachment {
                 std::iter::once(rule.rule.to_string()).chain(numbers.iter().map(ToString::to_string)),
             );
         }
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
+        numbers_to_the_right(&mut table);
         table
+    }
+}
+
+fn numbers_to_the_right(table: &mut Table) {
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
     }
 }

@@ -17,8 +17,8 @@ const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 /// `union bpf_attr` for the batch commands.
 #[repr(C)]
 struct Batch {
-    in_batch: u64,
-    out_batch: u64,
+    after: u64,
+    last: u64,
     keys: u64,
     values: u64,
     count: u32,
@@ -39,8 +39,8 @@ pub fn read(map: &MapData, first: u32, count: u32) -> io::Result<Vec<PortEntry>>
     let before = first.checked_sub(1);
     let mut last = 0_u32;
     let mut attr = Batch {
-        in_batch: before.as_ref().map_or(0, |index| std::ptr::from_ref(index) as u64),
-        out_batch: (&raw mut last) as u64,
+        after: before.as_ref().map_or(0, |index| std::ptr::from_ref(index) as u64),
+        last: (&raw mut last) as u64,
         keys: keys.as_mut_ptr() as u64,
         values: values.as_mut_ptr() as u64,
         count,
@@ -50,7 +50,7 @@ pub fn read(map: &MapData, first: u32, count: u32) -> io::Result<Vec<PortEntry>>
     };
     // SAFETY: the layout is the command's, and the pointers are to `count` keys and values of the map's sizes, which `Maps::open`
     // has checked, and to one index each.
-    let result = unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &raw mut attr) };
+    let result = unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) };
     match result {
         // The kernel says that the table ends where the last entry was among those read.
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicUsize;
 use std::thread;
 
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::activation::{self, ActivationError};
@@ -63,6 +63,16 @@ enum Event {
 /// When any part of it can't start, and when a worker fails.
 pub fn run(config: Config) -> Result<(), RunError> {
     panic::set_hook(Box::new(|panic| tracing::error!("internal error, please report it: {panic}")));
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(RunError::Start)?
+        .block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<(), RunError> {
+    // Before anybody can connect: who sees a listener may send a signal.
+    let signals = Signals::new().map_err(RunError::Start)?;
     let certificates = Arc::new(Certificates::load(&config.certificates)?);
     let listeners = open(&config)?;
     let secure = listeners.iter().flatten().any(Listener::is_secure);
@@ -79,11 +89,26 @@ pub fn run(config: Config) -> Result<(), RunError> {
         connections: AtomicUsize::new(0),
         config,
     });
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(RunError::Start)?
-        .block_on(supervise(&shared, listeners))
+    supervise(&shared, listeners, signals).await
+}
+
+/// The signals that ask for an end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// The listeners, each as a socket for every worker: those that a service manager passed, or else those configured.
@@ -99,9 +124,11 @@ fn open(config: &Config) -> Result<Vec<Vec<Listener>>, RunError> {
     Ok(bound.collect::<Result<_, _>>()?)
 }
 
-async fn supervise(shared: &Arc<Shared>, listeners: Vec<Vec<Listener>>) -> Result<(), RunError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Start)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Start)?;
+async fn supervise(
+    shared: &Arc<Shared>,
+    listeners: Vec<Vec<Listener>>,
+    mut signals: Signals,
+) -> Result<(), RunError> {
     let (stop, stopping) = watch::channel(false);
     let (events, mut reports) = mpsc::unbounded_channel();
     let workers = shared.config.workers.get();
@@ -130,8 +157,7 @@ async fn supervise(shared: &Arc<Shared>, listeners: Vec<Vec<Listener>>) -> Resul
                     ended += 1;
                 }
             },
-            _ = terminate.recv() => stop_or_cut(&stop, shared)?,
-            _ = interrupt.recv() => stop_or_cut(&stop, shared)?,
+            () = signals.recv() => stop_or_cut(&stop, shared)?,
         }
     }
     if cut > 0 {

@@ -344,7 +344,7 @@ fn rules_count_packets_bytes_and_connections() {
 
 /// What the verifier may walk through for each program. Its own limit is a million; what grows towards that loads slowly, and is
 /// refused by an older kernel first.
-const VERIFICATION_BUDGET: u32 = 200_000;
+const VERIFICATION_BUDGET: u32 = 400_000;
 
 #[test]
 fn programs_stay_within_their_verification_budget() {

@@ -10,12 +10,12 @@ use crate::privilege;
 use crate::steps::Step;
 
 /// Whether this system has apt.
-pub(super) fn is_here() -> bool {
+pub(crate) fn is_here() -> bool {
     programs::find("apt-get").is_some()
 }
 
 /// Whether apt offers `package`, as far as its lists tell.
-pub(super) fn offers(package: &str) -> bool {
+pub(crate) fn offers(package: &str) -> bool {
     let policy = command::run(Command::new("apt-cache").args(["policy", package])).unwrap_or_default();
     policy
         .lines()
@@ -23,7 +23,7 @@ pub(super) fn offers(package: &str) -> bool {
 }
 
 /// Fetches the package lists, once in this process: a fresh machine has none.
-pub(super) fn update(step: &Step) -> Result<()> {
+pub(crate) fn update(step: &Step) -> Result<()> {
     static ONCE: Once = Once::new();
     let mut outcome = Ok(());
     ONCE.call_once(|| {
@@ -33,7 +33,7 @@ pub(super) fn update(step: &Step) -> Result<()> {
 }
 
 /// Installs `packages`.
-pub(super) fn install(step: &Step, packages: &[String]) -> Result<()> {
+pub(crate) fn install(step: &Step, packages: &[String]) -> Result<()> {
     let wanted = packages.join(" ");
     let by_hand = format!("run as root: apt-get update && apt-get install --no-install-recommends {wanted}");
     if !is_here() {
@@ -42,6 +42,21 @@ pub(super) fn install(step: &Step, packages: &[String]) -> Result<()> {
     update(step).with_context(|| by_hand.clone())?;
     let mut apt = apt(&format!("install {wanted}")).with_context(|| by_hand.clone())?;
     step.run(apt.args(["install", "--yes", "--no-install-recommends"]).args(packages)).context(by_hand)
+}
+
+/// Installs the packages of those programs, given with their packages, that are missing, and says what it did.
+pub(crate) fn install_missing(step: &Step, programs: &[(&str, &str)]) -> Result<String> {
+    let mut missing: Vec<String> = programs
+        .iter()
+        .filter(|(program, _)| programs::find(program).is_none())
+        .map(|(_, package)| (*package).to_owned())
+        .collect();
+    missing.dedup();
+    if missing.is_empty() {
+        return Ok("all there".to_owned());
+    }
+    install(step, &missing)?;
+    Ok(format!("installed {}", missing.join(" ")))
 }
 
 fn apt(purpose: &str) -> Result<Command> {

@@ -18,9 +18,9 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("setpriv", "util-linux"),
     ("iptables", "iptables"),
     ("nft", "nftables"),
-    ("systemd-socket-activate", "systemd"),
     ("ethtool", "ethtool"),
     ("strace", "strace"),
+    ("systemd-socket-activate", "systemd"),
 ];
 
 /// Installs what is missing.

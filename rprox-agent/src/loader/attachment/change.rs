@@ -100,6 +100,12 @@ impl Change {
         Self { pins, outcome, shape, before: Some(before) }
     }
 
+    /// The attachment's place.
+    #[must_use]
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
     /// Takes the change back, as far as the kernel lets us; what it does not is logged.
     pub async fn undo(self, host: &Host<'_>) {
         let result = match self.before {
@@ -148,10 +154,11 @@ impl Before {
         }
         Maps::open(pins)?.set_state(self.state)?;
         self.shape.note(pins)?;
-        Ok(match self.globals {
+        match self.globals {
             Some(globals) => pins.note(GLOBALS, &globals)?,
-            None => pins.forget(GLOBALS)?,
-        })
+            None => drop(pins.forget(GLOBALS)?),
+        }
+        Ok(())
     }
 }
 

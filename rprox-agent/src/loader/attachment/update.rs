@@ -13,6 +13,7 @@ use super::change::{Before, Change, Outcome};
 use super::{AttachmentError, GLOBALS, Target, assign, attach_packet_programs};
 use crate::loader::config::Direct;
 use crate::loader::hook::{self, Hook};
+use crate::loader::kernel_log;
 use crate::loader::linked::{self, Done, Linked};
 use crate::loader::maps::Maps;
 use crate::loader::mode::{Mode, Shape};
@@ -70,7 +71,7 @@ async fn apply(
     let direct = allow != state.allow_direct();
 
     // Struck out until all programs have the new ones, so that a loader that dies on the way leaves word of it.
-    let afresh = before.globals.as_deref() != Some(&globals.to_string());
+    let afresh = before.globals.as_deref() != Some(&globals.to_string()) || !kernel_log::is_current(pins);
     if afresh {
         pins.forget(GLOBALS)?;
     }
@@ -126,7 +127,8 @@ async fn apply(
     }
     let mode = shape.mode != before.shape.mode;
     let owner = shape.owner != before.shape.owner;
-    let programs = !mode && !owner && !(before.programs.is_empty() && before.linked.is_empty());
+    let replaced = !before.programs.is_empty() || !before.linked.is_empty();
+    let programs = replaced && !mode && !owner;
     Ok(Outcome::Updated { mode, owner, rules, direct, programs, addresses: came + went })
 }
 

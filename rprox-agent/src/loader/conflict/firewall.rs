@@ -1,4 +1,5 @@
-//! Finds iptables and nftables rules that redirect a port, by the listings of their own tools.
+//! Finds iptables and nftables rules that redirect a port, by the listings of their own tools and in the files that bring them
+//! back at boot.
 //!
 //! Reading is lenient: what it does not understand it passes over, for a warning missed is better than no redirect.
 
@@ -21,8 +22,12 @@ pub struct FirewallRule {
     pub port: Port,
     /// The rule, as its tool writes it.
     pub text: String,
-    /// The command that removes it.
+    /// How it is removed.
     pub removal: String,
+    /// The port it redirects to, if it names one.
+    pub to: Option<u16>,
+    /// The interface it is for, if it names one.
+    pub interface: Option<String>,
 }
 
 /// The commands that list iptables rules, and the one that edits what each lists. On most hosts two of them are the same.
@@ -32,6 +37,32 @@ const IPTABLES: [(&str, &str); 4] = [
     ("iptables-legacy-save", "iptables-legacy"),
     ("ip6tables-legacy-save", "ip6tables-legacy"),
 ];
+
+/// The files that UFW and iptables-persistent load iptables rules from.
+const SAVED: [&str; 4] =
+    ["/etc/ufw/before.rules", "/etc/ufw/before6.rules", "/etc/iptables/rules.v4", "/etc/iptables/rules.v6"];
+
+/// The lines of files that redirect one of `ports` once they are loaded.
+#[must_use]
+pub fn find_saved(ports: &BTreeSet<Port>) -> Vec<FirewallRule> {
+    SAVED
+        .iter()
+        .filter_map(|file| Some((file, std::fs::read_to_string(file).ok()?)))
+        .flat_map(|(file, text)| saved(&text, file, ports))
+        .collect()
+}
+
+/// The rules of a file in the form of `iptables-save` that redirect one of `ports`, by line.
+fn saved(text: &str, file: &str, ports: &BTreeSet<Port>) -> Vec<FirewallRule> {
+    let mut found = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        for rule in iptables(line.trim(), "iptables", ports) {
+            let text = format!("{file}:{}: {}", number + 1, line.trim());
+            found.push(FirewallRule { text, removal: "take that line out of the file".to_owned(), ..rule });
+        }
+    }
+    found
+}
 
 /// The rules that redirect one of `ports`.
 #[must_use]
@@ -92,7 +123,14 @@ fn iptables(text: &str, edit: &str, ports: &BTreeSet<Port>) -> Vec<FirewallRule>
         }
         for &port in ports.iter().filter(|port| port.0 == protocol && matches_ports(dports, port.1)) {
             let removal = format!("{edit} -t nat -D {}", &line[3..]);
-            found.push(FirewallRule { port, text: format!("{edit} {line}"), removal });
+            let to = after(&["--to-ports", "--to-port", "--to-destination"]);
+            found.push(FirewallRule {
+                port,
+                text: format!("{edit} {line}"),
+                removal,
+                to: to.and_then(|to| to.rsplit(':').next()?.parse().ok()),
+                interface: after(&["-i", "--in-interface"]).map(str::to_owned),
+            });
         }
     }
     found
@@ -164,6 +202,12 @@ fn nftables(text: &str, ports: &BTreeSet<Port>) -> Vec<FirewallRule> {
                     port.1
                 ),
                 removal: format!("nft delete rule {family} {table} {chain} handle {handle}"),
+                to: target.as_u64().and_then(|to| to.try_into().ok()),
+                interface: expressions.iter().find_map(|expression| {
+                    let matching = &expression["match"];
+                    let named = matching["left"]["meta"]["key"] == "iifname" && matching["op"] == "==";
+                    named.then(|| matching["right"].as_str().map(str::to_owned))?
+                }),
             });
         }
     }
@@ -218,6 +262,19 @@ mod tests {
             found[0].removal,
             "iptables -t nat -D PREROUTING -i eth0 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 8080"
         );
+    }
+
+    #[test]
+    fn reads_the_files_that_bring_rules_back() {
+        let text = "# rules.before\n*nat\n:PREROUTING ACCEPT [0:0]\n# -A PREROUTING -p tcp --dport 443 -j REDIRECT\n\
+            -A PREROUTING -i eth0 -p tcp --dport 80 -j REDIRECT --to-port 8080\nCOMMIT\n";
+        let found = saved(text, "/etc/ufw/before.rules", &ports());
+        assert_eq!(found.len(), 1);
+        assert_eq!(
+            found[0].text,
+            "/etc/ufw/before.rules:5: -A PREROUTING -i eth0 -p tcp --dport 80 -j REDIRECT --to-port 8080"
+        );
+        assert_eq!((found[0].to, found[0].interface.as_deref()), (Some(8080), Some("eth0")));
     }
 
     #[test]

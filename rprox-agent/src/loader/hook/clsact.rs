@@ -25,8 +25,10 @@ use crate::loader::pins::Pins;
 
 /// What it is written down under that the loader made the qdisc.
 const QDISC_NOTE: &str = "qdisc";
-/// `TCA_BPF_NAME` of `linux/pkt_cls.h`.
+/// Attributes of a BPF filter, of `linux/pkt_cls.h`.
 const TCA_BPF_NAME: u16 = 7;
+const TCA_BPF_TAG: u16 = 10;
+const TCA_BPF_ID: u16 = 11;
 
 /// A filter's place in its chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,7 +195,51 @@ async fn remove_qdisc(netlink: &Netlink, device: &Device) -> Result<(), HookErro
 /// A filter on an interface.
 struct Found {
     place: Filter,
+    /// What kind it is.
+    kind: String,
+    /// Of a BPF filter: its name, and its program's tag and id.
+    name: Option<String>,
+    tag: Option<u64>,
+    program: Option<u32>,
     ours: bool,
+}
+
+/// A filter as `verify` sees it, in the order in which packets meet them.
+pub struct Chained {
+    /// What to call it: `filter NAME (bpf, priority N)`.
+    pub title: String,
+    /// Its program's tag, if it is a BPF filter.
+    pub tag: Option<u64>,
+    /// Its program's id, if it is a BPF filter.
+    pub program: Option<u32>,
+    /// Whether it is in the place that was written down for our program.
+    pub ours: bool,
+}
+
+/// The filters of `device` in one direction.
+///
+/// # Errors
+///
+/// The kernel did not say.
+pub async fn chain(
+    netlink: &Netlink,
+    device: &Device,
+    direction: Direction,
+    pins: &Pins,
+) -> Result<Vec<Chained>, HookError> {
+    let noted = Filter::noted(direction, pins);
+    let chained = |found: Found| Chained {
+        title: format!(
+            "filter {} ({}, priority {})",
+            found.name.as_deref().unwrap_or("without a name"),
+            found.kind,
+            found.place.priority
+        ),
+        tag: found.tag,
+        program: found.program,
+        ours: noted == Some(found.place),
+    };
+    Ok(filters(netlink, device, direction).await?.into_iter().map(chained).collect())
 }
 
 /// The filters of `device` in one direction; none if it has no clsact qdisc.
@@ -237,12 +283,26 @@ fn filter(message: &TcMessage, direction: Direction) -> Option<Found> {
     if let Some(options) = options {
         options.emit_value(&mut nested);
     }
-    let name = NlasIterator::new(&nested).flatten().find(|attribute| attribute.kind() == TCA_BPF_NAME);
-    let ours =
-        name.is_some_and(|name| name.value().strip_suffix(b"\0") == Some(direction.program().as_bytes()));
+    let attribute = |kind| {
+        let mut attributes = NlasIterator::new(&nested).flatten();
+        attributes.find(|attribute| attribute.kind() == kind).map(|attribute| attribute.value().to_vec())
+    };
+    let kind = message.attributes.iter().find_map(|attribute| match attribute {
+        TcAttribute::Kind(kind) => Some(kind.clone()),
+        _ => None,
+    });
+    let name =
+        attribute(TCA_BPF_NAME).map(|name| String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned());
     // The upper half of `info` is the priority, the lower the protocol.
     let priority = u16::try_from(message.header.info >> 16).ok()?;
-    Some(Found { place: Filter { priority, handle }, ours })
+    Some(Found {
+        place: Filter { priority, handle },
+        kind: kind.unwrap_or_default(),
+        ours: name.as_deref() == Some(direction.program()),
+        name,
+        tag: attribute(TCA_BPF_TAG).and_then(|tag| Some(u64::from_be_bytes(tag.try_into().ok()?))),
+        program: attribute(TCA_BPF_ID).and_then(|id| Some(u32::from_ne_bytes(id.try_into().ok()?))),
+    })
 }
 
 /// Whether an error code says that there is no such qdisc or device.

@@ -1,0 +1,23 @@
+//! Whether the programs know the addresses that this host has.
+
+#![forbid(unsafe_code)]
+
+use super::{Difference, VerifyError};
+use crate::loader::host::Host;
+use crate::loader::maps::Maps;
+
+pub(super) fn check(host: &Host<'_>, maps: &Maps, interface: &str) -> Result<Vec<Difference>, VerifyError> {
+    let known = maps.addresses()?;
+    let remedy =
+        format!("run `rprox-loader attach -i {interface}` again, or `rprox-loader run`, which follows them");
+    let missing = host.addresses.difference(&known).map(|address| (address, "known", "missing"));
+    let extra = known
+        .difference(&host.addresses)
+        .map(|address| (address, "not known, as this host lacks it", "known"));
+    Ok(missing
+        .chain(extra)
+        .map(|(address, expected, found)| {
+            Difference::new(format!("local address {address}"), expected, found, &remedy)
+        })
+        .collect())
+}

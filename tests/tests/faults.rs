@@ -1,0 +1,430 @@
+//! The loader cut short at every step, and what others do to its attachments: either the old or the new state holds, never half.
+
+#![allow(clippy::unwrap_used, reason = "a scenario fails where its helpers do")]
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use aya::programs::SchedClassifier;
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::tc::SchedClassifierLink;
+use rprox_tests::command;
+use rprox_tests::faults::{self, Fault, Step};
+use rprox_tests::load::Load;
+use rprox_tests::playground::{Playground, SERVICES};
+use rprox_tests::process::Process;
+use rprox_tests::topology::{HOST, INTERFACE};
+use rprox_tests::wait;
+use rustix::mount::{MountFlags, UnmountFlags, unmount};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The ports that tell one state of the redirect from another.
+const PORTS: [u16; 5] = [80, 443, 8080, 8081, 8443];
+/// An answer comes at once; one that has not come by now was dropped.
+const ANSWER: Duration = Duration::from_millis(250);
+const NOTHING: [&Path; 0] = [];
+
+/// What a connection from outside gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gets {
+    Through,
+    Refused,
+    Nothing,
+}
+use Gets::{Nothing, Refused, Through};
+
+/// What connections to each of [`PORTS`] get.
+type Seen = [Gets; PORTS.len()];
+
+/// Without a redirect: the listener's own ports.
+const BARE: Seen = [Refused, Refused, Through, Refused, Through];
+/// With the rules of the article.
+const ATTACHED: Seen = [Through, Through, Nothing, Refused, Nothing];
+/// With [`OTHER_RULES`].
+const CHANGED: Seen = [Through, Refused, Nothing, Through, Nothing];
+const OTHER_RULES: [&str; 4] = ["-r", "80:8080", "-r", "8081:8443"];
+
+/// What connections get, in both families.
+fn look(playground: &Playground) -> Vec<(SocketAddr, Gets)> {
+    let targets = HOST.both().into_iter().flat_map(|ip| PORTS.map(|port| SocketAddr::new(ip, port)));
+    let path = playground.topology.client.path();
+    let looks: Vec<_> = targets
+        .map(|target| {
+            let path = path.clone();
+            thread::spawn(move || {
+                rprox_tests::netns::enter_on_this_thread(&path).unwrap();
+                let gets = match TcpStream::connect_timeout(&target, ANSWER) {
+                    Ok(_) => Through,
+                    Err(error) if error.kind() == ErrorKind::ConnectionRefused => Refused,
+                    Err(_) => Nothing,
+                };
+                (target, gets)
+            })
+        })
+        .collect();
+    looks.into_iter().map(|look| look.join().unwrap()).collect()
+}
+
+fn is(seen: &[(SocketAddr, Gets)], state: Seen) -> bool {
+    seen.iter().map(|(_, gets)| gets).eq(state.iter().chain(&state))
+}
+
+/// Which of `states` it is. A machine that is busy elsewhere may miss an answer: what is half stays half at a second look.
+#[track_caller]
+fn assert_one_of(playground: &Playground, states: &[Seen], context: &str) -> Seen {
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        seen = look(playground);
+        if let Some(state) = states.iter().find(|state| is(&seen, **state)) {
+            return *state;
+        }
+    }
+    panic!("{context}: neither the old state nor the new: {seen:?}");
+}
+
+/// Filters of a clsact qdisc with `--long` alone: they take the same steps, and the older kernels' tests attach by them, too.
+fn hooks() -> &'static [&'static str] {
+    if rprox_tests::long::is_asked_for() { &["tcx", "clsact"] } else { &["tcx"] }
+}
+
+/// Something that the loader does, from one state to another.
+struct Operation<'a> {
+    before: Seen,
+    /// Brings about `before`.
+    prepare: Box<dyn Fn() + 'a>,
+    after: Seen,
+    command: Box<dyn Fn() -> Command + 'a>,
+}
+
+fn attach_with(playground: &Playground, program: &Path, flags: &[&str]) -> Command {
+    let mut command = playground.topology.host.command(program);
+    command.args(["attach", "-i", INTERFACE, "--bpffs"]).arg(playground.folder().join("bpf")).args(flags);
+    command
+}
+
+fn run(mut command: Command) {
+    command::run(&mut command).unwrap();
+}
+
+/// All steps with `--long`; otherwise those whose effect lasts, and of a row of similar ones the first and the last.
+fn chosen(steps: Vec<Step>) -> Vec<Step> {
+    if rprox_tests::long::is_asked_for() {
+        return steps;
+    }
+    let steps: Vec<Step> = steps.into_iter().filter(Step::lasts).collect();
+    let kind =
+        |place: Option<usize>| place.and_then(|place| steps.get(place)).map(|step| step.kind().to_owned());
+    let ends_a_row = |place: usize| {
+        let own = kind(Some(place));
+        kind(place.checked_sub(1)) != own || kind(place.checked_add(1)) != own
+    };
+    let keep: Vec<bool> = (0..steps.len()).map(ends_a_row).collect();
+    steps.into_iter().zip(keep).filter_map(|(step, keep)| keep.then_some(step)).collect()
+}
+
+/// Cuts `operation` short at every step, by every fault, and puts it right again.
+fn cut_short(playground: &Playground, operation: &Operation<'_>) {
+    (operation.prepare)();
+    assert_one_of(playground, &[operation.before], "before");
+    let steps = chosen(faults::steps(&(operation.command)(), playground.folder()).unwrap());
+    assert_one_of(playground, &[operation.after], "after");
+    let states = [operation.before, operation.after];
+    for fault in [Fault::Killed, Fault::Refused] {
+        // Requests that are redirected before and after are so throughout.
+        let always = states.iter().all(|state| state[0] == Through);
+        let mut load: Option<Load> = None;
+        for step in &steps {
+            let context = format!("{fault:?} at {step}");
+            if fault == Fault::Refused && !step.can_be_refused() {
+                continue;
+            }
+            (operation.prepare)();
+            if always && load.is_none() {
+                load = Some(playground.load(&SERVICES[1]));
+            }
+            let finished = faults::run(&(operation.command)(), fault, step).unwrap();
+            let state = assert_one_of(playground, &states, &context);
+            // A loader that goes on has done it, or has put back what there was.
+            match (fault, finished.code) {
+                (Fault::Refused, Some(0)) => {
+                    assert_eq!(state, operation.after, "{context}: {}", finished.stderr);
+                }
+                (Fault::Refused, Some(_)) if operation.after != BARE => {
+                    assert_eq!(state, operation.before, "{context}: {}", finished.stderr);
+                }
+                _ => {}
+            }
+            assert_status_is_honest(playground, state, &context);
+            // The same again puts it right.
+            run((operation.command)());
+            assert_one_of(playground, &[operation.after], &format!("{context}, and repaired"));
+        }
+        if let Some(load) = load {
+            load.finish().unwrap().assert_all_served();
+        }
+    }
+    playground.detach().unwrap();
+    assert_eq!(playground.pins(), NOTHING);
+    assert_one_of(playground, &[BARE], "detached");
+}
+
+#[track_caller]
+fn assert_status_is_honest(playground: &Playground, state: Seen, context: &str) {
+    let status = playground.status().unwrap();
+    let attached = status["state"] == "attached";
+    assert_eq!(attached, state != BARE, "{context}: {status}");
+    if attached {
+        let rules: Vec<u64> =
+            status["rules"].as_array().unwrap().iter().map(|rule| rule["from"].as_u64().unwrap()).collect();
+        let changed = rules.contains(&8081);
+        assert_eq!(changed, state == CHANGED, "{context}: {status}");
+    }
+}
+
+fn with_agent() -> Playground {
+    let mut playground = Playground::new().unwrap();
+    playground.start_agent().unwrap();
+    playground
+}
+
+/// The loader as an older version was: its kernel programs end otherwise, with the same effect where no other program is on the
+/// interface.
+fn older_loader(playground: &Playground) -> PathBuf {
+    // The verdict TCX_NEXT as it is loaded into a register, and TCX_PASS in its place.
+    let load = |register: u8, verdict: u8| {
+        [0x18, register, 0, 0, verdict, verdict, verdict, verdict, 0, 0, 0, 0, 0, 0, 0, 0]
+    };
+    let mut program = std::fs::read(playground.loader_program()).unwrap();
+    let mut changed = 0;
+    for place in 0..program.len() - 16 {
+        let bytes = &mut program[place..place + 16];
+        if bytes[1] < 10 && *bytes == load(bytes[1], 0xff) {
+            bytes.copy_from_slice(&load(bytes[1], 0));
+            changed += 1;
+        }
+    }
+    assert!(changed >= 2, "each of the kernel programs has a verdict to change");
+    let path = playground.folder().join("older-loader");
+    std::fs::write(&path, program).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    path
+}
+
+fn attaching<'a>(playground: &'a Playground, hook: &'static str) -> Operation<'a> {
+    Operation {
+        before: BARE,
+        prepare: Box::new(|| playground.detach().unwrap()),
+        after: ATTACHED,
+        command: Box::new(move || attach_with(playground, playground.loader_program(), &["--hook", hook])),
+    }
+}
+
+fn changing_rules<'a>(playground: &'a Playground, hook: &'static str) -> Operation<'a> {
+    Operation {
+        before: ATTACHED,
+        prepare: Box::new(move || {
+            run(attach_with(playground, playground.loader_program(), &["--hook", hook]));
+        }),
+        after: CHANGED,
+        command: Box::new(|| attach_with(playground, playground.loader_program(), &OTHER_RULES)),
+    }
+}
+
+fn upgrading<'a>(playground: &'a Playground, hook: &'static str) -> Operation<'a> {
+    let older = older_loader(playground);
+    Operation {
+        before: CHANGED,
+        prepare: Box::new(move || {
+            run(attach_with(playground, &older, &[&["--hook", hook][..], &OTHER_RULES].concat()));
+        }),
+        after: ATTACHED,
+        command: Box::new(|| attach_with(playground, playground.loader_program(), &[])),
+    }
+}
+
+fn detaching<'a>(playground: &'a Playground, hook: &'static str) -> Operation<'a> {
+    Operation {
+        before: ATTACHED,
+        prepare: Box::new(move || {
+            run(attach_with(playground, playground.loader_program(), &["--hook", hook]));
+        }),
+        after: BARE,
+        command: Box::new(|| {
+            let mut command = playground.loader("detach");
+            command.args(["-i", INTERFACE]);
+            command
+        }),
+    }
+}
+
+#[test]
+fn attaching_cut_short_leaves_all_or_nothing() {
+    let playground = with_agent();
+    for hook in hooks() {
+        cut_short(&playground, &attaching(&playground, hook));
+    }
+}
+
+#[test]
+fn changing_rules_cut_short_leaves_the_old_or_the_new() {
+    let playground = with_agent();
+    cut_short(&playground, &changing_rules(&playground, "tcx"));
+}
+
+#[test]
+fn upgrading_cut_short_loses_nothing() {
+    let playground = with_agent();
+    for hook in hooks() {
+        cut_short(&playground, &upgrading(&playground, hook));
+    }
+}
+
+#[test]
+fn detaching_cut_short_leaves_all_or_nothing() {
+    let playground = with_agent();
+    for hook in hooks() {
+        cut_short(&playground, &detaching(&playground, hook));
+    }
+}
+
+#[test]
+fn an_older_build_is_replaced_by_another() {
+    let playground = with_agent();
+    let upgrade = upgrading(&playground, "tcx");
+    (upgrade.prepare)();
+    let before = playground.status().unwrap()["programs"].clone();
+    run((upgrade.command)());
+    let after = playground.status().unwrap()["programs"].clone();
+    for direction in ["ingress", "egress"] {
+        assert_ne!(before[direction], after[direction], "{direction}");
+    }
+}
+
+#[test]
+fn a_second_loader_waits_and_says_for_whom() {
+    let playground = with_agent();
+    let attach = || attach_with(&playground, playground.loader_program(), &[]);
+    let steps = faults::steps(&attach(), playground.folder()).unwrap();
+    let half_way = steps.iter().find(|step| step.holds("BPF_LINK_CREATE") && !step.holds("EBADF")).unwrap();
+    playground.detach().unwrap();
+    let suspended = faults::faulty(&attach(), Fault::Suspended, half_way).unwrap();
+    let mut first = Process::start("the first rprox-loader", suspended).unwrap();
+    let held = || playground.pins().iter().any(|pin| pin.ends_with("STATE"));
+    first.wait_until("it to be half-way", |_| held()).unwrap();
+    let mut second = Process::start("the second rprox-loader", attach()).unwrap();
+    second.wait_for_line("waiting for another rprox-loader (process ").unwrap();
+    assert_one_of(&playground, &[BARE], "while the first is suspended");
+
+    let said = second.said().concat();
+    let holder = said.split_once("(process ").and_then(|(_, rest)| rest.split_once(')')).unwrap().0;
+    let name = std::fs::read_to_string(format!("/proc/{holder}/comm")).unwrap();
+    assert_eq!(name.trim(), "rprox-loader");
+    assert!(second.ended().is_none());
+    kill_process(Pid::from_raw(holder.parse().unwrap()).unwrap(), Signal::CONT).unwrap();
+    for loader in [&mut first, &mut second] {
+        let status = loader.wait(wait::READY).unwrap();
+        assert!(status.success(), "{status}");
+    }
+    assert_one_of(&playground, &[ATTACHED], "after both");
+}
+
+#[test]
+fn a_loader_that_would_change_a_services_attachment_is_told_which_process_keeps_it() {
+    let mut playground = with_agent();
+    playground.start_loader(&[]).unwrap();
+    let refused =
+        command::finish(&mut attach_with(&playground, playground.loader_program(), &OTHER_RULES)).unwrap();
+    assert_eq!(refused.code, Some(3), "{}", refused.stderr);
+    let pid = playground.loader.as_ref().unwrap().pid().as_raw_nonzero();
+    assert!(refused.stderr.contains(&format!("(process {pid})")), "{}", refused.stderr);
+    assert_one_of(&playground, &[ATTACHED], "the service's own");
+}
+
+#[test]
+fn the_redirect_goes_and_comes_back_with_its_interfaces_name() {
+    let mut playground = with_agent();
+    playground.start_loader(&[]).unwrap();
+    let host = &playground.topology.host;
+    for (from, to, state) in [(INTERFACE, "lan0", BARE), ("lan0", INTERFACE, ATTACHED)] {
+        host.ip(&format!("link set {from} name {to}")).unwrap();
+        wait::until(wait::READY, "the service to follow", || is(&look(&playground), state).then_some(()))
+            .unwrap();
+    }
+}
+
+#[test]
+fn an_attachment_under_an_interfaces_old_name_is_named_and_goes() {
+    let playground = with_agent();
+    run(attach_with(&playground, playground.loader_program(), &[]));
+    let host = &playground.topology.host;
+    host.ip(&format!("link set {INTERFACE} name lan0")).unwrap();
+    // No process, and so nobody who would take it off: it is the device that was chosen.
+    assert_one_of(&playground, &[ATTACHED], "renamed");
+    host.ip(&format!("link add {INTERFACE} type veth peer name spare")).unwrap();
+    let refused = command::finish(&mut attach_with(&playground, playground.loader_program(), &[])).unwrap();
+    assert_eq!(refused.code, Some(3), "{}", refused.stderr);
+    assert!(refused.stderr.contains("renamed to lan0"), "{}", refused.stderr);
+    playground.detach().unwrap();
+    assert_one_of(&playground, &[BARE], "detached");
+    assert_eq!(playground.pins(), NOTHING);
+}
+
+#[test]
+fn a_service_gets_over_a_bpffs_that_is_mounted_anew() {
+    let mut playground = with_agent();
+    playground.start_loader(&[]).unwrap();
+    let load = playground.load(&SERVICES[1]);
+    let (bpffs, link) = (playground.folder().join("bpf"), link(&playground, "rprox_ingress"));
+    load.wait_for_more(100).unwrap();
+    unmount(&bpffs, UnmountFlags::DETACH).unwrap();
+    // The service holds on to what was pinned, and looks for the bpffs at the next change of the host's. It has given up the
+    // privilege to mount one, but not the knowledge of how to.
+    playground.topology.host.ip("address add 192.0.2.77/32 dev lo").unwrap();
+    playground.loader.as_mut().unwrap().wait_for_line("mount -t bpf bpf").unwrap();
+    load.wait_for_more(100).unwrap();
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount("bpf", &bpffs, "bpf", flags, c"mode=0700").unwrap();
+    playground.loader.as_mut().unwrap().wait_until("it to pin anew", |_| link.exists()).unwrap();
+    load.wait_for_more(100).unwrap();
+    load.finish().unwrap().assert_all_served();
+    assert_one_of(&playground, &[ATTACHED], "in the end");
+    assert_eq!(playground.status().unwrap()["state"], "attached");
+}
+
+/// Where the link of a program is pinned.
+fn link(playground: &Playground, program: &str) -> PathBuf {
+    let pins = playground.pins();
+    pins.into_iter().find(|pin| pin.ends_with(format!("{program}_link"))).unwrap()
+}
+
+#[test]
+fn attaching_puts_right_a_link_that_was_taken_off() {
+    let playground = with_agent();
+    let attach = || attach_with(&playground, playground.loader_program(), &[]);
+    run(attach());
+    for program in ["rprox_ingress", "rprox_egress"] {
+        let mut bpftool = playground.topology.host.command("bpftool");
+        bpftool.args(["link", "detach", "pinned"]).arg(link(&playground, program));
+        run(bpftool);
+        run(attach());
+        assert_one_of(&playground, &[ATTACHED], program);
+    }
+}
+
+#[test]
+fn attaching_puts_right_a_link_with_another_program_in_it() {
+    let playground = with_agent();
+    let attach = || attach_with(&playground, playground.loader_program(), &[]);
+    run(attach());
+    let path = link(&playground, "rprox_ingress");
+    let mut other = SchedClassifier::from_pin(path.with_file_name("rprox_egress")).unwrap();
+    let ingress = FdLink::from(PinnedLink::from_pin(&path).unwrap());
+    other.attach_to_link(SchedClassifierLink::try_from(ingress).unwrap()).map(drop).unwrap();
+    assert!(!playground.is_redirected());
+    run(attach());
+    assert_one_of(&playground, &[ATTACHED], "put right");
+}

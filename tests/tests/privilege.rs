@@ -1,0 +1,217 @@
+//! Least privilege: the loader does all of its work with three capabilities, keeps no other, and fits its systemd sandbox.
+
+#![allow(clippy::unwrap_used, reason = "a scenario fails where its helpers do")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rprox_tests::command::{self, Finished};
+use rprox_tests::playground::Playground;
+use rprox_tests::process::Process;
+use rprox_tests::programs;
+use rprox_tests::topology::INTERFACE;
+
+/// Capabilities as setpriv and as the kernel's headers name them, with their numbers in linux/capability.h.
+const CAPABILITIES: [(&str, &str, u32); 3] =
+    [("bpf", "CAP_BPF", 39), ("net_admin", "CAP_NET_ADMIN", 12), ("perfmon", "CAP_PERFMON", 38)];
+/// Whom the loader runs as: nobody that the system knows.
+const USER: u32 = 64_081;
+
+/// A playground with an agent, and a bpffs that belongs to `owner`.
+fn playground(owner: u32) -> (Playground, PathBuf) {
+    let mut playground = Playground::new().unwrap();
+    playground.start_agent().unwrap();
+    let bpffs = playground.folder().join("bpf");
+    fs::create_dir_all(&bpffs).unwrap();
+    command::run(Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&bpffs)).unwrap();
+    fs::set_permissions(&bpffs, fs::Permissions::from_mode(0o700)).unwrap();
+    chown(&bpffs, Some(owner), Some(owner)).unwrap();
+    (playground, bpffs)
+}
+
+/// A command that runs `program` on the host as `user` with `capabilities` alone, and no way to get more.
+fn limited(playground: &Playground, user: u32, capabilities: &[&str], program: &Path) -> Command {
+    let set = capabilities.iter().fold("-all".to_owned(), |set, name| format!("{set},+{name}"));
+    let mut command = playground.topology.host.command("setpriv");
+    command
+        .args([format!("--reuid={user}"), format!("--regid={user}")])
+        .args(["--clear-groups", "--no-new-privs"])
+        .args([format!("--inh-caps={set}"), format!("--ambient-caps={set}"), format!("--bounding-set={set}")])
+        .arg("--")
+        .arg(program);
+    command
+}
+
+fn names() -> Vec<&'static str> {
+    CAPABILITIES.iter().map(|(name, ..)| *name).collect()
+}
+
+/// The loader's subcommand with just its capabilities.
+fn loader(playground: &Playground, user: u32, bpffs: &Path, subcommand: &str) -> Command {
+    let mut command = limited(playground, user, &names(), playground.loader_program());
+    command.args([subcommand, "-i", INTERFACE, "--bpffs"]).arg(bpffs);
+    command
+}
+
+fn finish(command: &mut Command) -> Finished {
+    command::finish(command).unwrap()
+}
+
+/// The capabilities of a process, as a bit mask.
+fn capabilities(process: &Process, set: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.pid().as_raw_nonzero())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(set)).unwrap();
+    u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap()
+}
+
+fn expected() -> u64 {
+    CAPABILITIES.iter().map(|(.., number)| 1 << number).sum()
+}
+
+#[test]
+fn three_capabilities_are_enough_and_root_is_not_needed() {
+    let (playground, bpffs) = playground(USER);
+    for subcommand in ["attach", "verify"] {
+        let done = finish(&mut loader(&playground, USER, &bpffs, subcommand));
+        assert_eq!(done.code, Some(0), "{subcommand}: {}{}", done.stdout, done.stderr);
+    }
+    assert!(playground.is_redirected());
+    let detached = finish(&mut loader(&playground, USER, &bpffs, "detach"));
+    assert_eq!(detached.code, Some(0), "{}", detached.stderr);
+    assert!(!playground.is_redirected());
+
+    let mut service = Process::start("rprox-loader", loader(&playground, USER, &bpffs, "run")).unwrap();
+    service.wait_until("the redirect", |_| playground.is_redirected()).unwrap();
+    for set in ["CapEff", "CapPrm"] {
+        assert_eq!(capabilities(&service, set), expected(), "{set}");
+    }
+    assert!(service.stop().unwrap().success());
+    assert!(!playground.is_redirected());
+}
+
+#[test]
+fn a_missing_capability_is_named() {
+    let (playground, bpffs) = playground(USER);
+    for (missing, name, _) in CAPABILITIES {
+        let held: Vec<&str> = names().into_iter().filter(|held| *held != missing).collect();
+        let mut attach = limited(&playground, USER, &held, playground.loader_program());
+        let refused = finish(attach.args(["attach", "-i", INTERFACE, "--bpffs"]).arg(&bpffs));
+        assert_eq!(refused.code, Some(3), "{missing}: {}", refused.stderr);
+        assert!(refused.stderr.contains(&format!("needs {name},")), "{missing}: {}", refused.stderr);
+    }
+    assert!(playground.pins().is_empty());
+}
+
+#[test]
+fn root_keeps_only_what_the_service_needs() {
+    let mut playground = Playground::running().unwrap();
+    let mut service = playground.loader.take().unwrap();
+    for set in ["CapBnd", "CapEff", "CapPrm"] {
+        service.wait_until(set, |service| capabilities(service, set) == expected()).unwrap();
+    }
+    assert_eq!(capabilities(&service, "CapAmb") | capabilities(&service, "CapInh"), 0);
+}
+
+fn unit() -> PathBuf {
+    programs::workspace().join("deploy/systemd/rprox-loader.service")
+}
+
+#[test]
+fn the_units_sandbox_is_rated_ok() {
+    let rated = finish(
+        Command::new("systemd-analyze")
+            .args(["security", "--offline=true", "--no-pager", "--threshold=25"])
+            .arg(unit()),
+    );
+    assert_eq!(rated.code, Some(0), "{}{}", rated.stdout, rated.stderr);
+    assert!(rated.stdout.contains("Overall exposure level"), "{}", rated.stdout);
+}
+
+/// The units' values of `key`, in order.
+fn settings(key: &str) -> Vec<String> {
+    let text = fs::read_to_string(unit()).unwrap();
+    let values = text.lines().filter_map(|line| line.strip_prefix(&format!("{key}=")).map(str::to_owned));
+    values.collect()
+}
+
+/// The system calls that a setting names, with those of its groups.
+fn system_calls(setting: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for name in setting.split(' ') {
+        if !name.starts_with('@') {
+            found.insert(name.to_owned());
+            continue;
+        }
+        let group = command::run(Command::new("systemd-analyze").args(["syscall-filter", name])).unwrap();
+        let members =
+            group.lines().map(str::trim).skip(1).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        for member in members {
+            found.extend(system_calls(member));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_service_makes_no_system_call_that_its_unit_forbids() {
+    let (playground, bpffs) = playground(0);
+    let trace = playground.folder().join("trace");
+    // As in the unit: root by name, without its power.
+    let mut traced = limited(&playground, 0, &names(), Path::new("strace"));
+    traced.args(["--follow-forks", "--quiet=all", "--output"]).arg(&trace).arg(playground.loader_program());
+    traced.args(["run", "-i", INTERFACE, "--bpffs"]).arg(&bpffs);
+    // It ends when the loader does.
+    let mut strace = Process::start("strace", traced).unwrap();
+    strace.wait_until("the redirect", |_| playground.is_redirected()).unwrap();
+    // An address more, to see it at work.
+    playground.topology.host.ip(&format!("address add 198.51.100.77/24 dev {INTERFACE}")).unwrap();
+    strace.wait_for_line("local addresses: 1 came").unwrap();
+    let loader = children(&strace).pop().unwrap();
+    rustix::process::kill_process(loader, rustix::process::Signal::TERM).unwrap();
+    let status = strace.wait(rprox_tests::wait::READY).unwrap();
+    assert!(status.success(), "{status}");
+
+    let filters = settings("SystemCallFilter");
+    let (forbidden, allowed): (Vec<&String>, Vec<&String>) =
+        filters.iter().partition(|filter| filter.starts_with('~'));
+    let sets = |filters: &[&String]| -> BTreeSet<String> {
+        filters.iter().flat_map(|filter| system_calls(filter.trim_start_matches('~'))).collect()
+    };
+    let (allowed, forbidden) = (sets(&allowed), sets(&forbidden));
+    let trace = fs::read_to_string(&trace).unwrap();
+    let mut made: BTreeSet<&str> = trace
+        .lines()
+        .filter_map(|line| line.split_once(' ')?.1.trim_start().split_once('('))
+        .map(|(name, _)| name)
+        .filter(|name| {
+            name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        })
+        .collect();
+    assert!(made.contains("bpf") && made.contains("capset"), "{made:?}");
+    made.retain(|name| !allowed.contains(*name) || forbidden.contains(*name));
+    assert!(made.is_empty(), "{made:?}");
+}
+
+/// The processes that `process` started.
+fn children(process: &Process) -> Vec<rustix::process::Pid> {
+    let pid = process.pid().as_raw_nonzero();
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    list.split_ascii_whitespace()
+        .filter_map(|pid| rustix::process::Pid::from_raw(pid.parse().ok()?))
+        .collect()
+}
+
+#[test]
+fn the_units_capabilities_and_configuration_are_what_the_loader_takes() {
+    for key in ["CapabilityBoundingSet", "AmbientCapabilities"] {
+        let names: Vec<&str> = CAPABILITIES.iter().map(|(_, name, _)| *name).collect();
+        assert_eq!(settings(key), [names.join(" ")], "{key}");
+    }
+    let playground = Playground::new().unwrap();
+    let file = programs::workspace().join("deploy/systemd/loader.toml");
+    let attached = finish(playground.loader("attach").args(["-i", INTERFACE, "--config"]).arg(file));
+    assert_eq!(attached.code, Some(0), "{}", attached.stderr);
+}
