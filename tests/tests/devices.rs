@@ -131,6 +131,8 @@ fn a_bridge() {
 #[test]
 fn a_macvlan() {
     let pair = Pair::new();
+    // Else the lower device answers for the address as well, and gets the packets until the client has heard both.
+    pair.host.sysctl("net/ipv4/conf/all/arp_ignore", "1").unwrap();
     pair.host.ip("link add mv0 link port0 type macvlan mode bridge").unwrap();
     pair.address("mv0", "port0");
     pair.assert_redirects("mv0");

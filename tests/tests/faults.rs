@@ -15,7 +15,7 @@ use aya::programs::tc::SchedClassifierLink;
 use rprox_tests::command;
 use rprox_tests::faults::{self, Fault, Step};
 use rprox_tests::load::Load;
-use rprox_tests::playground::{Playground, SERVICES};
+use rprox_tests::playground::{AGENT, Playground, SERVICES};
 use rprox_tests::process::Process;
 use rprox_tests::topology::{HOST, INTERFACE};
 use rprox_tests::wait;
@@ -102,6 +102,7 @@ struct Operation<'a> {
 
 fn attach_with(playground: &Playground, program: &Path, flags: &[&str]) -> Command {
     let mut command = playground.topology.host.command(program);
+    command.env("SUDO_UID", AGENT.id.to_string());
     command.args(["attach", "-i", INTERFACE, "--bpffs"]).arg(playground.folder().join("bpf")).args(flags);
     command
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rprox_tests::command::{self, Finished};
-use rprox_tests::playground::Playground;
+use rprox_tests::playground::{AGENT, Playground};
 use rprox_tests::process::Process;
 use rprox_tests::programs;
 use rprox_tests::topology::INTERFACE;
@@ -41,7 +41,8 @@ fn limited(playground: &Playground, user: u32, capabilities: &[&str], program: &
         .args(["--clear-groups", "--no-new-privs"])
         .args([format!("--inh-caps={set}"), format!("--ambient-caps={set}"), format!("--bounding-set={set}")])
         .arg("--")
-        .arg(program);
+        .arg(program)
+        .env("SUDO_UID", AGENT.id.to_string());
     command
 }
 
