@@ -102,8 +102,8 @@ struct Operation<'a> {
 
 fn attach_with(playground: &Playground, program: &Path, flags: &[&str]) -> Command {
     let mut command = playground.topology.host.command(program);
-    command.env("SUDO_UID", AGENT.id.to_string());
-    command.args(["attach", "-i", INTERFACE, "--bpffs"]).arg(playground.folder().join("bpf")).args(flags);
+    command.args(["attach", "-i", INTERFACE, "--owner", &AGENT.id.to_string()]);
+    command.arg("--bpffs").arg(playground.folder().join("bpf")).args(flags);
     command
 }
 
@@ -419,7 +419,7 @@ fn attaching_puts_right_a_link_that_was_taken_off() {
 #[test]
 fn attaching_puts_right_a_link_with_another_program_in_it() {
     let playground = with_agent();
-    let attach = || attach_with(&playground, playground.loader_program(), &[]);
+    let attach = || attach_with(&playground, playground.loader_program(), &["--mode", "rewrite"]);
     run(attach());
     let path = link(&playground, "rprox_ingress");
     let mut other = SchedClassifier::from_pin(path.with_file_name("rprox_egress")).unwrap();
