@@ -313,7 +313,7 @@ fn a_second_loader_waits_and_says_for_whom() {
     playground.detach().unwrap();
     let suspended = faults::faulty(&attach(), Fault::Suspended, half_way).unwrap();
     let mut first = Process::start("the first rprox-loader", suspended).unwrap();
-    let held = || playground.pins().iter().any(|pin| pin.ends_with("STATE"));
+    let held = || playground.pins().iter().any(|pin| pin.ends_with("rprox_ingress"));
     first.wait_until("it to be half-way", |_| held()).unwrap();
     let mut second = Process::start("the second rprox-loader", attach()).unwrap();
     second.wait_for_line("waiting for another rprox-loader (process ").unwrap();
@@ -324,11 +324,14 @@ fn a_second_loader_waits_and_says_for_whom() {
     let name = std::fs::read_to_string(format!("/proc/{holder}/comm")).unwrap();
     assert_eq!(name.trim(), "rprox-loader");
     assert!(second.ended().is_none());
-    kill_process(Pid::from_raw(holder.parse().unwrap()).unwrap(), Signal::CONT).unwrap();
-    for loader in [&mut first, &mut second] {
-        let status = loader.wait(wait::READY).unwrap();
-        assert!(status.success(), "{status}");
-    }
+    let holder = Pid::from_raw(holder.parse().unwrap()).unwrap();
+    // Told again and again, for it may be told before it has stopped.
+    let ended = wait::until(wait::READY, "the first to go on to its end", || {
+        let _ = kill_process(holder, Signal::CONT);
+        first.ended()
+    });
+    assert!(ended.unwrap().success());
+    assert!(second.wait(wait::READY).unwrap().success());
     assert_one_of(&playground, &[ATTACHED], "after both");
 }
 
