@@ -102,7 +102,8 @@ struct Operation<'a> {
 
 fn attach_with(playground: &Playground, program: &Path, flags: &[&str]) -> Command {
     let mut command = playground.topology.host.command(program);
-    command.args(["attach", "-i", INTERFACE, "--bpffs"]).arg(playground.folder().join("bpf")).args(flags);
+    command.args(["attach", "-i", INTERFACE, "--mode", "rewrite", "--owner", "any", "--bpffs"]);
+    command.arg(playground.folder().join("bpf")).args(flags);
     command
 }
 

@@ -16,7 +16,9 @@ use rustix::process::Signal;
 
 #[test]
 fn watching_shows_rates_and_ends_on_ctrl_c() {
-    let playground = Playground::running().unwrap();
+    let mut playground = Playground::new().unwrap();
+    playground.start_agent().unwrap();
+    playground.start_loader(&["--mode", "rewrite"]).unwrap();
     let mut status = playground.loader("status");
     status.arg("--watch");
     let mut watch = Process::start("status --watch", status).unwrap();
@@ -66,7 +68,7 @@ fn metrics_are_current_and_go_with_the_service() {
     let mut playground = Playground::new().unwrap();
     playground.start_agent().unwrap();
     let file = playground.folder().join("rprox.prom");
-    playground.start_loader(&["--metrics-textfile", file.to_str().unwrap()]).unwrap();
+    playground.start_loader(&["--mode", "rewrite", "--metrics-textfile", file.to_str().unwrap()]).unwrap();
     let attached = format!("rprox_attached{{interface=\"{INTERFACE}\"}}");
     wait::until(wait::READY, "metrics", || (value(&file, &attached) == Some(1)).then_some(())).unwrap();
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
