@@ -15,7 +15,7 @@ use aya::programs::tc::SchedClassifierLink;
 use rprox_tests::command;
 use rprox_tests::faults::{self, Fault, Step};
 use rprox_tests::load::Load;
-use rprox_tests::playground::{AGENT, Playground, SERVICES};
+use rprox_tests::playground::{Playground, SERVICES};
 use rprox_tests::process::Process;
 use rprox_tests::topology::{HOST, INTERFACE};
 use rprox_tests::wait;
@@ -102,8 +102,8 @@ struct Operation<'a> {
 
 fn attach_with(playground: &Playground, program: &Path, flags: &[&str]) -> Command {
     let mut command = playground.topology.host.command(program);
-    command.args(["attach", "-i", INTERFACE, "--owner", &AGENT.id.to_string()]);
-    command.arg("--bpffs").arg(playground.folder().join("bpf")).args(flags);
+    command.args(["attach", "-i", INTERFACE, "--mode", "rewrite", "--owner", "any", "--bpffs"]);
+    command.arg(playground.folder().join("bpf")).args(flags);
     command
 }
 
@@ -314,7 +314,7 @@ fn a_second_loader_waits_and_says_for_whom() {
     playground.detach().unwrap();
     let suspended = faults::faulty(&attach(), Fault::Suspended, half_way).unwrap();
     let mut first = Process::start("the first rprox-loader", suspended).unwrap();
-    let held = || playground.pins().iter().any(|pin| pin.ends_with("STATE"));
+    let held = || playground.pins().iter().any(|pin| pin.ends_with("rprox_ingress"));
     first.wait_until("it to be half-way", |_| held()).unwrap();
     let mut second = Process::start("the second rprox-loader", attach()).unwrap();
     second.wait_for_line("waiting for another rprox-loader (process ").unwrap();
@@ -325,11 +325,14 @@ fn a_second_loader_waits_and_says_for_whom() {
     let name = std::fs::read_to_string(format!("/proc/{holder}/comm")).unwrap();
     assert_eq!(name.trim(), "rprox-loader");
     assert!(second.ended().is_none());
-    kill_process(Pid::from_raw(holder.parse().unwrap()).unwrap(), Signal::CONT).unwrap();
-    for loader in [&mut first, &mut second] {
-        let status = loader.wait(wait::READY).unwrap();
-        assert!(status.success(), "{status}");
-    }
+    let holder = Pid::from_raw(holder.parse().unwrap()).unwrap();
+    // Told again and again, for it may be told before it has stopped.
+    let ended = wait::until(wait::READY, "the first to go on to its end", || {
+        let _ = kill_process(holder, Signal::CONT);
+        first.ended()
+    });
+    assert!(ended.unwrap().success());
+    assert!(second.wait(wait::READY).unwrap().success());
     assert_one_of(&playground, &[ATTACHED], "after both");
 }
 
@@ -419,7 +422,7 @@ fn attaching_puts_right_a_link_that_was_taken_off() {
 #[test]
 fn attaching_puts_right_a_link_with_another_program_in_it() {
     let playground = with_agent();
-    let attach = || attach_with(&playground, playground.loader_program(), &["--mode", "rewrite"]);
+    let attach = || attach_with(&playground, playground.loader_program(), &[]);
     run(attach());
     let path = link(&playground, "rprox_ingress");
     let mut other = SchedClassifier::from_pin(path.with_file_name("rprox_egress")).unwrap();

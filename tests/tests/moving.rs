@@ -41,7 +41,9 @@ fn the_articles_rule_is_found_and_replaced_with_no_gap() {
     let found = check(&playground);
     assert_eq!(found.code, Some(1), "{}", found.stdout);
     assert!(
-        found.stdout.contains("first run\n  rprox-loader attach -i eth0 -r 80:8080 -r 443:8443\n"),
+        found
+            .stdout
+            .contains("first run\n  rprox-loader attach --mode rewrite -i eth0 -r 80:8080 -r 443:8443\n"),
         "{}",
         found.stdout
     );

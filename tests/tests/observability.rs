@@ -14,14 +14,11 @@ use rprox_tests::topology::{HOST, INTERFACE};
 use rprox_tests::wait;
 use rustix::process::Signal;
 
-/// The mode that counts TCP's packets.
-const REWRITE: &[&str] = &["--mode", "rewrite"];
-
 #[test]
 fn watching_shows_rates_and_ends_on_ctrl_c() {
     let mut playground = Playground::new().unwrap();
     playground.start_agent().unwrap();
-    playground.start_loader(REWRITE).unwrap();
+    playground.start_loader(&["--mode", "rewrite"]).unwrap();
     let mut status = playground.loader("status");
     status.arg("--watch");
     let mut watch = Process::start("status --watch", status).unwrap();
@@ -71,8 +68,7 @@ fn metrics_are_current_and_go_with_the_service() {
     let mut playground = Playground::new().unwrap();
     playground.start_agent().unwrap();
     let file = playground.folder().join("rprox.prom");
-    let flags = [REWRITE, &["--metrics-textfile", file.to_str().unwrap()]].concat();
-    playground.start_loader(&flags).unwrap();
+    playground.start_loader(&["--mode", "rewrite", "--metrics-textfile", file.to_str().unwrap()]).unwrap();
     let attached = format!("rprox_attached{{interface=\"{INTERFACE}\"}}");
     wait::until(wait::READY, "metrics", || (value(&file, &attached) == Some(1)).then_some(())).unwrap();
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);

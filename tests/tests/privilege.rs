@@ -54,6 +54,9 @@ fn names() -> Vec<&'static str> {
 fn loader(playground: &Playground, user: u32, bpffs: &Path, subcommand: &str) -> Command {
     let mut command = limited(playground, user, &names(), playground.loader_program());
     command.args([subcommand, "-i", INTERFACE, "--bpffs"]).arg(bpffs);
+    if subcommand != "verify" {
+        command.args(["--mode", "rewrite", "--owner", "any"]);
+    }
     command
 }
 
@@ -99,7 +102,11 @@ fn a_missing_capability_is_named() {
     for (missing, name, _) in CAPABILITIES {
         let held: Vec<&str> = names().into_iter().filter(|held| *held != missing).collect();
         let mut attach = limited(&playground, USER, &held, playground.loader_program());
-        let refused = finish(attach.args(["attach", "-i", INTERFACE, "--bpffs"]).arg(&bpffs));
+        let refused = finish(
+            attach
+                .args(["attach", "-i", INTERFACE, "--mode", "rewrite", "--owner", "any", "--bpffs"])
+                .arg(&bpffs),
+        );
         assert_eq!(refused.code, Some(3), "{missing}: {}", refused.stderr);
         assert!(refused.stderr.contains(&format!("needs {name},")), "{missing}: {}", refused.stderr);
     }
@@ -108,7 +115,9 @@ fn a_missing_capability_is_named() {
 
 #[test]
 fn root_keeps_only_what_the_service_needs() {
-    let mut playground = Playground::running().unwrap();
+    let mut playground = Playground::new().unwrap();
+    playground.start_agent().unwrap();
+    playground.start_loader(&["--mode", "rewrite"]).unwrap();
     let mut service = playground.loader.take().unwrap();
     for set in ["CapBnd", "CapEff", "CapPrm"] {
         service.wait_until(set, |service| capabilities(service, set) == expected()).unwrap();
@@ -163,7 +172,7 @@ fn the_service_makes_no_system_call_that_its_unit_forbids() {
     // As in the unit: root by name, without its power.
     let mut traced = limited(&playground, 0, &names(), Path::new("strace"));
     traced.args(["--follow-forks", "--quiet=all", "--output"]).arg(&trace).arg(playground.loader_program());
-    traced.args(["run", "-i", INTERFACE, "--bpffs"]).arg(&bpffs);
+    traced.args(["run", "-i", INTERFACE, "--mode", "rewrite", "--owner", "any", "--bpffs"]).arg(&bpffs);
     // It ends when the loader does.
     let mut strace = Process::start("strace", traced).unwrap();
     strace.wait_until("the redirect", |_| playground.is_redirected()).unwrap();

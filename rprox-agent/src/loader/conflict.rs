@@ -122,7 +122,8 @@ pub fn write_claims(mut out: impl Write, claims: &[Claim], settings: &Settings) 
     }
     let redirects: BTreeSet<_> =
         firewall.iter().filter_map(|rule| Some((rule.port.0, rule.port.1, rule.to?))).collect();
-    let mut command = "rprox-loader attach".to_owned();
+    // In mode `steer` the rules would still come first.
+    let mut command = "rprox-loader attach --mode rewrite".to_owned();
     for name in named {
         _ = write!(command, " -i {name}");
     }

@@ -180,7 +180,9 @@ impl Host {
 fn redirect(by: By, netns: &Netns, folder: &RunDir) {
     if by == By::Rprox {
         let mut loader = netns.command(Programs::find().expect("built programs").loader);
-        loader.args(["attach", "-i", "eth0", "--mode", "rewrite", "--owner", "any", "--bpffs"]).arg(folder.bpffs());
+        loader
+            .args(["attach", "-i", "eth0", "--mode", "rewrite", "--owner", "any", "--bpffs"])
+            .arg(folder.bpffs());
         for (from, to, protocol) in RULES {
             loader.args(["-r", &format!("{from}:{to}/{protocol}")]);
         }
