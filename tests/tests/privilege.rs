@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rprox_tests::command::{self, Finished};
-use rprox_tests::playground::{AGENT, Playground};
+use rprox_tests::playground::Playground;
 use rprox_tests::process::Process;
 use rprox_tests::programs;
 use rprox_tests::topology::INTERFACE;
@@ -41,8 +41,7 @@ fn limited(playground: &Playground, user: u32, capabilities: &[&str], program: &
         .args(["--clear-groups", "--no-new-privs"])
         .args([format!("--inh-caps={set}"), format!("--ambient-caps={set}"), format!("--bounding-set={set}")])
         .arg("--")
-        .arg(program)
-        .env("SUDO_UID", AGENT.id.to_string());
+        .arg(program);
     command
 }
 
@@ -54,7 +53,7 @@ fn names() -> Vec<&'static str> {
 fn loader(playground: &Playground, user: u32, bpffs: &Path, subcommand: &str) -> Command {
     let mut command = limited(playground, user, &names(), playground.loader_program());
     command.args([subcommand, "-i", INTERFACE, "--bpffs"]).arg(bpffs);
-    if subcommand != "verify" {
+    if matches!(subcommand, "attach" | "run") {
         command.args(["--mode", "rewrite", "--owner", "any"]);
     }
     command
