@@ -257,9 +257,13 @@ pub fn detach(linked: Linked, pins: &Pins) -> Result<(), LinkedError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(pins, linked, action)(error)),
         _ => Ok(()),
     };
-    optional(PinnedLink::open(&pins.link_of(linked)).and_then(|link| link.detach()), "detaching")?;
-    optional(fs::remove_file(pins.link_of(linked)), "removing the link of")?;
-    optional(fs::remove_file(pins.program_of(linked)), "removing the pin of")
+    let (link, program) = (pins.link_of(linked), pins.program_of(linked));
+    if !link.exists() && !program.exists() {
+        return Ok(());
+    }
+    optional(PinnedLink::open(&link).and_then(|link| link.detach()), "detaching")?;
+    optional(fs::remove_file(link), "removing the link of")?;
+    optional(fs::remove_file(program), "removing the pin of")
 }
 
 fn failed(pins: &Pins, linked: Linked, action: &'static str) -> impl FnOnce(io::Error) -> LinkedError {
