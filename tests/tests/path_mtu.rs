@@ -182,7 +182,7 @@ fn large_transfers_pass_a_bottleneck_both_ways() {
 
 /// Sends what comes back where it came from, for as long as the test runs.
 fn echo(host: &Netns) -> UdpSocket {
-    let socket = host.enter(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 8443))).unwrap().unwrap();
+    let socket = bind(host, Ipv6Addr::UNSPECIFIED.into());
     let service = socket.try_clone().unwrap();
     thread::spawn(move || {
         let mut datagram = vec![0; 65_536];
@@ -196,10 +196,16 @@ fn echo(host: &Netns) -> UdpSocket {
     socket
 }
 
+/// A socket for 8443, once the service before it has let the port go.
+fn bind(host: &Netns, any: IpAddr) -> UdpSocket {
+    wait::until(wait::READY, "8443 to be free", || host.enter(|| UdpSocket::bind((any, 8443)).ok()).unwrap())
+        .unwrap()
+}
+
 /// A service that has datagrams sent whole or not at all, and the address that it takes them at.
 fn whole_or_not_at_all(host: &Netns, family: IpAddr) -> UdpSocket {
     let any: IpAddr = if family.is_ipv4() { [0; 4].into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = host.enter(|| UdpSocket::bind((any, 8443))).unwrap().unwrap();
+    let socket = bind(host, any);
     if family.is_ipv4() {
         sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DO).unwrap();
     } else {
