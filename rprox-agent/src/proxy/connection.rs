@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod framing;
 pub mod io;
 
 use std::convert::Infallible;
@@ -14,7 +15,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
@@ -88,10 +89,11 @@ where
     let http2 = client.http2;
     let client = Rc::new(client);
     let worker = Rc::clone(&client.worker);
-    let io = ClientIo::new(TokioIo::new(stream), first, Rc::clone(&client));
+    let io = TokioIo::new(ClientIo::new(stream, first, Rc::clone(&client)));
     let service = service_fn({
         let client = Rc::clone(&client);
         move |request: Request<Incoming>| {
+            client.framing.borrow_mut().follows(framing(request.body()));
             let client = Rc::clone(&client);
             async move { Ok::<_, Infallible>(forward::handle(&client, request).await) }
         }
@@ -104,6 +106,13 @@ where
     if let Err(error) = ended {
         tracing::debug!(client = %client.peer, error = &error as &dyn std::error::Error, "client connection failed");
     }
+}
+
+fn framing(body: &Incoming) -> framing::Body {
+    if body.is_end_stream() {
+        return framing::Body::Length(0);
+    }
+    body.size_hint().exact().map_or(framing::Body::Chunked, framing::Body::Length)
 }
 
 /// Why a connection ended that did not end well.

@@ -2,13 +2,14 @@
 
 #![forbid(unsafe_code)]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::framing::Framing;
 use crate::proxy::forward::forwarded::Forwarding;
 use crate::proxy::tls::CertificateNames;
 use crate::proxy::worker::Worker;
@@ -25,6 +26,8 @@ pub struct Client {
     pub http2: bool,
     /// What upstreams are told about it.
     pub forwarding: Forwarding,
+    /// Where in its messages it is.
+    pub framing: RefCell<Framing>,
     phase: Cell<Phase>,
     requests: Cell<u32>,
     blocked: Cell<Option<Instant>>,
@@ -56,6 +59,7 @@ impl Client {
         let trusted = config.trusted_proxies.iter().any(|net| net.contains(&peer));
         Self {
             forwarding: Forwarding::new(peer, secure.is_some(), trusted),
+            framing: RefCell::new(if http2 { Framing::opaque() } else { Framing::http1() }),
             phase: Cell::new(Phase::Head(Instant::now() + config.timeouts.header)),
             peer,
             secure,

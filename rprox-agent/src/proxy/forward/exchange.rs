@@ -90,7 +90,8 @@ impl Exchange {
     #[must_use]
     pub fn answer(mut self, mut response: Response<Bytes>) -> Response<ResponseBody> {
         self.has_status(&response);
-        if response.status() == StatusCode::BAD_REQUEST && !self.client.http2 {
+        let doubtful = matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED);
+        if doubtful && !self.client.http2 {
             // Who makes one request that others might read otherwise may have hidden the next in it.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
