@@ -79,7 +79,7 @@ impl Topology {
             host: Netns::new("host")?,
             elsewhere: Netns::new("elsewhere")?,
         };
-        let Self { client, host, elsewhere } = &topology;
+        let Self { host, elsewhere, .. } = &topology;
         host.sysctl("net/ipv4/ip_forward", "1")?;
         host.sysctl("net/ipv6/conf/all/forwarding", "1")?;
         topology.make_client_link()?;
