@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::exchange::Exchange;
+use crate::proxy::metrics::Limit;
 use crate::proxy::timer::LazyTimer;
 
 /// How much is read at a time, at most. It lies on the stack: a tunnel in which nothing moves has no buffer.
@@ -42,16 +43,28 @@ impl Tunnel {
     /// A tunnel to `upstream`.
     #[must_use]
     pub fn new(upstream: Upgraded, exchange: Exchange) -> Self {
+        let metrics = &exchange.client().worker.metrics;
+        metrics.tunnels.increment();
+        metrics.tunnels_open.up();
         Self { upstream: TokioIo::new(upstream), exchange }
     }
 
     /// Passes on what either side sends until both have closed, or nothing has come for `timeouts.tunnel`. `first` is what the
     /// client has sent already.
     pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut self, client: S, first: Bytes) {
-        let limit = self.exchange.client().worker.shared.config.timeouts.tunnel;
+        let limit = self.exchange.client().worker.live().config.timeouts.tunnel;
         if let Err(error) = relay(client, first, &mut self.upstream, &mut self.exchange, limit).await {
+            if matches!(error, TunnelError::Idle) {
+                self.exchange.client().worker.metrics.limit_hits[Limit::TunnelTimeout].increment();
+            }
             tracing::debug!(client = %self.exchange.client().peer, %error, "tunnel ended");
         }
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.exchange.client().worker.metrics.tunnels_open.down();
     }
 }
 
