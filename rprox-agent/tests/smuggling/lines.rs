@@ -118,6 +118,9 @@ fn fields_for_this_hop_end_here() {
         Case(get!("Connection: x\r\nX: y\r\n"), Passes(A)),
         Case(get!("Connection: host\r\n"), Passes(A)),
         Case(get!("Connection: cookie, x-forwarded-for\r\nCookie: c\r\n"), Passes(A)),
+        Case(get!("Connection: upgrade\r\nUpgrade: websocket\r\n"), Passes("GET / HTTP/1.1\r\nhost: a.example\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")),
+        Case(get!("Connection: upgrade, http2-settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n"), Passes(A)),
+        Case(get!("Upgrade: x\r\n"), Passes(A)),
         Case(get!("TE: chunked\r\n"), Passes(A)),
         Case(get!("Trailer: content-length\r\n"), Passes("GET / HTTP/1.1\r\nhost: a.example\r\ntrailer: content-length\r\n\r\n")),
         Case(

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::mem;
+use std::task::{Context, Waker};
 
 use memchr::memchr;
 
@@ -21,6 +22,8 @@ const SIZE_DIGITS: usize = 16;
 pub struct Framing {
     part: Part,
     line: Line,
+    /// Who asked for more when it could not be told what that is.
+    waiting: Option<Waker>,
 }
 
 /// What comes next.
@@ -31,6 +34,8 @@ enum Part {
     Head { begun: bool, framed: bool, padded: bool },
     /// Something that only hyper knows, since it read the head.
     Unknown,
+    /// Something that only the response to an upgrade tells.
+    Open,
     /// Bytes of a body with a length.
     Body(u64),
     /// A chunk's size and extensions.
@@ -56,6 +61,8 @@ pub enum Body {
     Length(u64),
     /// Chunks.
     Chunked,
+    /// None, and what follows may be another protocol.
+    Open,
 }
 
 /// What became of some bytes.
@@ -79,13 +86,13 @@ impl Framing {
     /// Before the first head.
     #[must_use]
     pub fn http1() -> Self {
-        Self { part: HEAD, line: Line::default() }
+        Self { part: HEAD, line: Line::default(), waiting: None }
     }
 
     /// For a connection that speaks something else.
     #[must_use]
     pub fn opaque() -> Self {
-        Self { part: Part::Opaque, line: Line::default() }
+        Self { part: Part::Opaque, line: Line::default(), waiting: None }
     }
 
     /// hyper has read a head.
@@ -95,8 +102,22 @@ impl Framing {
                 Body::Length(0) => HEAD,
                 Body::Length(length) => Part::Body(length),
                 Body::Chunked => Part::ChunkSize,
+                Body::Open => Part::Open,
             };
         }
+    }
+
+    /// The response is no upgrade's.
+    pub fn stays_http(&mut self) {
+        if matches!(self.part, Part::Open) {
+            self.part = HEAD;
+            self.waiting.take().map(Waker::wake);
+        }
+    }
+
+    /// Wakes the task of `cx` once more can be taken.
+    pub fn wait(&mut self, cx: &Context<'_>) {
+        self.waiting = Some(cx.waker().clone());
     }
 
     /// Whether the message was refused.
@@ -111,7 +132,7 @@ impl Framing {
         while taken < bytes.len() {
             let rest = &bytes[taken..];
             match self.part {
-                Part::Unknown | Part::Refused => break,
+                Part::Unknown | Part::Open | Part::Refused => break,
                 Part::Opaque => taken = bytes.len(),
                 Part::Body(left) => {
                     let (length, left) = part_of(rest, left);
@@ -304,6 +325,16 @@ mod tests {
             twice
         );
         assert_eq!(refused(b"P / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length-X: 1\r\n\r\n"), None);
+    }
+
+    #[test]
+    fn behind_an_upgrade_nothing_is_judged_before_it_is_decided() {
+        let mut framing = Framing::http1();
+        framing.take(GET);
+        framing.follows(Body::Open);
+        assert_eq!(framing.take(b"\n\n"), Taken { length: 0, refused: None });
+        framing.stays_http();
+        assert_eq!(framing.take(GET).length, GET.len());
     }
 
     #[test]

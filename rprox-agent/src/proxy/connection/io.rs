@@ -47,9 +47,7 @@ impl<S> ClientIo<S> {
 
     /// How many of the bytes are good. The one behind them is to be replaced by [`POISON`] if the second is true.
     fn judge(&self, bytes: &[u8]) -> (usize, bool) {
-        if !bytes.is_empty() {
-            self.client.has_read();
-        }
+        self.client.has_read();
         let taken = self.client.framing.borrow_mut().take(bytes);
         if let Some(reason) = taken.refused {
             tracing::debug!(client = %self.client.peer, "request refused: {reason}");
@@ -58,17 +56,22 @@ impl<S> ClientIo<S> {
     }
 
     /// Gives what may be given of the bytes that are held.
-    fn poll_held(&mut self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_held(&mut self, cx: &Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let room = self.held.len().min(buffer.remaining());
         let (good, refused) = self.judge(&self.held[..room]);
         buffer.put_slice(&self.held.split_to(good));
         if refused {
             buffer.put_slice(&[POISON]);
         } else if good == 0 {
-            // hyper asks again when it knows what the last head means.
+            self.client.framing.borrow_mut().wait(cx);
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// The stream, and what was read of it that hyper hasn't got.
+    pub fn into_stream(self) -> (S, Bytes) {
+        (self.stream, self.held)
     }
 
     fn note_write(&self, result: &Poll<io::Result<usize>>) {
@@ -87,11 +90,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
             return Poll::Ready(Ok(()));
         }
         if !this.held.is_empty() {
-            return this.poll_held(buffer);
+            return this.poll_held(cx, buffer);
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
         let read = &mut buffer.filled_mut()[before..];
+        if read.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
         let (mut given, refused) = this.judge(read);
         if refused {
             read[given] = POISON;
@@ -99,6 +105,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
         }
         this.held = Bytes::copy_from_slice(&read[given..]);
         buffer.set_filled(before + given);
+        if given == 0 {
+            this.client.framing.borrow_mut().wait(cx);
+            return Poll::Pending;
+        }
         Poll::Ready(Ok(()))
     }
 }
