@@ -1,4 +1,4 @@
-//! WebSockets of HTTP/2 clients: extended CONNECT (RFC 8441).
+//! WebSocket for HTTP/2 clients: extended CONNECT (RFC 8441).
 
 use std::io::Write;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! WebSockets over HTTP/2 (RFC 8441): an extended CONNECT, whose stream is the WebSocket, made the GET with an `Upgrade` that it
+//! WebSocket over HTTP/2 (RFC 8441): an extended CONNECT, whose stream is the WebSocket, made the GET with an `Upgrade` that it
 //! stands for in HTTP/1.1.
 
 #![forbid(unsafe_code)]

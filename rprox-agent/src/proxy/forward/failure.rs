@@ -51,14 +51,14 @@ impl Failure {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Dns(DnsError::Absent { .. }) => StatusCode::BAD_GATEWAY,
-            Self::Dns(_) | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
-            Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Connect(_)
+            Self::Dns(DnsError::Absent { .. })
+            | Self::Connect(_)
             | Self::Broken(_)
             | Self::TransferCoding
             | Self::UnaskedUpgrade
             | Self::NotSwitched => StatusCode::BAD_GATEWAY,
+            Self::Dns(_) | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Upload(error) => error.status(),
         }
     }
