@@ -14,3 +14,4 @@ mod refusals;
 mod retries;
 mod streams;
 mod upgrades;
+mod websocket_over_http2;

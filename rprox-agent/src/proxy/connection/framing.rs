@@ -104,6 +104,7 @@ impl Framing {
                 Body::Chunked => Part::ChunkSize,
                 Body::Open => Part::Open,
             };
+            self.wake();
         }
     }
 
@@ -111,7 +112,13 @@ impl Framing {
     pub fn stays_http(&mut self) {
         if matches!(self.part, Part::Open) {
             self.part = HEAD;
-            self.waiting.take().map(Waker::wake);
+            self.wake();
+        }
+    }
+
+    fn wake(&mut self) {
+        if let Some(waiting) = self.waiting.take() {
+            waiting.wake();
         }
     }
 
