@@ -11,11 +11,12 @@ mod file;
 mod flags;
 mod routes;
 mod units;
+mod upgrade;
 
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -51,6 +52,14 @@ pub struct Config {
     pub limits: Limits,
     /// What to log.
     pub log: Log,
+}
+
+impl Config {
+    /// Whether the forwarding headers of `peer` are believed.
+    #[must_use]
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(&peer))
+    }
 }
 
 /// The addresses to accept on.
@@ -131,6 +140,9 @@ pub struct Timeouts {
     /// For the first byte of an upstream's response.
     #[serde(deserialize_with = "units::positive_duration")]
     pub response: Duration,
+    /// For either side of an upgraded connection to send something.
+    #[serde(deserialize_with = "units::positive_duration")]
+    pub tunnel: Duration,
     /// Before an unused upstream connection is closed.
     #[serde(deserialize_with = "units::positive_duration")]
     pub upstream_idle: Duration,
@@ -144,6 +156,7 @@ impl Default for Timeouts {
             body: Duration::from_mins(1),
             connect: Duration::from_secs(2),
             response: Duration::from_mins(1),
+            tunnel: Duration::from_hours(1),
             upstream_idle: Duration::from_secs(30),
         }
     }

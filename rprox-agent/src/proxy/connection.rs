@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod framing;
 pub mod io;
 
 use std::convert::Infallible;
@@ -10,11 +11,15 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::Request;
-use hyper::body::Incoming;
+use http::header::UPGRADE;
+use hyper::body::{Body as _, Incoming};
+use hyper::rt::Write as _;
+use hyper::server::conn::http1::Parts;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
@@ -23,6 +28,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use self::client::Client;
+use self::framing::Body;
 use self::io::ClientIo;
 use super::drain::Ticket;
 use super::forward::{self, ResponseBody};
@@ -38,6 +44,8 @@ const FIRST_READ: usize = 4096;
 /// Serves the connection until it ends.
 pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, secure: bool) {
     let ticket = worker.drain.enter();
+    let metrics = Arc::clone(&worker.metrics);
+    metrics.client_connections_open.up();
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(client = %peer, %error, "TCP_NODELAY refused");
     }
@@ -47,11 +55,13 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, secure:
     } else {
         serve_plain(worker, tcp, peer, ticket).await;
     }
+    metrics.client_connections_open.down();
 }
 
 async fn serve_tls(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, ticket: Ticket) {
-    let Some(acceptor) = &worker.shared.tls else { return };
-    let handshake = timeout(worker.shared.config.timeouts.header, acceptor.accept(tcp)).await;
+    let live = worker.live();
+    let Some(acceptor) = &live.tls else { return };
+    let handshake = timeout(live.config.timeouts.header, acceptor.accept(tcp)).await;
     let connection = match handshake {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return tracing::debug!(client = %peer, %error, "TLS handshake failed"),
@@ -62,7 +72,7 @@ async fn serve_tls(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, ticket:
 }
 
 async fn serve_plain(worker: Rc<Worker>, mut tcp: TcpStream, peer: SocketAddr, ticket: Ticket) {
-    let sniffed = timeout(worker.shared.config.timeouts.header, sniff(&mut tcp)).await;
+    let sniffed = timeout(worker.live().config.timeouts.header, sniff(&mut tcp)).await;
     let Ok(Ok(first)) = sniffed else { return };
     let http2 = first.starts_with(HTTP2_PREFACE);
     let client = Client::new(Rc::clone(&worker), peer, None, http2);
@@ -81,28 +91,51 @@ async fn sniff(tcp: &mut TcpStream) -> std::io::Result<Bytes> {
     }
 }
 
-async fn serve_http<S>(client: Client, stream: S, first: Bytes, ticket: Ticket)
+async fn serve_http<S>(client: Client, stream: S, first: Bytes, mut ticket: Ticket)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let http2 = client.http2;
     let client = Rc::new(client);
-    let worker = Rc::clone(&client.worker);
-    let io = ClientIo::new(TokioIo::new(stream), first, Rc::clone(&client));
+    let live = client.worker.live();
+    let io = TokioIo::new(ClientIo::new(stream, first, Rc::clone(&client)));
     let service = service_fn({
         let client = Rc::clone(&client);
         move |request: Request<Incoming>| {
+            client.framing.borrow_mut().follows(framing(&request));
             let client = Rc::clone(&client);
             async move { Ok::<_, Infallible>(forward::handle(&client, request).await) }
         }
     });
     let ended = if http2 {
-        Box::pin(run(&client, worker.http2.serve_connection(io, service), ticket)).await
+        Box::pin(run(&client, pin!(live.http2.serve_connection(io, service)), &mut ticket)).await
     } else {
-        run(&client, worker.http1.serve_connection(io, service), ticket).await
+        let mut connection = live.http1.serve_connection(io, service);
+        let ended = run(&client, Pin::new(&mut connection), &mut ticket).await;
+        let tunnel = client.take_tunnel();
+        if ended.is_ok() {
+            let Parts { mut io, read_buf, .. } = connection.into_parts();
+            if let Some(tunnel) = tunnel {
+                let (stream, held) = io.into_inner().into_stream();
+                return Box::pin(tunnel.run(stream, [read_buf, held].concat().into())).await;
+            }
+            // hyper doesn't where a request had an Upgrade field; twice does no harm.
+            let closed = poll_fn(|cx| Pin::new(&mut io).poll_shutdown(cx));
+            let _ = timeout(live.config.timeouts.header, closed).await;
+        }
+        ended
     };
     if let Err(error) = ended {
         tracing::debug!(client = %client.peer, error = &error as &dyn std::error::Error, "client connection failed");
+    }
+}
+
+fn framing(request: &Request<Incoming>) -> Body {
+    let body = request.body();
+    match body.size_hint().exact() {
+        _ if body.is_end_stream() && request.headers().contains_key(UPGRADE) => Body::Open,
+        _ if body.is_end_stream() => Body::Length(0),
+        length => length.map_or(Body::Chunked, Body::Length),
     }
 }
 
@@ -146,12 +179,13 @@ where
 
 async fn run(
     client: &Client,
-    connection: impl Connection,
-    mut ticket: Ticket,
+    mut connection: Pin<&mut impl Connection>,
+    ticket: &mut Ticket,
 ) -> Result<(), ConnectionError> {
-    let mut connection = pin!(connection);
-    let timeouts = &client.worker.shared.config.timeouts;
-    let mut timer = LazyTimer::new(timeouts.header.min(timeouts.idle).min(timeouts.body));
+    let mut timer = {
+        let timeouts = &client.worker.live().config.timeouts;
+        LazyTimer::new(timeouts.header.min(timeouts.idle).min(timeouts.body))
+    };
     let mut finishing = false;
     poll_fn(|cx: &mut Context<'_>| {
         if !finishing && ticket.poll_draining(cx) {

@@ -13,3 +13,5 @@ mod headers;
 mod refusals;
 mod retries;
 mod streams;
+mod upgrades;
+mod websocket_over_http2;
