@@ -12,6 +12,8 @@ pub mod link;
 pub mod pool;
 pub mod send;
 pub mod target;
+pub mod tunnel;
+pub mod upgrade;
 
 use std::rc::Rc;
 
@@ -25,7 +27,9 @@ use self::body::RequestBody;
 pub use self::body::ResponseBody;
 use self::exchange::Exchange;
 use self::failure::Failure;
+use self::send::Reply;
 use self::target::Target;
+use self::upgrade::Offer;
 use super::connection::client::Client;
 use super::live::Live;
 use super::respond;
@@ -44,11 +48,13 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
         Ok(body) => body,
         Err(failure) => return exchange.answer(respond::text(failure.status(), failure.public())),
     };
+    let offer = if body.is_none() { Offer::find(&parts, &found.route.upgrade) } else { None };
     if let Err(response) = prepare(client, &live, &mut parts, &target) {
         return exchange.answer(*response);
     }
-    match send::send(client, &live, &found, target, Request::from_parts(parts, body)).await {
-        Ok(answered) => exchange.forward(answered),
+    match send::send(client, &live, &found, target, Request::from_parts(parts, body), offer).await {
+        Ok(Reply::Answered(answered)) => exchange.forward(answered),
+        Ok(Reply::Switched(answered, upstream)) => exchange.switch(answered, upstream),
         Err(lost) => {
             let status = lost.failure.status();
             log(&found, &lost, status);
@@ -165,10 +171,7 @@ fn via(version: Version) -> HeaderValue {
 /// # Errors
 ///
 /// When the response can't be passed on.
-pub(crate) fn restore(status: StatusCode, headers: &mut HeaderMap) -> Result<(), Failure> {
-    if status == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Failure::UnaskedUpgrade);
-    }
+pub(crate) fn restore(headers: &mut HeaderMap) -> Result<(), Failure> {
     if headers.contains_key(TRANSFER_ENCODING) && !headers::only_chunked(headers) {
         return Err(Failure::TransferCoding);
     }

@@ -13,3 +13,4 @@ mod headers;
 mod refusals;
 mod retries;
 mod streams;
+mod upgrades;

@@ -11,6 +11,7 @@ use toml::Spanned;
 use super::error::{Mistake, Place};
 use super::file::RouteTable;
 use super::flags::FlagRoute;
+use super::upgrade;
 use crate::proxy::host;
 use crate::proxy::route::{HostPattern, Route, UpstreamTemplate};
 use crate::proxy::upstream::Upstream;
@@ -32,6 +33,7 @@ pub(super) struct WrittenRoute {
     pub(super) allow: Option<Written<Vec<Written<String>>>>,
     pub(super) cert: Option<Written<PathBuf>>,
     pub(super) key: Option<Written<PathBuf>>,
+    pub(super) upgrade: Vec<String>,
     pub(super) https_redirect: bool,
 }
 
@@ -60,6 +62,7 @@ impl From<RouteTable> for WrittenRoute {
             allow,
             cert: table.cert.map(Written::from),
             key: table.key.map(Written::from),
+            upgrade: table.upgrade,
             https_redirect: table.https_redirect,
         }
     }
@@ -75,6 +78,7 @@ impl From<FlagRoute> for WrittenRoute {
             allow: None,
             cert: None,
             key: None,
+            upgrade: upgrade::default(),
             https_redirect: true,
         }
     }
@@ -117,6 +121,7 @@ impl WrittenRoute {
             host,
             path,
             upstream,
+            upgrade: self.upgrade,
             https_redirect: self.https_redirect,
         })
     }

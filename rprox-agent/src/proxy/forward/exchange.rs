@@ -9,9 +9,11 @@ use bytes::Bytes;
 use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode, Version};
+use hyper::upgrade::Upgraded;
 
 use super::body::{Download, DownloadError, ResponseBody};
 use super::send::Answered;
+use super::tunnel::Tunnel;
 use crate::proxy::access_log::Record;
 use crate::proxy::connection::client::Client;
 use crate::proxy::live::Live;
@@ -117,6 +119,16 @@ impl Exchange {
         parts.version = Version::HTTP_11;
         let download = Download { incoming, lease: Some(lease), deadline: None, broken: None };
         Response::from_parts(parts, ResponseBody::upstream(download, self))
+    }
+
+    /// Answers with the upstream's 101, after which the client's connection is the tunnel's.
+    #[must_use]
+    pub fn switch(mut self, answered: Answered, upstream: Upgraded) -> Response<ResponseBody> {
+        self.has_status(&answered.response);
+        self.served_by(Some(answered.endpoint));
+        let client = Rc::clone(&self.client);
+        client.goes_on_as(Tunnel::new(upstream, self));
+        answered.response.map(|_| ResponseBody::tunnel())
     }
 
     fn has_status<B>(&mut self, response: &Response<B>) {

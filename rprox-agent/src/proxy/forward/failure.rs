@@ -33,8 +33,10 @@ pub enum Failure {
     /// The response speaks a transfer coding that we don't.
     #[error("its response has a Transfer-Encoding other than chunked")]
     TransferCoding,
-    /// 101 to a request that did not ask for it.
-    #[error("it switches protocols without having been asked to")]
+    /// 101 to a request that did not ask for it, or not for this.
+    #[error(
+        "it switches to a protocol that the client did not offer, or that the route's upgrade does not list"
+    )]
     UnaskedUpgrade,
     /// The client's own doing.
     #[error(transparent)]
