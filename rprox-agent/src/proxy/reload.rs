@@ -2,9 +2,10 @@
 
 #![forbid(unsafe_code)]
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 
 use sd_notify::NotifyState;
 use thiserror::Error;
@@ -12,6 +13,7 @@ use thiserror::Error;
 use super::config::{Config, ConfigError, Flags};
 use super::dns::{DnsError, Names};
 use super::live::Rules;
+use super::metrics::{Kind, Series};
 use super::tls::TlsError;
 use super::worker::Shared;
 
@@ -28,11 +30,47 @@ pub enum ReloadError {
     #[error(transparent)]
     Dns(#[from] DnsError),
     /// It is about what was decided when the process started.
-    #[error("{0} can't change while the agent runs: restart it, or `rprox-agent upgrade`, which loses no request")]
+    #[error(
+        "{0} can't change while the agent runs: restart it, or `rprox-agent upgrade`, which loses no request"
+    )]
     Fixed(String),
     /// HTTPS without a certificate.
     #[error("there is a listener for HTTPS, and no certificate any more")]
     NoCertificate,
+}
+
+/// How often the configuration was loaded anew, or refused.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    done: AtomicI64,
+    refused: AtomicI64,
+    last_was_refused: AtomicBool,
+}
+
+impl Reloads {
+    fn count(&self, done: bool) {
+        let counter = if done { &self.done } else { &self.refused };
+        counter.fetch_add(1, Relaxed);
+        self.last_was_refused.store(!done, Relaxed);
+    }
+
+    /// Whether what is in force is not what the file says.
+    #[must_use]
+    pub fn last_was_refused(&self) -> bool {
+        self.last_was_refused.load(Relaxed)
+    }
+
+    /// As a metric.
+    #[must_use]
+    pub fn series(&self) -> Series {
+        let values = [("done", &self.done), ("refused", &self.refused)];
+        Series {
+            name: "rprox_reloads",
+            help: "Times that the configuration was loaded anew",
+            kind: Kind::Counter,
+            values: values.map(|(result, count)| (Some(("result", result)), count.load(Relaxed))).into(),
+        }
+    }
 }
 
 /// Loads what the agent was started with again.
@@ -95,6 +133,12 @@ impl Reloader {
         self.flags.config.clone().into_iter().chain(certificates).collect()
     }
 
+    /// The configuration file, if there is one.
+    #[must_use]
+    pub fn config_file(&self) -> Option<PathBuf> {
+        self.flags.config.clone()
+    }
+
     fn file(&self) -> Option<tracing::field::DisplayValue<std::path::Display<'_>>> {
         self.flags.config.as_deref().map(|file| tracing::field::display(file.display()))
     }
@@ -117,6 +161,6 @@ fn fixed(before: &Config, after: &Config) -> Vec<&'static str> {
 fn tell_reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => super::run::notify(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::warn!(error = &error as &io::Error as &dyn std::error::Error, "no monotonic time"),
+        Err(error) => tracing::warn!(%error, "systemd can't be told of the reload"),
     }
 }

@@ -9,16 +9,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
-use rustix::io::Errno;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use tokio::net::unix::pipe::Receiver;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 /// Changes come in groups, a certificate and its key or a file written in pieces: how long it must have been quiet.
@@ -35,7 +31,7 @@ type Mark = Option<(u64, u64, u64, i64, i64)>;
 
 /// Watches a set of files.
 pub struct Watcher {
-    inotify: AsyncFd<OwnedFd>,
+    inotify: Receiver,
     folders: BTreeMap<PathBuf, i32>,
     files: BTreeMap<PathBuf, Mark>,
 }
@@ -48,7 +44,8 @@ impl Watcher {
     /// When the kernel has no inotify instance left for this user.
     pub fn new() -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        let inotify = AsyncFd::with_interest(inotify, Interest::READABLE)?;
+        // Not a pipe, but read like one, which is all that tokio does with it.
+        let inotify = Receiver::from_owned_fd_unchecked(inotify)?;
         Ok(Self { inotify, folders: BTreeMap::new(), files: BTreeMap::new() })
     }
 
@@ -91,20 +88,17 @@ impl Watcher {
 
     /// Waits for any news, and takes all there is.
     async fn told(&self) -> io::Result<()> {
+        // What exactly happened where does not matter.
+        let mut events = [0; 4096];
         loop {
-            let mut ready = self.inotify.readable().await?;
-            let mut buffer = [MaybeUninit::uninit(); 4096];
-            let mut reader = Reader::new(self.inotify.get_ref(), &mut buffer);
+            self.inotify.readable().await?;
             let mut any = false;
-            let end = loop {
-                match reader.next() {
+            loop {
+                match self.inotify.try_read(&mut events) {
                     Ok(_) => any = true,
-                    Err(error) => break error,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
                 }
-            };
-            ready.clear_ready();
-            if end != Errno::AGAIN {
-                return Err(end.into());
             }
             if any {
                 return Ok(());
@@ -119,7 +113,7 @@ impl Watcher {
             let stays = wanted.contains(folder);
             if !stays {
                 // One that is gone has taken its watch with it.
-                let _ = inotify::remove_watch(self.inotify.get_ref(), *number);
+                let _ = inotify::remove_watch(&self.inotify, *number);
             }
             stays
         });
@@ -131,7 +125,7 @@ impl Watcher {
             | WatchFlags::ONLYDIR;
         for folder in wanted {
             // Adding one again does nothing, unless another folder has taken its place.
-            if let Ok(number) = inotify::add_watch(self.inotify.get_ref(), &folder, events) {
+            if let Ok(number) = inotify::add_watch(&self.inotify, &folder, events) {
                 self.folders.insert(folder, number);
             }
         }
@@ -150,7 +144,8 @@ fn folders(file: &Path) -> BTreeSet<PathBuf> {
     folders.extend(path.parent().map(Path::to_owned));
     for _ in 0..MOST_LINKS {
         let link = path.ancestors().filter(|part| part.is_symlink()).last().map(Path::to_owned);
-        let Some((link, target)) = link.and_then(|link| Some((link.clone(), fs::read_link(link).ok()?))) else {
+        let Some((link, target)) = link.and_then(|link| Some((link.clone(), fs::read_link(link).ok()?)))
+        else {
             break;
         };
         let Some(folder) = link.parent() else { break };
