@@ -4,6 +4,7 @@
 
 pub mod balance;
 pub mod body;
+pub mod connect;
 pub mod exchange;
 pub mod failure;
 pub mod forwarded;
@@ -25,6 +26,7 @@ use hyper::body::Incoming;
 
 use self::body::RequestBody;
 pub use self::body::ResponseBody;
+use self::connect::Connect;
 use self::exchange::Exchange;
 use self::failure::Failure;
 use self::send::Reply;
@@ -40,6 +42,7 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
     let (mut parts, incoming) = request.into_parts();
     let mut exchange = Exchange::begin(client, &parts);
     let live = Rc::clone(exchange.live());
+    let connect = Connect::take(&mut parts);
     let (target, found) = match direct(client, &live, &mut parts, &mut exchange) {
         Ok(directed) => directed,
         Err(response) => return exchange.answer(*response),
@@ -48,13 +51,24 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
         Ok(body) => body,
         Err(failure) => return exchange.answer(respond::text(failure.status(), failure.public())),
     };
-    let offer = if body.is_none() { Offer::find(&parts, &found.route.upgrade) } else { None };
+    let offer = match &connect {
+        Some(_) => Offer::websocket(&found.route.upgrade),
+        None if body.is_none() => Offer::find(&parts, &found.route.upgrade),
+        None => None,
+    };
+    if connect.is_some() && offer.is_none() {
+        let reason = "WebSockets are not served here";
+        return exchange.answer(respond::text(StatusCode::NOT_IMPLEMENTED, reason));
+    }
     if let Err(response) = prepare(client, &live, &mut parts, &target) {
         return exchange.answer(*response);
     }
     match send::send(client, &live, &found, target, Request::from_parts(parts, body), offer).await {
+        Ok(Reply::Switched(answered, switched)) => match connect {
+            Some(connect) => exchange.connect(answered, switched, connect),
+            None => exchange.switch(answered, switched),
+        },
         Ok(Reply::Answered(answered)) => exchange.forward(answered),
-        Ok(Reply::Switched(answered, upstream)) => exchange.switch(answered, upstream),
         Err(lost) => {
             let status = lost.failure.status();
             log(&found, &lost, status);

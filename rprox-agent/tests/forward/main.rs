@@ -17,3 +17,4 @@ mod reload;
 mod retries;
 mod streams;
 mod upgrades;
+mod websocket_over_http2;

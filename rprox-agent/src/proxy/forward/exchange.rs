@@ -9,11 +9,13 @@ use bytes::Bytes;
 use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode, Version};
-use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 
 use super::body::{Download, DownloadError, ResponseBody};
-use super::send::Answered;
+use super::connect::Connect;
+use super::send::{Answered, Switched};
 use super::tunnel::Tunnel;
+use super::upgrade;
 use crate::proxy::access_log::Record;
 use crate::proxy::connection::client::Client;
 use crate::proxy::live::Live;
@@ -123,11 +125,32 @@ impl Exchange {
 
     /// Answers with the upstream's 101, after which the client's connection is the tunnel's.
     #[must_use]
-    pub fn switch(mut self, answered: Answered, upstream: Upgraded) -> Response<ResponseBody> {
+    pub fn switch(mut self, mut answered: Answered, switched: Switched) -> Response<ResponseBody> {
+        upgrade::confirm(switched.protocol, answered.response.headers_mut());
         self.has_status(&answered.response);
         self.served_by(Some(answered.endpoint));
         let client = Rc::clone(&self.client);
-        client.goes_on_as(Tunnel::new(upstream, self));
+        client.goes_on_as(Tunnel::new(switched.upstream, self));
+        answered.response.map(|_| ResponseBody::tunnel())
+    }
+
+    /// Answers a CONNECT with 200, after which the stream is the tunnel's.
+    #[must_use]
+    pub fn connect(
+        mut self,
+        mut answered: Answered,
+        switched: Switched,
+        connect: Connect,
+    ) -> Response<ResponseBody> {
+        let stream = connect.confirm(&mut answered.response);
+        self.has_status(&answered.response);
+        self.served_by(Some(answered.endpoint));
+        let tunnel = Tunnel::new(switched.upstream, self);
+        tokio::task::spawn_local(async move {
+            if let Ok(stream) = stream.await {
+                tunnel.run(TokioIo::new(stream), Bytes::new()).await;
+            }
+        });
         answered.response.map(|_| ResponseBody::tunnel())
     }
 

@@ -21,7 +21,7 @@ use super::body::RequestBody;
 use super::failure::Failure;
 use super::pool::Lease;
 use super::target::Target;
-use super::upgrade::{self, Offer};
+use super::upgrade::Offer;
 use crate::proxy::connection::client::Client;
 use crate::proxy::live::Live;
 use crate::proxy::route::Match;
@@ -51,7 +51,15 @@ pub enum Reply {
     /// A response.
     Answered(Answered),
     /// 101, and the connection that now speaks the protocol that the client offered.
-    Switched(Answered, Upgraded),
+    Switched(Answered, Switched),
+}
+
+/// What a connection has changed to.
+pub struct Switched {
+    /// As the response's `Upgrade` names it.
+    pub protocol: HeaderValue,
+    /// The upstream's end.
+    pub upstream: Upgraded,
 }
 
 /// Why there is no response, and whose fault it was.
@@ -127,20 +135,22 @@ pub async fn send(
 async fn receive(mut answered: Answered, offer: Option<&Offer>) -> Result<Reply, Failure> {
     let response = &mut answered.response;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if response.status().is_success() && offer.is_some_and(Offer::is_connect) {
+            return Err(Failure::NotSwitched);
+        }
         super::restore(response.headers_mut())?;
         return Ok(Reply::Answered(answered));
     }
     let protocol = offer.and_then(|offer| offer.accepted(response.status(), response.headers()));
     let protocol = protocol.ok_or(Failure::UnaskedUpgrade)?;
     super::restore(response.headers_mut())?;
-    upgrade::confirm(protocol, response.headers_mut());
     let mut upgraded = hyper::upgrade::on(response);
     let upstream = poll_fn(|cx| {
         answered.lease.drive(cx);
         Pin::new(&mut upgraded).poll(cx)
     });
     let upstream = upstream.await.map_err(Failure::Broken)?;
-    Ok(Reply::Switched(answered, upstream))
+    Ok(Reply::Switched(answered, Switched { protocol, upstream }))
 }
 
 /// The endpoints of a request's upstream and what has come of them.

@@ -12,11 +12,16 @@ use http::header::{CONNECTION, CONTENT_LENGTH, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
 
+use super::connect::{Handshake, WEBSOCKET};
 use super::headers::tokens;
 
 /// The protocols that a request offers to go on in and its route allows: `websocket`, or a list.
 #[derive(Clone, Debug)]
-pub struct Offer(HeaderValue);
+pub struct Offer {
+    protocols: HeaderValue,
+    /// Where the upstream must show us, and not the client, that it speaks WebSocket.
+    handshake: Option<Handshake>,
+}
 
 impl Offer {
     /// What the request offers of `allowed`, which is in lower case; `None`: nothing.
@@ -35,13 +40,31 @@ impl Offer {
                 let _ = write!(offered, "{separator}{protocol}");
             }
         }
-        HeaderValue::try_from(offered).ok().filter(|offered| !offered.is_empty()).map(Self)
+        let protocols = HeaderValue::try_from(offered).ok().filter(|offered| !offered.is_empty())?;
+        Some(Self { protocols, handshake: None })
+    }
+
+    /// A WebSocket of our own asking, if it is `allowed`.
+    #[must_use]
+    pub fn websocket(allowed: &[String]) -> Option<Self> {
+        let is_allowed = allowed.iter().any(|allowed| allowed == WEBSOCKET);
+        let handshake = Some(Handshake::new()?);
+        is_allowed.then_some(Self { protocols: HeaderValue::from_static(WEBSOCKET), handshake })
     }
 
     /// Puts it into a header section that is rid of the fields for one hop.
     pub fn make(&self, headers: &mut HeaderMap) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(UPGRADE, self.0.clone());
+        headers.insert(UPGRADE, self.protocols.clone());
+        if let Some(handshake) = &self.handshake {
+            handshake.ask(headers);
+        }
+    }
+
+    /// Whether the client asked by CONNECT, to which success says that there is a tunnel.
+    #[must_use]
+    pub fn is_connect(&self) -> bool {
+        self.handshake.is_some()
     }
 
     /// What the response takes of it.
@@ -50,10 +73,13 @@ impl Offer {
         if status != StatusCode::SWITCHING_PROTOCOLS || !is_upgrade(headers) {
             return None;
         }
+        if self.handshake.as_ref().is_some_and(|handshake| !handshake.is_answered(headers)) {
+            return None;
+        }
         let mut taken = protocols(headers).peekable();
         taken.peek()?;
         let is_offered =
-            |protocol: &str| tokens(&self.0).any(|offered| offered.eq_ignore_ascii_case(protocol));
+            |protocol: &str| tokens(&self.protocols).any(|offered| offered.eq_ignore_ascii_case(protocol));
         taken.all(is_offered).then(|| headers.get(UPGRADE).cloned())?
     }
 }
@@ -90,7 +116,7 @@ mod tests {
     }
 
     fn offered(fields: &[(&str, &str)], allowed: &[&str]) -> Option<String> {
-        find(Version::HTTP_11, fields, allowed).map(|offer| offer.0.to_str().unwrap().to_owned())
+        find(Version::HTTP_11, fields, allowed).map(|offer| offer.protocols.to_str().unwrap().to_owned())
     }
 
     #[test]
