@@ -149,7 +149,7 @@ fn the_service_manager_is_told_of_a_reload_in_its_own_words() {
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let upstream = says("old");
     let environment = [("NOTIFY_SOCKET", folder.path().join("notify"))];
-    let agent = Agent::start_with(&[("a.example", &upstream.address.to_string())], "", &environment);
+    let agent = Agent::start_as(2, &[("a.example", &upstream.address.to_string())], "", &environment);
     let told = || {
         let mut message = [0; 256];
         let length = socket.recv(&mut message).unwrap();
