@@ -1,4 +1,4 @@
-//! Finds TCP sockets that are bound to a port and don't listen yet. `/proc/net` has no such sockets; sock_diag(7) tells them since
+//! Finds TCP sockets that are bound to a port and don't listen yet. `/proc/net` has no such sockets; `sock_diag(7)` tells them since
 //! Linux 6.8, and older kernels nobody.
 
 #![forbid(unsafe_code)]
@@ -22,9 +22,9 @@ pub struct Bound {
     pub inode: u64,
 }
 
-/// `TCP_BOUND_INACTIVE` of include/net/tcp_states.h.
+/// `TCP_BOUND_INACTIVE` of `include/net/tcp_states.h`.
 const BOUND_INACTIVE: u32 = 13;
-/// Of linux/sock_diag.h and linux/netlink.h.
+/// Of `linux/sock_diag.h` and `linux/netlink.h`.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const REQUEST_DUMP: u16 = 0x301;
 const NLMSG_ERROR: u16 = 2;
