@@ -8,9 +8,12 @@ mod client;
 mod names;
 mod upstream;
 
+mod admin;
 mod ends;
 mod headers;
+mod load;
 mod refusals;
+mod reload;
 mod retries;
 mod streams;
 mod upgrades;
