@@ -126,6 +126,33 @@ fn a_missing_capability_is_named() {
 }
 
 #[test]
+fn without_the_privilege_to_take_over_a_listener_steer_says_which_to_start_again() {
+    let (mut playground, bpffs) = playground(USER);
+    let owner = AGENT.id.to_string();
+    let attach = |playground: &Playground, mode: &str| {
+        let mut attach = limited(playground, USER, &names(), playground.loader_program());
+        attach.args(["attach", "-i", INTERFACE, "--mode", mode, "--owner", &owner, "--bpffs"]).arg(&bpffs);
+        let attached = finish(&mut attach);
+        assert_eq!(attached.code, Some(0), "{mode}: {}", attached.stderr);
+        attached.stderr
+    };
+    attach(&playground, "auto");
+    let status = playground.status().unwrap();
+    assert_eq!(status["mode"], "rewrite", "{status}");
+    assert!(status["reason"].as_str().unwrap().contains("user 64080 on port 8080"), "{status}");
+    assert!(playground.is_redirected());
+
+    let said = attach(&playground, "steer");
+    for part in ["user 64080 on port 8080", "on port 8443", "CAP_SYS_PTRACE", "start the listener again"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!playground.is_redirected());
+    playground.agent.take().unwrap().stop().unwrap();
+    playground.start_agent().unwrap();
+    assert!(playground.is_redirected());
+}
+
+#[test]
 fn the_ports_stay_the_owners_and_listeners_known_while_the_interface_is_away() {
     for mode in ["steer", "rewrite"] {
         let mut playground = Playground::new().unwrap();

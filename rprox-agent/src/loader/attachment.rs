@@ -181,6 +181,21 @@ impl Target<'_> {
         })
     }
 
+    /// Has `takeover` make known who listens on `ports`. Where the operator asked for `steer`, whom it can't have is only told.
+    fn take_over(
+        &self,
+        takeover: &mut Takeover,
+        ports: impl Iterator<Item = u16>,
+    ) -> Result<(), TakeoverError> {
+        match takeover.take(ports) {
+            Err(error @ TakeoverError::Refused { .. }) if self.policy.mode == ModeChoice::Steer => {
+                warn!("{}: {error}", self.device.name);
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
     /// The TCP rules' TO ports.
     fn tcp_ports(&self) -> impl Iterator<Item = u16> {
         let rules = self.policy.rules.as_slice().iter();
@@ -236,7 +251,7 @@ async fn create(target: &Target<'_>, pins: &Pins) -> Result<Option<Hook>, Attach
     }
     let mut takeover = if shape.mode == Mode::Steer { Some(Takeover::new(pins)?) } else { None };
     if let Some(takeover) = &mut takeover {
-        takeover.take(target.tcp_ports())?;
+        target.take_over(takeover, target.tcp_ports())?;
     }
     let mut hook = None;
     if shape.has_packet_programs() {
@@ -245,7 +260,7 @@ async fn create(target: &Target<'_>, pins: &Pins) -> Result<Option<Hook>, Attach
     maps.set_state(State::new(1, policy.direct == Direct::Allow))?;
     // Those that began to listen while no rule was in force to note them by.
     if let Some(takeover) = &mut takeover {
-        takeover.take(target.tcp_ports())?;
+        target.take_over(takeover, target.tcp_ports())?;
     }
     target.check_holders()?;
     pins.note(GLOBALS, &globals.to_string())?;

@@ -97,7 +97,7 @@ async fn apply(
         }
         let noted = if attached { &[][..] } else { &current };
         let ports: Vec<u16> = target.tcp_ports().filter(|port| !has_tcp_port(noted, *port)).collect();
-        takeover.take(ports.iter().copied())?;
+        target.take_over(&mut takeover, ports.iter().copied())?;
         listeners = Some((takeover, ports));
     }
     if rules || direct {
@@ -109,7 +109,7 @@ async fn apply(
     }
     if let Some((mut takeover, ports)) = listeners {
         // Those that began to listen before there was a rule to note them by.
-        takeover.take(ports.into_iter())?;
+        target.take_over(&mut takeover, ports.into_iter())?;
         bring(Linked::Steer, object)?;
     }
     match before.hook {
