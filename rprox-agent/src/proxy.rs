@@ -12,6 +12,7 @@ pub mod host;
 pub mod listen;
 pub mod live;
 pub mod metrics;
+pub mod proxy_protocol;
 pub mod respond;
 pub mod route;
 pub mod run;

@@ -30,9 +30,8 @@ impl Ends {
     fn of_one_family(self) -> Self {
         let Self { client, server } = self;
         let (client, server) = match (client.ip().to_canonical(), server.ip().to_canonical()) {
-            (client @ IpAddr::V4(_), server @ IpAddr::V4(_)) | (client @ IpAddr::V6(_), server @ IpAddr::V6(_)) => {
-                (client, server)
-            }
+            (client @ IpAddr::V4(_), server @ IpAddr::V4(_))
+            | (client @ IpAddr::V6(_), server @ IpAddr::V6(_)) => (client, server),
             (client, server) => (mapped(client), mapped(server)),
         };
         Self {
@@ -84,7 +83,9 @@ pub enum HeaderError {
     #[error("no whole PROXY header within timeouts.header")]
     Late,
     /// Something else came.
-    #[error("it does not begin with a PROXY header; does the load balancer send one? listen.proxy_protocol says who must")]
+    #[error(
+        "it does not begin with a PROXY header; does the load balancer send one? listen.proxy_protocol says who must"
+    )]
     Absent,
     /// A header that does not keep to the protocol.
     #[error("the PROXY header is malformed: {0}")]
@@ -149,7 +150,7 @@ mod tests {
 
     fn v2(version_and_command: u8, family: u8, body: &[u8]) -> Vec<u8> {
         let length = u16::try_from(body.len()).unwrap().to_be_bytes();
-        [v2::SIGNATURE, &[version_and_command, family], &length, body].concat()
+        [&v2::SIGNATURE[..], &[version_and_command, family], &length, body].concat()
     }
 
     #[test]

@@ -129,7 +129,7 @@ fn configuration(
 ) -> String {
     let folder = folder.display();
     let mut configuration = format!(
-        "workers = 2\n{more}\n[listen]\nhttp = \"{http}\"\nhttps = \"{https}\"\n\
+        "workers = 2\nlisten.http = \"{http}\"\nlisten.https = \"{https}\"\n{more}\n\
          [[certificate]]\ncert = \"{folder}/cert.pem\"\nkey = \"{folder}/key.pem\"\n"
     );
     for (host, upstream) in routes {

@@ -10,6 +10,7 @@ mod upstream;
 
 mod ends;
 mod headers;
+mod proxy_protocol;
 mod refusals;
 mod retries;
 mod streams;

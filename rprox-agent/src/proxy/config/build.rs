@@ -59,10 +59,11 @@ struct Builder {
 }
 
 impl Builder {
-    fn build(mut self, file: File, flags: &Flags) -> Result<Config, Vec<Mistake>> {
+    fn build(mut self, mut file: File, flags: &Flags) -> Result<Config, Vec<Mistake>> {
         let dns = self.dns(file.dns, flags);
         self.global_certificates(file.certificate, flags);
         let routes = self.routes(file.route, flags, dns.search.as_deref());
+        let proxy_protocol = std::mem::take(&mut file.listen.proxy_protocol);
         let listen = self.listen(file.listen, flags);
         let mut log = file.log;
         log.level = flags.log_level.clone().unwrap_or(log.level);
@@ -75,6 +76,7 @@ impl Builder {
             dns,
             certificates: self.certificates,
             routes,
+            proxy_protocol,
             trusted_proxies: given(&flags.trusted_proxies).unwrap_or(file.trusted_proxies),
             drain_timeout: flags.drain_timeout.unwrap_or(file.drain_timeout),
             workers: flags.workers.or(file.workers).unwrap_or_else(processors),

@@ -65,8 +65,8 @@ where
         return Err(HeaderError::Malformed("not two addresses and two ports"));
     };
     let end = |address: &str, port: &str| {
-        let address: A = address.parse().map_err(|_| HeaderError::Malformed("an address that is none"))?;
-        Ok(SocketAddr::from((address, parse_port(port).ok_or(HeaderError::Malformed("a port that is none"))?)))
+        let address = address.parse::<A>().ok().zip(parse_port(port)).map(SocketAddr::from);
+        address.ok_or(HeaderError::Malformed("an address or a port that is none"))
     };
     Ok(Ends { client: end(client, client_port)?, server: end(server, server_port)? })
 }
@@ -81,5 +81,6 @@ fn parse_port(text: &str) -> Option<u16> {
 pub(super) fn write(ends: Ends) -> Vec<u8> {
     let Ends { client, server } = ends;
     let family = if client.is_ipv4() { "TCP4" } else { "TCP6" };
-    format!("PROXY {family} {} {} {} {}\r\n", client.ip(), server.ip(), client.port(), server.port()).into_bytes()
+    format!("PROXY {family} {} {} {} {}\r\n", client.ip(), server.ip(), client.port(), server.port())
+        .into_bytes()
 }

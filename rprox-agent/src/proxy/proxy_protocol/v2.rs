@@ -74,7 +74,9 @@ where
 pub(super) fn write(ends: Ends) -> Vec<u8> {
     let Ends { client, server } = ends;
     let (family, addresses) = match (client.ip(), server.ip()) {
-        (IpAddr::V4(client), IpAddr::V4(server)) => (TCP4, [client, server].map(Ipv4Addr::to_bits).map(u32::to_be_bytes).concat()),
+        (IpAddr::V4(client), IpAddr::V4(server)) => {
+            (TCP4, [client, server].map(Ipv4Addr::to_bits).map(u32::to_be_bytes).concat())
+        }
         (client, server) => (TCP6, [client, server].map(bits).map(u128::to_be_bytes).concat()),
     };
     let ports = [client.port(), server.port()].map(u16::to_be_bytes).concat();
