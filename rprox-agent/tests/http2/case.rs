@@ -45,7 +45,7 @@ pub(crate) enum Code {
 const PROBE: [u8; 8] = *b"conforms";
 
 /// Checks all rows against one agent, and tells of all that don't hold.
-pub(crate) fn check(cases: Vec<Case>) {
+pub(crate) fn check(cases: &[Case]) {
     let upstream = Recorder::start();
     let agent = Agent::start(&[("*", &upstream.address.to_string())], "[limits]\nstreams = 10");
     let wrong: Vec<String> = cases.iter().filter_map(|case| run(&agent, case).err()).collect();

@@ -12,7 +12,7 @@ fn rfc_7541() {
     let broken = || OnlyProtocol(Compression);
     // :method GET, :scheme http, :path / by their numbers in the static table, :authority as a literal that is added.
     let indexed = [&[0x82, 0x86, 0x84, 0x41][..], b"\x09a.example"].concat();
-    check(vec![
+    check(&[
         Case("2.3.1", "the static table", frame(HEADERS, WHOLE, 1, &indexed), Answer(1, 200)),
         Case(
             "2.3.2",

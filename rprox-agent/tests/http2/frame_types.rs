@@ -15,7 +15,7 @@ fn sections_6_1_to_6_4_data_headers_priority_reset() {
     let get = request("GET", "/", &[]);
     let open = frame(HEADERS, END_HEADERS, 1, &request("POST", "/", &[]));
     let after = |then: Vec<u8>| [&open[..], &then].concat();
-    check(vec![
+    check(&[
         Case("6.1", "DATA", after(frame(DATA, END_STREAM, 1, b"x")), Answer(1, 200)),
         Case(
             "6.1",
@@ -69,7 +69,7 @@ fn sections_6_1_to_6_4_data_headers_priority_reset() {
 
 #[test]
 fn section_6_5_settings() {
-    check(vec![
+    check(&[
         Case(
             "6.5",
             "an ACK with a payload",
@@ -103,7 +103,7 @@ fn section_6_5_settings() {
 
 #[test]
 fn sections_6_7_and_6_8_ping_and_goaway() {
-    check(vec![
+    check(&[
         Case("6.7", "PING", vec![], Alive),
         Case("6.7", "an ACK that nobody waits for", frame(PING, ACK, 0, &[0; 8]), Alive),
         Case("6.7", "on a stream", frame(PING, 0, 1, &[0; 8]), Connection(&[Protocol])),
@@ -123,7 +123,7 @@ fn section_6_9_window_update() {
     let open = frame(HEADERS, END_HEADERS, 1, &request("POST", "/", &[]));
     let after = |then: Vec<u8>| [&open[..], &then].concat();
     let most = 0x7fff_ffff_u32.to_be_bytes();
-    check(vec![
+    check(&[
         Case(
             "6.9",
             "by nothing, on the connection",
@@ -212,7 +212,7 @@ fn section_6_10_continuation() {
     let (middle, last) = rest.split_at(10);
     let begun = frame(HEADERS, END_STREAM, 1, half);
     let after = |then: Vec<u8>| [&begun[..], &then].concat();
-    check(vec![
+    check(&[
         Case(
             "6.10",
             "twice",

@@ -26,7 +26,7 @@ fn section_4_frames_and_header_blocks() {
     let get = request("GET", "/", &[]);
     let post = request("POST", "/", &[]);
     let (half, rest) = get.split_at(10);
-    check(vec![
+    check(&[
         Case("4.1", "a frame of unknown type", frame(0xff, 0, 0, b"what"), Alive),
         Case("4.1", "unknown flags", frame(PING, 0xfe, 0, &[0; 8]), Alive),
         Case("4.1", "the reserved bit", frame(PING, 0, 0x8000_0000, &[0; 8]), Alive),
@@ -34,13 +34,13 @@ fn section_4_frames_and_header_blocks() {
         Case(
             "4.2",
             "DATA of 2^14 bytes",
-            [frame(HEADERS, END_HEADERS, 1, &post), frame(DATA, END_STREAM, 1, &[0; 16384])].concat(),
+            [frame(HEADERS, END_HEADERS, 1, &post), frame(DATA, END_STREAM, 1, &[0; 16_384])].concat(),
             Answer(1, 200),
         ),
         Case(
             "4.2",
             "DATA above SETTINGS_MAX_FRAME_SIZE",
-            [frame(HEADERS, END_HEADERS, 1, &post), frame(DATA, END_STREAM, 1, &[0; 16385])].concat(),
+            [frame(HEADERS, END_HEADERS, 1, &post), frame(DATA, END_STREAM, 1, &vec![0; 16_385])].concat(),
             Connection(&[FrameSize]),
         ),
         Case(

@@ -23,7 +23,7 @@ fn section_8_2_fields() {
     let with = |what, field| {
         Case("8.2", what, frame(HEADERS, WHOLE, 1, &request("GET", "/", &[field])), Stream(&[Protocol]))
     };
-    check(vec![
+    check(&[
         malformed("a name in upper case", ("X-Test", "ok")),
         malformed("a name with a space", ("x test", "ok")),
         malformed("a name with a colon in it", ("x:test", "ok")),
@@ -55,7 +55,7 @@ fn section_8_3_pseudo_header_fields() {
     let path = (":path", "/");
     let authority = (":authority", "a.example");
     let bad = || Stream(&[Protocol]);
-    check(vec![
+    check(&[
         get(
             "8.3",
             "an unknown one",
@@ -107,7 +107,7 @@ fn section_8_1_the_order_of_frames() {
         }
         bytes
     };
-    check(vec![
+    check(&[
         Case("8.1", "trailers", trailers(&[("x-sum", "1")], WHOLE), Answer(1, 200)),
         Case(
             "8.1",

@@ -15,7 +15,7 @@ fn section_5_1_states() {
     let whole = frame(HEADERS, WHOLE, 1, &get);
     let reset = [frame(HEADERS, END_HEADERS, 1, &post), frame(RST_STREAM, 0, 1, &[0, 0, 0, 8])].concat();
     let after = |first: &[u8], then: Vec<u8>| [first, &then].concat();
-    check(vec![
+    check(&[
         Case("5.1", "idle: DATA", frame(DATA, END_STREAM, 1, b"x"), Connection(&[Protocol])),
         Case("5.1", "idle: RST_STREAM", frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]), Connection(&[Protocol])),
         Case(
@@ -81,7 +81,7 @@ fn section_5_1_1_and_5_1_2_identifiers_and_their_number() {
     let post = request("POST", "/", &[]);
     let many: Vec<u8> =
         (0..11).flat_map(|number| frame(HEADERS, END_HEADERS, 2 * number + 1, &post)).collect();
-    check(vec![
+    check(&[
         Case("5.1.1", "an even stream", frame(HEADERS, WHOLE, 2, &get), Connection(&[Protocol])),
         Case(
             "5.1.1",
@@ -102,7 +102,7 @@ fn section_5_1_1_and_5_1_2_identifiers_and_their_number() {
 #[test]
 fn sections_5_3_to_5_5_priorities_errors_and_extensions() {
     let get = request("GET", "/", &[]);
-    check(vec![
+    check(&[
         Case(
             "5.3",
             "PRIORITY on an idle stream, then HEADERS",
