@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod admin;
 mod build;
 mod error;
 mod file;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+pub use self::admin::{AdminConfig, AdminListen, admin_socket};
 pub use self::error::ConfigError;
 pub use self::flags::Flags;
 use crate::cli::LogFormat;
@@ -40,6 +42,8 @@ pub struct Config {
     pub certificates: Vec<CertificateFiles>,
     /// Routes, no two for the same host and path.
     pub routes: Vec<Route>,
+    /// Peers whose connections begin with a PROXY header.
+    pub proxy_protocol: Vec<IpNet>,
     /// Peers whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// How long running requests may take to finish once the agent is told to stop.
@@ -52,6 +56,10 @@ pub struct Config {
     pub limits: Limits,
     /// What to log.
     pub log: Log,
+    /// Where to answer the operator.
+    pub admin: AdminConfig,
+    /// Whether the configuration is loaded anew when its files change.
+    pub watch: bool,
 }
 
 impl Config {

@@ -8,9 +8,13 @@ mod client;
 mod names;
 mod upstream;
 
+mod admin;
 mod ends;
 mod headers;
+mod load;
+mod proxy_protocol;
 mod refusals;
+mod reload;
 mod retries;
 mod streams;
 mod upgrades;

@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -32,20 +31,14 @@ impl Config {
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
         let path = flags.config.as_deref();
         let text = match path {
-            Some(path) => fs::read_to_string(path)
-                .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?,
+            Some(path) => ConfigError::read(path)?,
             None => String::new(),
         };
-        Self::read(&text, path, flags).map_err(|mistakes| {
-            ConfigError::Invalid(mistakes.into_iter().map(|mistake| mistake.locate(path, &text)).collect())
-        })
+        Self::read(&text, path, flags).map_err(|mistakes| ConfigError::located(mistakes, path, &text))
     }
 
     fn read(text: &str, path: Option<&Path>, flags: &Flags) -> Result<Self, Vec<Mistake>> {
-        let file: File = toml::from_str(text).map_err(|error| {
-            let place = error.span().map_or(Place::Whole, Place::Bytes);
-            vec![Mistake::new(place, error.message())]
-        })?;
+        let file: File = toml::from_str(text).map_err(|error| vec![error.into()])?;
         let directory = path.and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
         Builder { directory, mistakes: Vec::new(), certificates: Vec::new() }.build(file, flags)
     }
@@ -59,28 +52,31 @@ struct Builder {
 }
 
 impl Builder {
-    fn build(mut self, file: File, flags: &Flags) -> Result<Config, Vec<Mistake>> {
+    fn build(mut self, mut file: File, flags: &Flags) -> Result<Config, Vec<Mistake>> {
         let dns = self.dns(file.dns, flags);
         self.global_certificates(file.certificate, flags);
         let routes = self.routes(file.route, flags, dns.search.as_deref());
+        let proxy_protocol = std::mem::take(&mut file.listen.proxy_protocol);
         let listen = self.listen(file.listen, flags);
         let mut log = file.log;
         log.level = flags.log_level.clone().unwrap_or(log.level);
         log.format = flags.log_format.unwrap_or(log.format);
-        if !self.mistakes.is_empty() {
-            return Err(self.mistakes);
-        }
+        let admin = file.admin.read().map_err(|mistake| self.mistakes.push(mistake)).ok();
+        let (Some(admin), []) = (admin, self.mistakes.as_slice()) else { return Err(self.mistakes) };
         Ok(Config {
             listen,
             dns,
             certificates: self.certificates,
             routes,
+            proxy_protocol,
             trusted_proxies: given(&flags.trusted_proxies).unwrap_or(file.trusted_proxies),
             drain_timeout: flags.drain_timeout.unwrap_or(file.drain_timeout),
             workers: flags.workers.or(file.workers).unwrap_or_else(processors),
             timeouts: file.timeouts,
             limits: file.limits,
             log,
+            admin,
+            watch: file.watch,
         })
     }
 

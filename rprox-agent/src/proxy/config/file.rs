@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::admin::AdminTable;
 use super::units::{self, Addresses};
 use super::upgrade;
 use super::{DnsConfig, Limits, Log, Timeouts};
@@ -27,6 +28,8 @@ pub(super) struct File {
     pub(super) timeouts: Timeouts,
     pub(super) limits: Limits,
     pub(super) log: Log,
+    pub(super) admin: AdminTable,
+    pub(super) watch: bool,
     pub(super) certificate: Vec<CertificateTable>,
     pub(super) route: Vec<RouteTable>,
 }
@@ -42,6 +45,8 @@ impl Default for File {
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             log: Log::default(),
+            admin: AdminTable::default(),
+            watch: true,
             certificate: Vec::new(),
             route: Vec::new(),
         }
@@ -53,6 +58,8 @@ impl Default for File {
 pub(super) struct ListenTable {
     pub(super) http: Option<Spanned<Addresses>>,
     pub(super) https: Option<Spanned<Addresses>>,
+    #[serde(deserialize_with = "units::networks")]
+    pub(super) proxy_protocol: Vec<IpNet>,
 }
 
 #[derive(Debug, Deserialize)]
