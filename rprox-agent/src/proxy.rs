@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod respond;
 pub mod route;
 pub mod run;
+pub mod state;
 pub mod timer;
 pub mod tls;
 pub mod upstream;

@@ -8,8 +8,10 @@ mod client;
 mod names;
 mod upstream;
 
+mod client_certificates;
 mod ends;
 mod headers;
 mod refusals;
 mod retries;
 mod streams;
+mod tls;

@@ -10,6 +10,8 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::acme::AcmeTable;
+use super::tls::{Hsts, TlsConfig};
 use super::units::{self, Addresses};
 use super::{DnsConfig, Limits, Log, Timeouts};
 
@@ -26,6 +28,10 @@ pub(super) struct File {
     pub(super) timeouts: Timeouts,
     pub(super) limits: Limits,
     pub(super) log: Log,
+    pub(super) tls: TlsConfig,
+    pub(super) hsts: Hsts,
+    pub(super) state: Option<PathBuf>,
+    pub(super) acme: Option<AcmeTable>,
     pub(super) certificate: Vec<CertificateTable>,
     pub(super) route: Vec<RouteTable>,
 }
@@ -41,6 +47,10 @@ impl Default for File {
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             log: Log::default(),
+            tls: TlsConfig::default(),
+            hsts: Hsts::default(),
+            state: None,
+            acme: None,
             certificate: Vec::new(),
             route: Vec::new(),
         }
@@ -70,6 +80,9 @@ pub(super) struct RouteTable {
     pub(super) allow: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) cert: Option<Spanned<PathBuf>>,
     pub(super) key: Option<Spanned<PathBuf>>,
+    pub(super) client_ca: Option<Spanned<PathBuf>>,
+    pub(super) client_cert: Option<Spanned<String>>,
+    pub(super) hsts: Option<Hsts>,
     #[serde(default = "default_https_redirect")]
     pub(super) https_redirect: bool,
 }

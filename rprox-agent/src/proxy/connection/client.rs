@@ -5,12 +5,11 @@
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use crate::proxy::forward::forwarded::Forwarding;
-use crate::proxy::tls::CertificateNames;
+use crate::proxy::tls::Secured;
 use crate::proxy::worker::Worker;
 
 /// A client's connection, shared by its socket, its requests and their bodies.
@@ -19,8 +18,8 @@ pub struct Client {
     pub worker: Rc<Worker>,
     /// The other end; an IPv4 address where it is one, also on an IPv6 listener.
     pub peer: IpAddr,
-    /// Over TLS: the names that the certificate shown is for.
-    pub secure: Option<Arc<CertificateNames>>,
+    /// Over TLS: what the handshake came to.
+    pub secure: Option<Box<Secured>>,
     /// Whether it is an HTTP/2 connection.
     pub http2: bool,
     /// What upstreams are told about it.
@@ -45,12 +44,7 @@ enum Phase {
 impl Client {
     /// A connection whose first request's head is now due.
     #[must_use]
-    pub fn new(
-        worker: Rc<Worker>,
-        peer: SocketAddr,
-        secure: Option<Arc<CertificateNames>>,
-        http2: bool,
-    ) -> Self {
+    pub fn new(worker: Rc<Worker>, peer: SocketAddr, secure: Option<Box<Secured>>, http2: bool) -> Self {
         let peer = peer.ip().to_canonical();
         let deadline = Instant::now() + worker.live().config.timeouts.header;
         Self {
