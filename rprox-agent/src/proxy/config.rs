@@ -13,6 +13,7 @@ mod flags;
 mod routes;
 mod tls;
 mod units;
+mod upgrade;
 
 #[cfg(test)]
 mod tests;
@@ -149,6 +150,9 @@ pub struct Timeouts {
     /// For the first byte of an upstream's response.
     #[serde(deserialize_with = "units::positive_duration")]
     pub response: Duration,
+    /// For either side of an upgraded connection to send something.
+    #[serde(deserialize_with = "units::positive_duration")]
+    pub tunnel: Duration,
     /// Before an unused upstream connection is closed.
     #[serde(deserialize_with = "units::positive_duration")]
     pub upstream_idle: Duration,
@@ -162,6 +166,7 @@ impl Default for Timeouts {
             body: Duration::from_mins(1),
             connect: Duration::from_secs(2),
             response: Duration::from_mins(1),
+            tunnel: Duration::from_hours(1),
             upstream_idle: Duration::from_secs(30),
         }
     }

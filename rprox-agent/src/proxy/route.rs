@@ -83,6 +83,8 @@ pub struct Route {
     pub client_auth: Option<ClientAuth>,
     /// `Strict-Transport-Security` of its responses over HTTPS.
     pub hsts: Option<HeaderValue>,
+    /// The protocols that a client's connection may be upgraded to, in lower case.
+    pub upgrade: Vec<String>,
     /// `host/path`, for logs.
     pub label: String,
 }
@@ -198,6 +200,7 @@ mod tests {
             https_redirect: true,
             client_auth: None,
             hsts: None,
+            upgrade: Vec::new(),
             label: format!("{host}{path}"),
         }
     }

@@ -15,3 +15,5 @@ mod refusals;
 mod retries;
 mod streams;
 mod tls;
+mod upgrades;
+mod websocket_over_http2;

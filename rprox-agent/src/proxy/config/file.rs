@@ -13,6 +13,7 @@ use toml::Spanned;
 use super::acme::AcmeTable;
 use super::tls::{Hsts, TlsConfig};
 use super::units::{self, Addresses};
+use super::upgrade;
 use super::{DnsConfig, Limits, Log, Timeouts};
 
 #[derive(Debug, Deserialize)]
@@ -83,6 +84,8 @@ pub(super) struct RouteTable {
     pub(super) client_ca: Option<Spanned<PathBuf>>,
     pub(super) client_cert: Option<Spanned<String>>,
     pub(super) hsts: Option<Hsts>,
+    #[serde(default = "upgrade::default", deserialize_with = "upgrade::protocols")]
+    pub(super) upgrade: Vec<String>,
     #[serde(default = "default_https_redirect")]
     pub(super) https_redirect: bool,
 }

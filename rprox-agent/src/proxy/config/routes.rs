@@ -12,6 +12,7 @@ use super::error::{Mistake, Place};
 use super::file::RouteTable;
 use super::flags::FlagRoute;
 use super::tls::{Hsts, WrittenClientAuth};
+use super::upgrade;
 use crate::proxy::host;
 use crate::proxy::route::{HostPattern, Route, UpstreamTemplate};
 use crate::proxy::upstream::Upstream;
@@ -35,6 +36,7 @@ pub(super) struct WrittenRoute {
     pub(super) key: Option<Written<PathBuf>>,
     pub(super) client_auth: WrittenClientAuth,
     pub(super) hsts: Option<Hsts>,
+    pub(super) upgrade: Vec<String>,
     pub(super) https_redirect: bool,
 }
 
@@ -65,6 +67,7 @@ impl From<RouteTable> for WrittenRoute {
             key: table.key.map(Written::from),
             client_auth: WrittenClientAuth::new(table.client_ca, table.client_cert),
             hsts: table.hsts,
+            upgrade: table.upgrade,
             https_redirect: table.https_redirect,
         }
     }
@@ -82,6 +85,7 @@ impl From<FlagRoute> for WrittenRoute {
             key: None,
             client_auth: WrittenClientAuth::default(),
             hsts: None,
+            upgrade: upgrade::default(),
             https_redirect: true,
         }
     }
@@ -127,6 +131,7 @@ impl WrittenRoute {
             host,
             path,
             upstream,
+            upgrade: self.upgrade,
             https_redirect: self.https_redirect,
             client_auth,
             hsts: self.hsts.unwrap_or_else(|| hsts.clone()).0,
