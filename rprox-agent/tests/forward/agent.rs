@@ -29,13 +29,19 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts one with `routes` (host and upstream) and `more` of a configuration, and waits until it listens.
     pub(crate) fn start(routes: &[(&str, &str)], more: &str) -> Self {
+        Self::start_with(2, routes, more)
+    }
+
+    /// Starts one with so many workers.
+    pub(crate) fn start_with(workers: usize, routes: &[(&str, &str)], more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(["secure.example".to_owned(), "other.example".to_owned()]).unwrap();
         fs::write(folder.path().join("cert.pem"), cert.pem()).unwrap();
         fs::write(folder.path().join("key.pem"), signing_key.serialize_pem()).unwrap();
         let (http, https) = (free_address(), free_address());
-        let configuration = configuration(folder.path(), http, https, routes, more);
+        let configuration =
+            configuration(folder.path(), http, https, routes, &format!("workers = {workers}\n{more}"));
         let file = folder.path().join("rprox.toml");
         fs::write(&file, configuration).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_rprox-agent"))
@@ -129,7 +135,7 @@ fn configuration(
 ) -> String {
     let folder = folder.display();
     let mut configuration = format!(
-        "workers = 2\n{more}\n[listen]\nhttp = \"{http}\"\nhttps = \"{https}\"\n\
+        "{more}\n[listen]\nhttp = \"{http}\"\nhttps = \"{https}\"\n\
          [[certificate]]\ncert = \"{folder}/cert.pem\"\nkey = \"{folder}/key.pem\"\n"
     );
     for (host, upstream) in routes {

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use tokio::time::Instant;
 
+use super::framing::Framing;
 use crate::proxy::forward::forwarded::Forwarding;
 use crate::proxy::forward::tunnel::Tunnel;
 use crate::proxy::tls::Secured;
@@ -25,6 +26,8 @@ pub struct Client {
     pub http2: bool,
     /// What upstreams are told about it.
     pub forwarding: Forwarding,
+    /// Where in its messages it is.
+    pub framing: RefCell<Framing>,
     phase: Cell<Phase>,
     requests: Cell<u32>,
     blocked: Cell<Option<Instant>>,
@@ -51,6 +54,7 @@ impl Client {
         let deadline = Instant::now() + worker.live().config.timeouts.header;
         Self {
             forwarding: Forwarding::new(peer, secure.is_some()),
+            framing: RefCell::new(if http2 { Framing::opaque() } else { Framing::http1() }),
             phase: Cell::new(Phase::Head(deadline)),
             peer,
             secure,
