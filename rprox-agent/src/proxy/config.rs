@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod acme;
+mod admin;
 mod build;
 mod error;
 mod file;
@@ -27,6 +28,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 pub use self::acme::{AcmeChallenge, AcmeConfig, ExternalAccount};
+pub use self::admin::{AdminConfig, AdminListen, admin_socket};
 pub use self::error::ConfigError;
 pub use self::flags::Flags;
 pub use self::tls::{TlsConfig, TlsVersion};
@@ -62,6 +64,10 @@ pub struct Config {
     pub limits: Limits,
     /// What to log.
     pub log: Log,
+    /// Where to answer the operator.
+    pub admin: AdminConfig,
+    /// Whether the configuration is loaded anew when its files change.
+    pub watch: bool,
 }
 
 impl Config {

@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, Cache};
 use hyper::server::conn::{http1, http2};
@@ -29,6 +30,8 @@ pub struct Rules {
     pub routes: RouteTable,
     /// TLS, and the certificates.
     pub tls: TlsAcceptor,
+    /// When it was made ready.
+    pub loaded_at: SystemTime,
 }
 
 impl Rules {
@@ -39,7 +42,7 @@ impl Rules {
     /// When a certificate does not load.
     pub fn new(config: Config, kept: &Arc<Kept>) -> Result<Self, TlsError> {
         let tls = TlsAcceptor::new(&config, kept)?;
-        Ok(Self { routes: RouteTable::new(config.routes.clone()), tls, config })
+        Ok(Self { routes: RouteTable::new(config.routes.clone()), tls, loaded_at: SystemTime::now(), config })
     }
 }
 

@@ -67,6 +67,17 @@ pub enum UpstreamTemplate {
     Template(HashMap<String, Arc<Upstream>>),
 }
 
+impl UpstreamTemplate {
+    /// Each upstream that it can lead to.
+    #[must_use]
+    pub fn all(&self) -> Box<dyn Iterator<Item = &Arc<Upstream>> + '_> {
+        match self {
+            Self::Plain(upstream) => Box::new(std::iter::once(upstream)),
+            Self::Template(allowed) => Box::new(allowed.values()),
+        }
+    }
+}
+
 /// A host and path prefix with the upstream that serves it.
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -114,10 +125,7 @@ impl RouteTable {
     pub fn new(routes: Vec<Route>) -> Self {
         let mut table = Self::default();
         for route in routes {
-            match &route.upstream {
-                UpstreamTemplate::Plain(upstream) => drop(table.upstreams.insert(Arc::clone(upstream))),
-                UpstreamTemplate::Template(allowed) => table.upstreams.extend(allowed.values().cloned()),
-            }
+            table.upstreams.extend(route.upstream.all().cloned());
             let paths = match &route.host {
                 HostPattern::Exact(host) => table.exact.entry(host.clone()).or_default(),
                 HostPattern::Wildcard(domain) => table.wildcard.entry(domain.clone()).or_default(),
@@ -126,6 +134,11 @@ impl RouteTable {
             paths.insert(Arc::new(route));
         }
         table
+    }
+
+    /// All upstreams that routes lead to, in no particular order.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
+        self.upstreams.iter().map(Arc::as_ref)
     }
 
     /// Whether any route leads to `upstream`.

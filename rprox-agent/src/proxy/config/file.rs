@@ -11,6 +11,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::acme::AcmeTable;
+use super::admin::AdminTable;
 use super::tls::{Hsts, TlsConfig};
 use super::units::{self, Addresses};
 use super::upgrade;
@@ -33,6 +34,8 @@ pub(super) struct File {
     pub(super) hsts: Hsts,
     pub(super) state: Option<PathBuf>,
     pub(super) acme: Option<AcmeTable>,
+    pub(super) admin: AdminTable,
+    pub(super) watch: bool,
     pub(super) certificate: Vec<CertificateTable>,
     pub(super) route: Vec<RouteTable>,
 }
@@ -52,6 +55,8 @@ impl Default for File {
             hsts: Hsts::default(),
             state: None,
             acme: None,
+            admin: AdminTable::default(),
+            watch: true,
             certificate: Vec::new(),
             route: Vec::new(),
         }

@@ -5,7 +5,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -25,6 +25,8 @@ const ENDS_SOON: Duration = Duration::from_hours(7 * 24);
 /// A certificate chain with its private key.
 #[derive(Debug)]
 pub struct Certificate {
+    /// The file that it is from.
+    pub file: PathBuf,
     /// What it is for.
     pub names: Arc<CertificateNames>,
     /// What an operator should know and can still act on: it has expired, its key is open to all.
@@ -87,7 +89,14 @@ impl Certificate {
                     error => TlsError::Key { path: key.clone(), reason: error.to_string() },
                 }
             })?;
-        Ok(Self { names: Arc::new(names), warnings, not_before, not_after, key: Arc::new(certified) })
+        Ok(Self {
+            file: cert.clone(),
+            names: Arc::new(names),
+            warnings,
+            not_before,
+            not_after,
+            key: Arc::new(certified),
+        })
     }
 
     /// The chain, the certificate itself first.

@@ -26,6 +26,8 @@ use crate::proxy::route::{HostPattern, Route};
 /// The CAs of a file, any of which may have signed a client's certificate.
 #[derive(Debug)]
 pub struct ClientCa {
+    /// The file that they are from.
+    pub path: PathBuf,
     roots: Vec<CertificateDer<'static>>,
     digest: [u8; 32],
     verifier: Arc<dyn ClientCertVerifier>,
@@ -60,7 +62,7 @@ impl ClientCa {
         for root in &roots {
             digest.update(Sha256::digest(root));
         }
-        Ok(Self { digest: digest.finalize().into(), roots, verifier })
+        Ok(Self { path: path.to_owned(), digest: digest.finalize().into(), roots, verifier })
     }
 
     /// Whether these CAs vouch, now, for a client that showed `chain`.
