@@ -13,6 +13,7 @@ pub mod host;
 pub mod listen;
 pub mod live;
 pub mod metrics;
+pub mod proxy_protocol;
 pub mod reload;
 pub mod respond;
 pub mod route;

@@ -52,6 +52,8 @@ pub struct Config {
     pub acme: Option<AcmeConfig>,
     /// Routes, no two for the same host and path.
     pub routes: Vec<Route>,
+    /// Peers whose connections begin with a PROXY header.
+    pub proxy_protocol: Vec<IpNet>,
     /// Peers whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// How long running requests may take to finish once the agent is told to stop.

@@ -13,6 +13,7 @@ mod client_certificates;
 mod ends;
 mod headers;
 mod load;
+mod proxy_protocol;
 mod refusals;
 mod reload;
 mod retries;

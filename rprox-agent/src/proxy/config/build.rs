@@ -59,13 +59,14 @@ struct Builder {
 }
 
 impl Builder {
-    fn build(mut self, file: File, flags: &Flags) -> Result<Config, Vec<Mistake>> {
+    fn build(mut self, mut file: File, flags: &Flags) -> Result<Config, Vec<Mistake>> {
         let dns = self.dns(file.dns, flags);
         self.global_certificates(file.certificate, flags);
         let routes = self.routes(file.route, flags, dns.search.as_deref(), &file.hsts);
         let state = file.state.map(|state| self.directory.join(state)).or_else(state::default_folder);
         let acme = file.acme.and_then(|acme| self.acme(acme, &routes, state.clone()));
         let secure = !self.certificates.is_empty() || file.tls.self_signed || acme.is_some();
+        let proxy_protocol = std::mem::take(&mut file.listen.proxy_protocol);
         let listen = self.listen(file.listen, flags, secure);
         let mut log = file.log;
         log.level = flags.log_level.clone().unwrap_or(log.level);
@@ -80,6 +81,7 @@ impl Builder {
             state,
             acme,
             routes,
+            proxy_protocol,
             trusted_proxies: given(&flags.trusted_proxies).unwrap_or(file.trusted_proxies),
             drain_timeout: flags.drain_timeout.unwrap_or(file.drain_timeout),
             workers: flags.workers.or(file.workers).unwrap_or_else(processors),

@@ -68,6 +68,8 @@ impl Default for File {
 pub(super) struct ListenTable {
     pub(super) http: Option<Spanned<Addresses>>,
     pub(super) https: Option<Spanned<Addresses>>,
+    #[serde(deserialize_with = "units::networks")]
+    pub(super) proxy_protocol: Vec<IpNet>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use tokio::time::Instant;
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::framing::Framing;
 use crate::proxy::forward::forwarded::Forwarding;
 use crate::proxy::forward::tunnel::Tunnel;
+use crate::proxy::proxy_protocol::Ends;
 use crate::proxy::tls::Secured;
 use crate::proxy::worker::Worker;
 
@@ -20,6 +21,8 @@ pub struct Client {
     pub worker: Rc<Worker>,
     /// The other end; an IPv4 address where it is one, also on an IPv6 listener.
     pub peer: IpAddr,
+    /// Both ends, as the load balancer in front of us says where there is one.
+    pub ends: Ends,
     /// Over TLS: what the handshake came to.
     pub secure: Option<Box<Secured>>,
     /// Whether it is an HTTP/2 connection.
@@ -49,14 +52,15 @@ enum Phase {
 impl Client {
     /// A connection whose first request's head is now due.
     #[must_use]
-    pub fn new(worker: Rc<Worker>, peer: SocketAddr, secure: Option<Box<Secured>>, http2: bool) -> Self {
-        let peer = peer.ip().to_canonical();
+    pub fn new(worker: Rc<Worker>, ends: Ends, secure: Option<Box<Secured>>, http2: bool) -> Self {
+        let peer = ends.client.ip().to_canonical();
         let deadline = Instant::now() + worker.live().config.timeouts.header;
         Self {
             forwarding: Forwarding::new(peer, secure.is_some()),
             framing: RefCell::new(if http2 { Framing::opaque() } else { Framing::http1() }),
             phase: Cell::new(Phase::Head(deadline)),
             peer,
+            ends,
             secure,
             http2,
             requests: Cell::new(0),
