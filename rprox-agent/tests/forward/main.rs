@@ -9,6 +9,7 @@ mod names;
 mod upstream;
 
 mod admin;
+mod client_certificates;
 mod ends;
 mod headers;
 mod load;
@@ -17,5 +18,6 @@ mod refusals;
 mod reload;
 mod retries;
 mod streams;
+mod tls;
 mod upgrades;
 mod websocket_over_http2;
