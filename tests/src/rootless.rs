@@ -8,6 +8,7 @@
 //! ```
 
 pub mod image;
+pub mod site;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -125,8 +126,9 @@ impl Host {
     ///
     /// It failed: with the log of the containers.
     pub fn systemctl(&self, arguments: &str) -> Result<String> {
-        command::run(self.user("systemctl").arg("--user").args(arguments.split_whitespace()))
-            .with_context(|| self.manager.as_ref().map(|manager| manager.said().join("\n")).unwrap_or_default())
+        command::run(self.user("systemctl").arg("--user").args(arguments.split_whitespace())).with_context(
+            || self.manager.as_ref().map(|manager| manager.said().join("\n")).unwrap_or_default(),
+        )
     }
 
     /// Writes a file of the user's, below its home.
@@ -138,7 +140,9 @@ impl Host {
         let path = self.home().join(name);
         let parent = path.parent().unwrap_or(&path);
         let mut make = self.user("mkdir");
-        command::run(make.arg("-p").arg(Path::new("/home").join(USER).join(name).parent().unwrap_or(parent)))?;
+        command::run(
+            make.arg("-p").arg(Path::new("/home").join(USER).join(name).parent().unwrap_or(parent)),
+        )?;
         fs::write(&path, content).with_context(|| format!("write {}", path.display()))?;
         std::os::unix::fs::chown(&path, Some(ID), Some(ID))?;
         Ok(())
@@ -231,7 +235,8 @@ fn start(netns: &Netns, folder: &Path, cgroup: &str) -> Result<(Process, Pid)> {
     init.wait_until("the host with Podman to be ready", |_| {
         let children = fs::read_to_string(&children).unwrap_or_default();
         first = children.split_whitespace().next().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
-        let name = first.and_then(|pid| fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero())).ok());
+        let name =
+            first.and_then(|pid| fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero())).ok());
         name.is_some_and(|name| name.trim() == "catatonit")
     })?;
     Ok((init, first.context("its first process ended")?))

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod build;
+mod image;
 mod privilege;
 mod run;
 mod setup;
@@ -40,6 +41,8 @@ enum Chore {
     },
     /// Run rprox: in a playground of network namespaces, or on a real interface
     Run(run::Arguments),
+    /// Build the agent's container image, localhost/rprox-agent, with the Podman of who calls this; no registry is needed
+    Image,
     /// Check and test everything
     Test(test::Arguments),
 }
@@ -65,6 +68,7 @@ impl Chore {
             Self::Build { debug: true, .. } => build::build(build::Profile::Debug)?,
             Self::Build { debug: false, .. } => build::build(build::Profile::Release)?,
             Self::Run(arguments) => return run::run(&arguments),
+            Self::Image => image::build()?,
             Self::Test(arguments) => test::test(&arguments)?,
         }
         Ok(ExitCode::SUCCESS)

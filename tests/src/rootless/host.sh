@@ -4,6 +4,20 @@
 set -eu
 folder=$1 user=$2 id=$3 first=$4 cgroup=$5
 
+# crun takes nothing but cgroup2 alone.
+if [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ]; then
+    umount --recursive --lazy /sys/fs/cgroup || true
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+fi
+# What killed runs left is empty; /proc still is the one that knows their processes.
+for left in /sys/fs/cgroup/rprox-*; do
+    run=${left#*/rprox-}
+    [ -d "/proc/${run%%-*}" ] || find "$left" -depth -type d -exec rmdir {} \; 2> /dev/null || true
+done
+mkdir -p "/sys/fs/cgroup/$cgroup/user"
+echo $$ > "/sys/fs/cgroup/$cgroup/cgroup.procs"
+chown -R "$id:$id" "/sys/fs/cgroup/$cgroup/user"
+
 mount -t proc proc /proc
 
 # /etc is a copy, in which the user is known.
@@ -36,14 +50,6 @@ install -d -m 700 -o "$id" -g "$id" "/run/user/$id"
 mkdir /run/systemd/system
 mknod -m 666 /dev/net/tun c 10 200
 
-# crun takes nothing but cgroup2 alone.
-[ "$(stat -f -c %T /sys/fs/cgroup)" = cgroup2fs ] || mount -t cgroup2 cgroup2 /sys/fs/cgroup
-# What killed runs left is empty. This one never is, and the user has a part of it.
-find /sys/fs/cgroup -mindepth 1 -depth -path '/sys/fs/cgroup/rprox-*' -type d -exec rmdir {} \; 2> /dev/null || true
-mkdir "/sys/fs/cgroup/$cgroup"
-echo $$ > "/sys/fs/cgroup/$cgroup/cgroup.procs"
-mkdir "/sys/fs/cgroup/$cgroup/user"
-chown -R "$id:$id" "/sys/fs/cgroup/$cgroup/user"
 mount -t bpf bpf /sys/fs/bpf
 
 # As on a host that systemd booted: Podman's mounts go on into the containers.

@@ -29,8 +29,8 @@ pub fn of_program(host: &Host, name: &str, program: &Path) -> Result<()> {
     for folder in ["etc", "tmp", "run", "var/lib", "var/log"] {
         fs::create_dir_all(root.join(folder))?;
     }
-    fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/false\n")?;
-    fs::write(root.join("etc/group"), "root:x:0:\n")?;
+    fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/false\nnobody:x:65534:65534::/:/bin/false\n")?;
+    fs::write(root.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
     let archive = root.with_extension("tar");
     command::run(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg("."))?;
     let mut import = host.user("podman");
@@ -40,16 +40,13 @@ pub fn of_program(host: &Host, name: &str, program: &Path) -> Result<()> {
     Ok(fs::remove_file(&archive)?)
 }
 
-/// The folder that the agent's image is built from: `rprox-agent` without what only a debugger reads.
+/// Puts `agent` into `folder` without what only a debugger reads.
 ///
 /// # Errors
 ///
 /// It is not built, or can't be stripped.
-pub fn context(agent: &Path) -> Result<PathBuf> {
-    let folder = programs::target().join("image");
-    fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-    command::run(Command::new("strip").arg("-o").arg(folder.join("rprox-agent")).arg(agent))?;
-    Ok(folder)
+pub fn strip(agent: &Path, folder: &Path) -> Result<()> {
+    command::run(Command::new("strip").arg("-o").arg(folder.join("rprox-agent")).arg(agent)).map(drop)
 }
 
 /// Adds to `podman` what builds the agent's image from `context` by `containerfile`.
