@@ -4,6 +4,7 @@
 
 mod build;
 mod image;
+mod package;
 mod privilege;
 mod run;
 mod setup;
@@ -43,6 +44,8 @@ enum Chore {
     Run(run::Arguments),
     /// Build the agent's container image, localhost/rprox-agent, with the Podman of who calls this; no registry is needed
     Image,
+    /// Make a Debian package of the loader and a tarball of both programs, in target/package
+    Package(package::Arguments),
     /// Check and test everything
     Test(test::Arguments),
 }
@@ -69,6 +72,7 @@ impl Chore {
             Self::Build { debug: false, .. } => build::build(build::Profile::Release)?,
             Self::Run(arguments) => return run::run(&arguments),
             Self::Image => image::build()?,
+            Self::Package(arguments) => package::package(&arguments)?,
             Self::Test(arguments) => test::test(&arguments)?,
         }
         Ok(ExitCode::SUCCESS)

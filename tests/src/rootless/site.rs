@@ -27,6 +27,14 @@ const UNITS: [&str; 3] =
 const HOSTS: [&str; 4] =
     ["registry.mydomain.test", "grafana.mydomain.test", "wiki.mydomain.test", "late.pods.mydomain.test"];
 
+/// The registry's configuration.
+const REGISTRY: &str = "\
+version: 0.1
+log: { level: warn }
+storage: { filesystem: { rootdirectory: /var/lib/registry } }
+http: { addr: ':5000' }
+";
+
 /// The site; gone with this guard.
 #[derive(Debug)]
 pub struct Site {
@@ -53,6 +61,9 @@ impl Site {
             make_pod(&host, name, alias)?;
         }
         keep_address_of_bridge(&host)?;
+        // For clients that ask the system: it is the host's file, and the client reads it too.
+        let entry = format!("echo {} {} >> /etc/hosts", HOST.v4, HOSTS.join(" "));
+        command::run(host.root("sh").args(["-c", &entry]))?;
         make_certificates(&host)?;
         host.write(".config/rprox/rprox.toml", configuration())?;
         for unit in UNITS.map(Path::new) {
@@ -76,6 +87,28 @@ impl Site {
     /// Podman refused.
     pub fn make_pod(&self, name: &str, alias: Option<&str>) -> Result<()> {
         make_pod(&self.host, name, alias)
+    }
+
+    /// Makes the pod `container-registry` with Docker's registry on port 5000.
+    ///
+    /// # Errors
+    ///
+    /// It is not installed, or Podman refused.
+    pub fn make_registry(&self) -> Result<()> {
+        let registry = programs::registry().context("no docker-registry: run `cargo xtask setup`")?;
+        let Self { host, .. } = self;
+        image::of_program(host, "docker-registry", &registry)?;
+        host.write("registry/config.yml", REGISTRY)?;
+        host.write("registry/data/.keep", "")?;
+        host.podman(&format!("pod create --name container-registry --network {NETWORK}"))?;
+        let home = format!("/home/{USER}");
+        host.podman(&format!(
+            "run --detach --pod container-registry --name registry --volume {home}/registry/config.yml:/etc/config.yml:ro \
+             --volume {home}/registry/data:/var/lib/registry localhost/docker-registry serve /etc/config.yml"
+        ))?;
+        let ready =
+            || self.get("https://registry.mydomain.test/v2/").send().ok().filter(|a| a.status() == Some(200));
+        wait::until(wait::READY, "the registry to answer", ready).map(drop).with_context(|| self.log())
     }
 
     /// Kills the network's aardvark-dns as a crash would.
