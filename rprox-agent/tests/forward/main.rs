@@ -10,6 +10,7 @@ mod upstream;
 
 mod admin;
 mod ends;
+mod handover;
 mod headers;
 mod load;
 mod refusals;
