@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, STRICT_TRANSPORT_SECURITY};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
@@ -26,6 +26,8 @@ use crate::proxy::route::Route;
 pub struct Exchange {
     client: Rc<Client>,
     live: Rc<Live>,
+    /// What the response says of HTTPS.
+    hsts: Option<HeaderValue>,
     /// `None` while nobody wants an access log.
     record: Option<Box<Record>>,
 }
@@ -51,7 +53,7 @@ impl Exchange {
                 endpoint: None,
             })
         });
-        Self { client: Rc::clone(client), live, record }
+        Self { client: Rc::clone(client), live, hsts: None, record }
     }
 
     /// The client.
@@ -75,6 +77,8 @@ impl Exchange {
 
     /// The route is known.
     pub fn takes(&mut self, route: &Route) {
+        // Over plain HTTP it must not be said (RFC 6797 section 7.2).
+        self.hsts = route.hsts.clone().filter(|_| self.client.secure.is_some());
         if let Some(record) = &mut self.record {
             route.label.clone_into(&mut record.route);
         }
@@ -110,6 +114,9 @@ impl Exchange {
         if (doubtful || self.client.worker.drain.stop() != Stop::No) && !self.client.http2 {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        if let Some(hsts) = self.hsts.take() {
+            response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts);
+        }
         response.map(|text| ResponseBody::text(text, self))
     }
 
@@ -125,6 +132,9 @@ impl Exchange {
         parts.version = Version::HTTP_11;
         if self.client.worker.drain.stop() != Stop::No && !self.client.http2 {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some(hsts) = self.hsts.take() {
+            parts.headers.entry(STRICT_TRANSPORT_SECURITY).or_insert(hsts);
         }
         let download = Download { incoming, lease: Some(lease), deadline: None, broken: None };
         Response::from_parts(parts, ResponseBody::upstream(download, self))
