@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::host;
-use super::upstream::Upstream;
+use super::upstream::set::UpstreamSet;
 
 /// The hosts of a route.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -57,11 +57,10 @@ impl fmt::Display for HostPattern {
 /// Where a route leads.
 #[derive(Clone, Debug)]
 pub enum UpstreamTemplate {
-    /// To one upstream.
-    Plain(Arc<Upstream>),
-    /// To the upstream of the label that the wildcard stands for, made beforehand for each allowed label; nothing else is
-    /// reached.
-    Template(HashMap<String, Arc<Upstream>>),
+    /// To these.
+    Plain(Arc<UpstreamSet>),
+    /// To those of the label that the wildcard stands for, made beforehand for each allowed label; nothing else is reached.
+    Template(HashMap<String, Arc<UpstreamSet>>),
 }
 
 /// A host and path prefix with the upstream that serves it.
@@ -93,8 +92,8 @@ pub struct RouteTable {
 pub struct Match<'a> {
     /// The route.
     pub route: &'a Arc<Route>,
-    /// The upstream, a template's being filled in.
-    pub upstream: &'a Arc<Upstream>,
+    /// Its upstreams, a template's being filled in.
+    pub upstreams: &'a Arc<UpstreamSet>,
 }
 
 impl RouteTable {
@@ -125,11 +124,11 @@ impl RouteTable {
             (label, self.wildcard.get(domain).unwrap_or(&self.any))
         };
         let route = paths.find(path)?;
-        let upstream = match &route.upstream {
-            UpstreamTemplate::Plain(upstream) => upstream,
+        let upstreams = match &route.upstream {
+            UpstreamTemplate::Plain(upstreams) => upstreams,
             UpstreamTemplate::Template(allowed) => allowed.get(label)?,
         };
-        Some(Match { route, upstream })
+        Some(Match { route, upstreams })
     }
 }
 
@@ -171,12 +170,17 @@ fn segment_end(path: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::upstream::Upstream;
+
+    fn set(upstream: &str) -> Arc<UpstreamSet> {
+        Arc::new(UpstreamSet::of(Upstream::parse(upstream, None).unwrap()))
+    }
 
     fn route(host: &str, path: &str, upstream: &str) -> Route {
         Route {
             host: HostPattern::parse(host).unwrap(),
             path: path.to_owned(),
-            upstream: UpstreamTemplate::Plain(Arc::new(Upstream::parse(upstream, None).unwrap())),
+            upstream: UpstreamTemplate::Plain(set(upstream)),
             https_redirect: true,
             label: format!("{host}{path}"),
         }
@@ -185,15 +189,13 @@ mod tests {
     fn template(host: &str, allow: &[&str]) -> Route {
         let upstreams = allow
             .iter()
-            .map(|label| {
-                ((*label).to_owned(), Arc::new(Upstream::parse(&format!("{label}:3000"), None).unwrap()))
-            })
+            .map(|label| ((*label).to_owned(), set(&format!("{label}:3000"))))
             .collect();
         Route { upstream: UpstreamTemplate::Template(upstreams), ..route(host, "/", "unused:1") }
     }
 
     fn find<'a>(table: &'a RouteTable, host: &str, path: &str) -> Option<&'a str> {
-        table.find(host, path).map(|found| found.upstream.authority.as_str())
+        table.find(host, path).map(|found| found.upstreams.label.as_str())
     }
 
     #[test]
