@@ -10,6 +10,8 @@ pub mod drain;
 pub mod forward;
 pub mod host;
 pub mod listen;
+pub mod live;
+pub mod metrics;
 pub mod respond;
 pub mod route;
 pub mod run;

@@ -15,7 +15,7 @@ mod units;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -51,6 +51,14 @@ pub struct Config {
     pub limits: Limits,
     /// What to log.
     pub log: Log,
+}
+
+impl Config {
+    /// Whether the forwarding headers of `peer` are believed.
+    #[must_use]
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(&peer))
+    }
 }
 
 /// The addresses to accept on.

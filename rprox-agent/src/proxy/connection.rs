@@ -10,6 +10,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -38,6 +39,8 @@ const FIRST_READ: usize = 4096;
 /// Serves the connection until it ends.
 pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, secure: bool) {
     let ticket = worker.drain.enter();
+    let metrics = Arc::clone(&worker.metrics);
+    metrics.client_connections_open.up();
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(client = %peer, %error, "TCP_NODELAY refused");
     }
@@ -47,11 +50,13 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, secure:
     } else {
         serve_plain(worker, tcp, peer, ticket).await;
     }
+    metrics.client_connections_open.down();
 }
 
 async fn serve_tls(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, ticket: Ticket) {
-    let Some(acceptor) = &worker.shared.tls else { return };
-    let handshake = timeout(worker.shared.config.timeouts.header, acceptor.accept(tcp)).await;
+    let live = worker.live();
+    let Some(acceptor) = &live.tls else { return };
+    let handshake = timeout(live.config.timeouts.header, acceptor.accept(tcp)).await;
     let connection = match handshake {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return tracing::debug!(client = %peer, %error, "TLS handshake failed"),
@@ -62,7 +67,7 @@ async fn serve_tls(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, ticket:
 }
 
 async fn serve_plain(worker: Rc<Worker>, mut tcp: TcpStream, peer: SocketAddr, ticket: Ticket) {
-    let sniffed = timeout(worker.shared.config.timeouts.header, sniff(&mut tcp)).await;
+    let sniffed = timeout(worker.live().config.timeouts.header, sniff(&mut tcp)).await;
     let Ok(Ok(first)) = sniffed else { return };
     let http2 = first.starts_with(HTTP2_PREFACE);
     let client = Client::new(Rc::clone(&worker), peer, None, http2);
@@ -87,7 +92,7 @@ where
 {
     let http2 = client.http2;
     let client = Rc::new(client);
-    let worker = Rc::clone(&client.worker);
+    let live = client.worker.live();
     let io = ClientIo::new(TokioIo::new(stream), first, Rc::clone(&client));
     let service = service_fn({
         let client = Rc::clone(&client);
@@ -97,9 +102,9 @@ where
         }
     });
     let ended = if http2 {
-        Box::pin(run(&client, worker.http2.serve_connection(io, service), ticket)).await
+        Box::pin(run(&client, live.http2.serve_connection(io, service), ticket)).await
     } else {
-        run(&client, worker.http1.serve_connection(io, service), ticket).await
+        run(&client, live.http1.serve_connection(io, service), ticket).await
     };
     if let Err(error) = ended {
         tracing::debug!(client = %client.peer, error = &error as &dyn std::error::Error, "client connection failed");
@@ -150,8 +155,10 @@ async fn run(
     mut ticket: Ticket,
 ) -> Result<(), ConnectionError> {
     let mut connection = pin!(connection);
-    let timeouts = &client.worker.shared.config.timeouts;
-    let mut timer = LazyTimer::new(timeouts.header.min(timeouts.idle).min(timeouts.body));
+    let mut timer = {
+        let timeouts = &client.worker.live().config.timeouts;
+        LazyTimer::new(timeouts.header.min(timeouts.idle).min(timeouts.body))
+    };
     let mut finishing = false;
     poll_fn(|cx: &mut Context<'_>| {
         if !finishing && ticket.poll_draining(cx) {

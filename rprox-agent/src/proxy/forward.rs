@@ -27,6 +27,7 @@ use self::exchange::Exchange;
 use self::failure::Failure;
 use self::target::Target;
 use super::connection::client::Client;
+use super::live::Live;
 use super::respond;
 use super::route::Match;
 
@@ -34,18 +35,19 @@ use super::route::Match;
 pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response<ResponseBody> {
     let (mut parts, incoming) = request.into_parts();
     let mut exchange = Exchange::begin(client, &parts);
-    let (target, found) = match direct(client, &mut parts, &mut exchange) {
+    let live = Rc::clone(exchange.live());
+    let (target, found) = match direct(client, &live, &mut parts, &mut exchange) {
         Ok(directed) => directed,
         Err(response) => return exchange.answer(*response),
     };
-    let body = match RequestBody::new(incoming, client) {
+    let body = match RequestBody::new(incoming, client, &live.config) {
         Ok(body) => body,
         Err(failure) => return exchange.answer(respond::text(failure.status(), failure.public())),
     };
-    if let Err(response) = prepare(client, &mut parts, &target) {
+    if let Err(response) = prepare(client, &live, &mut parts, &target) {
         return exchange.answer(*response);
     }
-    match send::send(client, &found, target, Request::from_parts(parts, body)).await {
+    match send::send(client, &live, &found, target, Request::from_parts(parts, body)).await {
         Ok(answered) => exchange.forward(answered),
         Err(lost) => {
             let status = lost.failure.status();
@@ -71,7 +73,8 @@ fn log(found: &Match<'_>, lost: &send::Lost, status: StatusCode) {
 
 /// Finds out where the request goes, or what to say instead.
 fn direct<'a>(
-    client: &'a Client,
+    client: &Client,
+    live: &'a Live,
     parts: &mut Parts,
     exchange: &mut Exchange,
 ) -> Result<(Target, Match<'a>), Box<Response<Bytes>>> {
@@ -95,12 +98,11 @@ fn direct<'a>(
     if parts.method == Method::OPTIONS && ends_here(parts) {
         return Err(Box::new(respond::empty(StatusCode::NO_CONTENT)));
     }
-    let shared = &client.worker.shared;
-    let Some(found) = shared.routes.find(&host, parts.uri.path()) else {
+    let Some(found) = live.routes.find(&host, parts.uri.path()) else {
         return refuse(StatusCode::NOT_FOUND, "no route leads from here");
     };
     exchange.takes(found.route);
-    if client.secure.is_none() && found.route.https_redirect && shared.certificates.covers(&host) {
+    if client.secure.is_none() && found.route.https_redirect && live.certificates.covers(&host) {
         let resource = parts.uri.path_and_query().map_or("/", |resource| resource.as_str());
         return Err(Box::new(respond::https_redirect(&parts.method, &host, resource)));
     }
@@ -125,7 +127,12 @@ fn ends_here(parts: &mut Parts) -> bool {
 }
 
 /// Makes the client's header section the one for the upstream.
-fn prepare(client: &Client, parts: &mut Parts, target: &Target) -> Result<(), Box<Response<Bytes>>> {
+fn prepare(
+    client: &Client,
+    live: &Live,
+    parts: &mut Parts,
+    target: &Target,
+) -> Result<(), Box<Response<Bytes>>> {
     let headers = &mut parts.headers;
     if !headers::only_chunked(headers) {
         let reason = "of the transfer codings only chunked is served";
@@ -138,7 +145,8 @@ fn prepare(client: &Client, parts: &mut Parts, target: &Target) -> Result<(), Bo
     }
     // Answered by hyper, with the 100 that the client waits for, when the body is first asked for.
     headers.remove(EXPECT);
-    client.forwarding.apply(headers, target.authority());
+    let trusted = live.config.trusts(client.peer);
+    client.forwarding.apply(headers, target.authority(), trusted);
     headers.append(VIA, via(parts.version));
     Ok(())
 }

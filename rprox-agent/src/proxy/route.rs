@@ -6,7 +6,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -85,6 +85,7 @@ pub struct RouteTable {
     exact: HashMap<String, Paths>,
     wildcard: HashMap<String, Paths>,
     any: Paths,
+    upstreams: HashSet<Arc<Upstream>>,
 }
 
 /// What a request's host and path led to.
@@ -103,6 +104,10 @@ impl RouteTable {
     pub fn new(routes: Vec<Route>) -> Self {
         let mut table = Self::default();
         for route in routes {
+            match &route.upstream {
+                UpstreamTemplate::Plain(upstream) => drop(table.upstreams.insert(Arc::clone(upstream))),
+                UpstreamTemplate::Template(allowed) => table.upstreams.extend(allowed.values().cloned()),
+            }
             let paths = match &route.host {
                 HostPattern::Exact(host) => table.exact.entry(host.clone()).or_default(),
                 HostPattern::Wildcard(domain) => table.wildcard.entry(domain.clone()).or_default(),
@@ -111,6 +116,12 @@ impl RouteTable {
             paths.insert(Arc::new(route));
         }
         table
+    }
+
+    /// Whether any route leads to `upstream`.
+    #[must_use]
+    pub fn leads_to(&self, upstream: &Upstream) -> bool {
+        self.upstreams.contains(upstream)
     }
 
     /// The route of a [normalised](host::normalise) host and a path, which is taken as the request has it: neither decoded

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread;
 
+use arc_swap::ArcSwap;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -15,8 +16,9 @@ use tokio::sync::{mpsc, watch};
 use super::activation::{self, ActivationError};
 use super::config::Config;
 use super::listen::{ListenError, Listener};
-use super::route::RouteTable;
-use super::tls::{Certificates, TlsAcceptor, TlsError};
+use super::live::Rules;
+use super::metrics::Metrics;
+use super::tls::TlsError;
 use super::worker::{self, Shared, WorkerError};
 
 /// Why the agent did not start, or ended.
@@ -73,21 +75,17 @@ pub fn run(config: Config) -> Result<(), RunError> {
 async fn serve(config: Config) -> Result<(), RunError> {
     // Before anybody can connect: who sees a listener may send a signal.
     let signals = Signals::new().map_err(RunError::Start)?;
-    let certificates = Arc::new(Certificates::load(&config.certificates)?);
-    let listeners = open(&config)?;
+    let rules = Rules::new(config)?;
+    let listeners = open(&rules.config)?;
     let secure = listeners.iter().flatten().any(Listener::is_secure);
-    let tls = match (certificates.is_empty(), secure) {
-        (true, true) => return Err(RunError::NoCertificate),
-        (true, false) => None,
-        (false, _) => Some(TlsAcceptor::new(Arc::clone(&certificates))?),
-    };
+    if secure && rules.tls.is_none() {
+        return Err(RunError::NoCertificate);
+    }
     let shared = Arc::new(Shared {
-        routes: RouteTable::new(config.routes.clone()),
-        certificates,
-        tls,
+        rules: Arc::new(ArcSwap::from_pointee(rules)),
+        swapped: watch::Sender::default(),
         last_answers: Arc::default(),
         connections: AtomicUsize::new(0),
-        config,
     });
     supervise(&shared, listeners, signals).await
 }
@@ -131,13 +129,14 @@ async fn supervise(
 ) -> Result<(), RunError> {
     let (stop, stopping) = watch::channel(false);
     let (events, mut reports) = mpsc::unbounded_channel();
-    let workers = shared.config.workers.get();
+    let workers = shared.rules.load().config.workers.get();
     let addresses: Vec<String> =
         listeners.iter().filter_map(|sockets| Some(sockets.first()?.to_string())).collect();
     let mut listeners: Vec<_> = listeners.into_iter().map(Vec::into_iter).collect();
     for number in 0..workers {
         let listeners = listeners.iter_mut().filter_map(Iterator::next).collect();
-        spawn(number, Arc::clone(shared), listeners, events.clone(), stopping.clone())
+        let metrics = Arc::new(Metrics::default());
+        spawn(number, Arc::clone(shared), metrics, listeners, events.clone(), stopping.clone())
             .map_err(RunError::Start)?;
     }
     drop((events, stopping));
@@ -170,6 +169,7 @@ async fn supervise(
 fn spawn(
     number: usize,
     shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
     listeners: Vec<Listener>,
     events: mpsc::UnboundedSender<Event>,
     stopping: watch::Receiver<bool>,
@@ -177,7 +177,7 @@ fn spawn(
     thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         let started = || drop(events.send(Event::Started));
         let result = panic::catch_unwind(panic::AssertUnwindSafe(|| {
-            worker::run(shared, listeners, started, stopping)
+            worker::run(shared, metrics, listeners, started, stopping)
         }));
         let _ = events.send(Event::Ended(result));
     })?;
@@ -196,7 +196,7 @@ fn stop_or_cut(stop: &watch::Sender<bool>, shared: &Shared) -> Result<(), RunErr
         return Err(RunError::Cut);
     }
     notify(NotifyState::Stopping);
-    tracing::info!(drain_timeout = ?shared.config.drain_timeout, "told to end: finishing what runs");
+    tracing::info!(drain_timeout = ?shared.rules.load().config.drain_timeout, "told to end: finishing what runs");
     Ok(())
 }
 

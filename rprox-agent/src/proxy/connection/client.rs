@@ -52,11 +52,10 @@ impl Client {
         http2: bool,
     ) -> Self {
         let peer = peer.ip().to_canonical();
-        let config = &worker.shared.config;
-        let trusted = config.trusted_proxies.iter().any(|net| net.contains(&peer));
+        let deadline = Instant::now() + worker.live().config.timeouts.header;
         Self {
-            forwarding: Forwarding::new(peer, secure.is_some(), trusted),
-            phase: Cell::new(Phase::Head(Instant::now() + config.timeouts.header)),
+            forwarding: Forwarding::new(peer, secure.is_some()),
+            phase: Cell::new(Phase::Head(deadline)),
             peer,
             secure,
             http2,
@@ -78,7 +77,7 @@ impl Client {
         let running = self.requests.get() - 1;
         self.requests.set(running);
         if running == 0 {
-            self.phase.set(Phase::Idle(Instant::now() + self.worker.shared.config.timeouts.idle));
+            self.phase.set(Phase::Idle(Instant::now() + self.worker.live().config.timeouts.idle));
         }
     }
 
@@ -90,7 +89,7 @@ impl Client {
     /// Bytes came in. On an idle HTTP/1.1 connection they begin a head; HTTP/2 has other things to say between requests.
     pub fn has_read(&self) {
         if !self.http2 && matches!(self.phase.get(), Phase::Idle(_)) {
-            self.phase.set(Phase::Head(Instant::now() + self.worker.shared.config.timeouts.header));
+            self.phase.set(Phase::Head(Instant::now() + self.worker.live().config.timeouts.header));
         }
     }
 
@@ -102,7 +101,7 @@ impl Client {
     /// The socket takes no more bytes.
     pub fn write_blocked(&self) {
         if self.blocked.get().is_none() {
-            self.blocked.set(Some(Instant::now() + self.worker.shared.config.timeouts.body));
+            self.blocked.set(Some(Instant::now() + self.worker.live().config.timeouts.body));
         }
     }
 
@@ -129,7 +128,7 @@ impl Client {
 
     /// Gives an idle connection that was told to end the time to say goodbye.
     pub fn last_grace(&self) {
-        self.phase.set(Phase::Idle(Instant::now() + self.worker.shared.config.timeouts.header));
+        self.phase.set(Phase::Idle(Instant::now() + self.worker.live().config.timeouts.header));
     }
 
     /// Whether bytes of the client may still come in that nobody will read: closing would then reset the connection, and

@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 use super::exchange::Exchange;
 use super::failure::Failure;
 use super::pool::Lease;
+use crate::proxy::config::Config;
 use crate::proxy::connection::client::Client;
 use crate::proxy::timer::LazyTimer;
 
@@ -62,6 +64,8 @@ struct Upload {
     client: Rc<Client>,
     /// What may still come; `None`: no limit.
     left: Option<u64>,
+    /// How long the client's next piece may take.
+    patience: Duration,
     /// For the wait for the client's next piece, and when that wait is over.
     timer: Option<LazyTimer>,
     deadline: Option<Instant>,
@@ -86,14 +90,15 @@ impl RequestBody {
     /// # Errors
     ///
     /// When it says already that it is too large.
-    pub fn new(incoming: Incoming, client: &Rc<Client>) -> Result<Self, Failure> {
+    pub fn new(incoming: Incoming, client: &Rc<Client>, config: &Config) -> Result<Self, Failure> {
         if incoming.is_end_stream() {
             return Ok(Self(None));
         }
-        let left = client.worker.shared.config.limits.body_bytes;
+        let left = config.limits.body_bytes;
         let upload = Upload {
             client: Rc::clone(client),
             left,
+            patience: config.timeouts.body,
             timer: None,
             deadline: None,
             progress: Rc::new(Progress(Cell::new(Some(Instant::now())))),
@@ -156,7 +161,7 @@ impl Upload {
     }
 
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let limit = self.client.worker.shared.config.timeouts.body;
+        let limit = self.patience;
         let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limit);
         self.timer.get_or_insert_with(|| LazyTimer::new(limit)).poll(cx, deadline)
     }
@@ -277,7 +282,7 @@ impl Download {
         }
         match frame {
             Poll::Pending => {
-                let limit = exchange.client().worker.shared.config.timeouts.body;
+                let limit = exchange.live().config.timeouts.body;
                 let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limit);
                 let Some(lease) = &mut self.lease else { return Poll::Pending };
                 ready!(lease.timer().poll(cx, deadline));

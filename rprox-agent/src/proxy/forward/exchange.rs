@@ -14,11 +14,13 @@ use super::body::{Download, DownloadError, ResponseBody};
 use super::send::Answered;
 use crate::proxy::access_log::Record;
 use crate::proxy::connection::client::Client;
+use crate::proxy::live::Live;
 use crate::proxy::route::Route;
 
 /// Lasts from a request's head to the end of the response's body.
 pub struct Exchange {
     client: Rc<Client>,
+    live: Rc<Live>,
     /// `None` while nobody wants an access log.
     record: Option<Box<Record>>,
 }
@@ -28,7 +30,8 @@ impl Exchange {
     #[must_use]
     pub fn begin(client: &Rc<Client>, parts: &Parts) -> Self {
         client.request_begins();
-        let wanted = client.worker.shared.config.log.access;
+        let live = client.worker.live();
+        let wanted = live.config.log.access;
         let record = wanted.then(|| {
             Box::new(Record {
                 client: client.peer,
@@ -43,13 +46,19 @@ impl Exchange {
                 endpoint: None,
             })
         });
-        Self { client: Rc::clone(client), record }
+        Self { client: Rc::clone(client), live, record }
     }
 
     /// The client.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// The rules that it goes by from beginning to end.
+    #[must_use]
+    pub fn live(&self) -> &Rc<Live> {
+        &self.live
     }
 
     /// The host is known.

@@ -19,6 +19,7 @@ use super::failure::Failure;
 use super::pool::Lease;
 use super::target::Target;
 use crate::proxy::connection::client::Client;
+use crate::proxy::live::Live;
 use crate::proxy::route::Match;
 use crate::proxy::upstream::{Protocol, Upstream};
 use crate::proxy::worker::Worker;
@@ -59,18 +60,19 @@ pub struct Lost {
 ///
 /// When no endpoint answered.
 pub async fn send(
-    client: &Rc<Client>,
+    client: &Client,
+    live: &Live,
     found: &Match<'_>,
     target: Target,
     mut request: Request<RequestBody>,
 ) -> Result<Answered, Lost> {
     let worker = &client.worker;
     let upstream = found.upstream;
-    let limit = worker.shared.config.timeouts.response;
+    let limit = live.config.timeouts.response;
     address(&mut request, upstream, &target);
-    let known = worker.names.endpoints(upstream).await;
+    let known = live.names.endpoints(upstream).await;
     let endpoints = known.map_err(|error| Lost { failure: Failure::Dns(error), endpoint: None })?;
-    let mut choice = Choice { worker, upstream, endpoints, tried: Vec::new(), rounds: 0, start: None };
+    let mut choice = Choice { worker, live, upstream, endpoints, tried: Vec::new(), rounds: 0, start: None };
     let mut resends = 0;
     loop {
         let (endpoint, mut lease) = choice.connect().await?;
@@ -108,6 +110,7 @@ pub async fn send(
 /// The endpoints of a request's upstream and what has come of them.
 struct Choice<'a> {
     worker: &'a Worker,
+    live: &'a Live,
     upstream: &'a Arc<Upstream>,
     endpoints: Rc<[SocketAddr]>,
     tried: Vec<SocketAddr>,
@@ -126,7 +129,7 @@ impl Choice<'_> {
                 Box::pin(self.look_again(lost)).await?;
                 continue;
             };
-            match worker.pool.lease(upstream.protocol, endpoint).await {
+            match worker.pool.lease(&self.live.config, upstream.protocol, endpoint).await {
                 Ok(lease) => {
                     if !lease.is_reused() {
                         worker.balance.works(endpoint);
@@ -146,7 +149,7 @@ impl Choice<'_> {
             self.start.get_or_insert_with(Instant::now);
             self.worker.balance.failed(endpoint);
             tracing::debug!(%endpoint, error = %failure, "trying another endpoint");
-            let (names, upstream) = (self.worker.names.clone(), Arc::clone(self.upstream));
+            let (names, upstream) = (self.live.names.clone(), Arc::clone(self.upstream));
             tokio::task::spawn_local(async move { names.refresh(&upstream).await.map(drop) });
         }
         Lost { failure, endpoint: Some(endpoint) }
@@ -161,9 +164,9 @@ impl Choice<'_> {
         }
         self.rounds += 1;
         sleep(*pause).await;
-        let Ok(endpoints) = self.worker.names.refresh(self.upstream).await else { return Err(lost) };
+        let Ok(endpoints) = self.live.names.refresh(self.upstream).await else { return Err(lost) };
         self.endpoints = endpoints;
-        let limit = self.worker.shared.config.timeouts.connect;
+        let limit = self.live.config.timeouts.connect;
         let in_time = self.start.is_some_and(|start| start.elapsed() < limit);
         if moving && in_time {
             self.tried.clear();
