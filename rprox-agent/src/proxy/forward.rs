@@ -4,12 +4,18 @@
 
 pub mod balance;
 pub mod body;
+mod choice;
+mod dial;
+pub mod ejection;
+pub mod endpoint;
 pub mod exchange;
 pub mod failure;
 pub mod forwarded;
+pub mod group;
 pub mod headers;
 pub mod link;
 pub mod pool;
+pub mod retry;
 pub mod send;
 pub mod target;
 
@@ -40,7 +46,7 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
         Ok(directed) => directed,
         Err(response) => return exchange.answer(*response),
     };
-    let body = match RequestBody::new(incoming, client, &live.config) {
+    let body = match RequestBody::new(incoming, client, &live.config, found.upstreams.timeouts.body) {
         Ok(body) => body,
         Err(failure) => return exchange.answer(respond::text(failure.status(), failure.public())),
     };
@@ -64,7 +70,7 @@ fn log(found: &Match<'_>, lost: &send::Lost, status: StatusCode) {
     }
     tracing::warn!(
         route = found.route.label,
-        upstream = found.upstream.authority,
+        upstream = found.upstreams.label,
         endpoint = lost.endpoint.map(tracing::field::display),
         "{status}: {}",
         lost.failure

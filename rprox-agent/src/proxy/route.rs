@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::host;
+use super::upstream::Upstream;
 use super::upstream::set::UpstreamSet;
 
 /// The hosts of a route.
@@ -63,6 +64,17 @@ pub enum UpstreamTemplate {
     Template(HashMap<String, Arc<UpstreamSet>>),
 }
 
+impl UpstreamTemplate {
+    /// All that it can lead to.
+    pub fn sets(&self) -> impl Iterator<Item = &Arc<UpstreamSet>> {
+        let (plain, template) = match self {
+            Self::Plain(set) => (Some(set), None),
+            Self::Template(allowed) => (None, Some(allowed.values())),
+        };
+        plain.into_iter().chain(template.into_iter().flatten())
+    }
+}
+
 /// A host and path prefix with the upstream that serves it.
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -104,10 +116,8 @@ impl RouteTable {
     pub fn new(routes: Vec<Route>) -> Self {
         let mut table = Self::default();
         for route in routes {
-            match &route.upstream {
-                UpstreamTemplate::Plain(upstream) => drop(table.upstreams.insert(Arc::clone(upstream))),
-                UpstreamTemplate::Template(allowed) => table.upstreams.extend(allowed.values().cloned()),
-            }
+            let all = route.upstream.sets().flat_map(|set| &set.upstreams);
+            table.upstreams.extend(all.map(|weighted| Arc::clone(&weighted.upstream)));
             let paths = match &route.host {
                 HostPattern::Exact(host) => table.exact.entry(host.clone()).or_default(),
                 HostPattern::Wildcard(domain) => table.wildcard.entry(domain.clone()).or_default(),
@@ -181,7 +191,6 @@ fn segment_end(path: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::upstream::Upstream;
 
     fn set(upstream: &str) -> Arc<UpstreamSet> {
         Arc::new(UpstreamSet::of(Upstream::parse(upstream, None).unwrap()))
@@ -198,10 +207,8 @@ mod tests {
     }
 
     fn template(host: &str, allow: &[&str]) -> Route {
-        let upstreams = allow
-            .iter()
-            .map(|label| ((*label).to_owned(), set(&format!("{label}:3000"))))
-            .collect();
+        let upstreams =
+            allow.iter().map(|label| ((*label).to_owned(), set(&format!("{label}:3000")))).collect();
         Route { upstream: UpstreamTemplate::Template(upstreams), ..route(host, "/", "unused:1") }
     }
 

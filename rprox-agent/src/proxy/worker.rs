@@ -17,7 +17,6 @@ use tokio::time::{sleep, timeout};
 use super::config::Limits;
 use super::dns::{DnsError, LastAnswers};
 use super::drain::Drain;
-use super::forward::balance::Balance;
 use super::forward::pool::Pool;
 use super::listen::{self, Listener};
 use super::live::{Live, Rules, View};
@@ -57,8 +56,6 @@ pub struct Worker {
     pub metrics: Arc<Metrics>,
     /// Connections to endpoints.
     pub pool: Rc<Pool>,
-    /// Which endpoint is next.
-    pub balance: Balance,
     /// The client connections.
     pub drain: Rc<Drain>,
     view: View,
@@ -137,7 +134,6 @@ impl Worker {
             view: View::new(Arc::clone(&shared), Rc::clone(&pool))?,
             metrics,
             pool,
-            balance: Balance::default(),
             drain: Rc::default(),
             shared,
         })

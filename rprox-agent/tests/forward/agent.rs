@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -23,7 +23,7 @@ pub(crate) struct Agent {
     pub(crate) https: SocketAddr,
     pub(crate) certificate: Vec<u8>,
     log: Receiver<String>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Agent {
@@ -45,9 +45,14 @@ impl Agent {
             .spawn()
             .unwrap();
         let log = follow(child.stderr.take().unwrap());
-        let mut agent = Self { child, http, https, certificate: cert.der().to_vec(), log, _folder: folder };
+        let mut agent = Self { child, http, https, certificate: cert.der().to_vec(), log, folder };
         agent.logged(&format!("listening on {https}"));
         agent
+    }
+
+    /// A file beside its configuration.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -12,4 +12,5 @@ mod ends;
 mod headers;
 mod refusals;
 mod retries;
+mod secure;
 mod streams;

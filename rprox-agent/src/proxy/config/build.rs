@@ -8,6 +8,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use toml::Spanned;
 
@@ -16,7 +17,8 @@ use super::file::{File, ListenTable};
 use super::flags::Flags;
 use super::routes::{Written, WrittenRoute};
 use super::units::Addresses;
-use super::{CertificateFiles, Config, DnsConfig, Listen};
+use super::upstreams::{AllAuthorities, Context};
+use super::{CertificateFiles, Config, DnsConfig, Listen, Timeouts};
 use crate::proxy::route::{HostPattern, Route};
 use crate::proxy::tls::Certificate;
 
@@ -62,7 +64,7 @@ impl Builder {
     fn build(mut self, file: File, flags: &Flags) -> Result<Config, Vec<Mistake>> {
         let dns = self.dns(file.dns, flags);
         self.global_certificates(file.certificate, flags);
-        let routes = self.routes(file.route, flags, dns.search.as_deref());
+        let routes = self.routes(file.route, flags, dns.search.as_deref(), &file.timeouts);
         let listen = self.listen(file.listen, flags);
         let mut log = file.log;
         log.level = flags.log_level.clone().unwrap_or(log.level);
@@ -70,6 +72,9 @@ impl Builder {
         if !self.mistakes.is_empty() {
             return Err(self.mistakes);
         }
+        let sets = routes.iter().flat_map(|route| route.upstream.sets());
+        let waits = sets.map(|set| set.timeouts.response.min(set.timeouts.body));
+        let shortest_wait = waits.fold(file.timeouts.response.min(file.timeouts.body), Duration::min);
         Ok(Config {
             listen,
             dns,
@@ -79,6 +84,9 @@ impl Builder {
             drain_timeout: flags.drain_timeout.unwrap_or(file.drain_timeout),
             workers: flags.workers.or(file.workers).unwrap_or_else(processors),
             timeouts: file.timeouts,
+            shortest_wait,
+            retries: file.retries,
+            passive_health: file.passive_health,
             limits: file.limits,
             log,
         })
@@ -127,7 +135,11 @@ impl Builder {
         tables: Vec<super::file::RouteTable>,
         flags: &Flags,
         search: Option<&str>,
+        timeouts: &Timeouts,
     ) -> Vec<Route> {
+        let directory = self.directory.clone();
+        let mut authorities = AllAuthorities::default();
+        let mut context = Context { search, directory: &directory, authorities: &mut authorities };
         let mut taken = HashMap::new();
         let mut routes = Vec::new();
         let from_flags = flags.routes.iter().cloned().map(WrittenRoute::from);
@@ -144,7 +156,7 @@ impl Builder {
                     None => {}
                 }
                 self.route_certificate(&route, &host)?;
-                route.into_route(host, path, search).map(Some)
+                route.into_route(host, path, timeouts, &mut context).map(Some)
             });
             match made {
                 Ok(route) => routes.extend(route),

@@ -109,13 +109,13 @@ impl Exchange {
     /// Answers with the upstream's response.
     #[must_use]
     pub fn forward(mut self, answered: Answered) -> Response<ResponseBody> {
-        let Answered { response, endpoint, lease } = answered;
+        let Answered { response, lease, patience } = answered;
         self.has_status(&response);
-        self.served_by(Some(endpoint));
+        self.served_by(Some(lease.endpoint().way.address));
         let (mut parts, incoming) = response.into_parts();
         // The version of this hop, not of the one behind us.
         parts.version = Version::HTTP_11;
-        let download = Download { incoming, lease: Some(lease), deadline: None, broken: None };
+        let download = Download { incoming, lease: Some(lease), patience, deadline: None, broken: None };
         Response::from_parts(parts, ResponseBody::upstream(download, self))
     }
 

@@ -21,6 +21,11 @@ pub enum Failure {
     /// The connection took too long.
     #[error("no connection within timeouts.connect")]
     ConnectTimeout,
+    /// No TLS came about, or not with whom it should.
+    #[error(
+        "TLS: {0}; ca and server_name of the upstream say whose certificate is believed, and for which name"
+    )]
+    Handshake(#[source] io::Error),
     /// The response took too long.
     #[error("no response within timeouts.response")]
     ResponseTimeout,
@@ -49,9 +54,11 @@ impl Failure {
             Self::Dns(DnsError::Absent { .. }) => StatusCode::BAD_GATEWAY,
             Self::Dns(_) | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Connect(_) | Self::Broken(_) | Self::TransferCoding | Self::UnaskedUpgrade => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::Connect(_)
+            | Self::Handshake(_)
+            | Self::Broken(_)
+            | Self::TransferCoding
+            | Self::UnaskedUpgrade => StatusCode::BAD_GATEWAY,
             Self::Upload(error) => error.status(),
         }
     }
@@ -63,6 +70,7 @@ impl Failure {
             Self::Dns(DnsError::Absent { .. }) => "the service's name is unknown",
             Self::Dns(_) => "the service can't be found at the moment",
             Self::Connect(_) => "the service can't be reached",
+            Self::Handshake(_) => "the service can't be reached safely",
             Self::ConnectTimeout => "the service can't be reached in time",
             Self::ResponseTimeout => "the service did not answer in time",
             Self::Broken(_) | Self::TransferCoding | Self::UnaskedUpgrade => {
@@ -71,6 +79,12 @@ impl Failure {
             Self::Busy => "the service is busy",
             Self::Upload(error) => error.public(),
         }
+    }
+
+    /// Whether the endpoint could not be connected to.
+    #[must_use]
+    pub fn is_connecting(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::ConnectTimeout | Self::Handshake(_))
     }
 
     /// Whether it is the client's doing, and nothing an operator needs to see.

@@ -65,6 +65,12 @@ impl UpstreamSet {
             timeouts: UpstreamTimeouts::from(&Timeouts::default()),
         }
     }
+
+    /// The first upstream as the configuration has it.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        self.upstreams.first().map_or("", |first| first.upstream.authority.as_str())
+    }
 }
 
 impl From<&Timeouts> for UpstreamTimeouts {

@@ -55,6 +55,7 @@ pub enum UpstreamTlsError {
 #[derive(Clone, Debug)]
 pub struct Authorities {
     config: Arc<ClientConfig>,
+    only_http1: Arc<ClientConfig>,
     /// Tells one set of authorities from another, also over a reload.
     digest: u64,
 }
@@ -64,6 +65,8 @@ pub struct Authorities {
 pub struct UpstreamTls {
     /// For the handshake.
     pub config: Arc<ClientConfig>,
+    /// For one that must not end in HTTP/2.
+    pub only_http1: Arc<ClientConfig>,
     /// Whose certificate is expected; sent as SNI, where it is a name.
     pub server_name: ServerName<'static>,
     digest: u64,
@@ -120,7 +123,9 @@ impl Authorities {
             .with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
-        Ok(Self { config: Arc::new(config), digest: digest.finish() })
+        let mut only_http1 = config.clone();
+        only_http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self { config: Arc::new(config), only_http1: Arc::new(only_http1), digest: digest.finish() })
     }
 
     /// TLS with `server_name`, a host name or an address.
@@ -130,9 +135,14 @@ impl Authorities {
     /// When it is neither.
     pub fn expect(&self, server_name: &str) -> Result<UpstreamTls, UpstreamTlsError> {
         let name = server_name.trim_start_matches('[').trim_end_matches([']', '.']).to_ascii_lowercase();
-        let server_name = ServerName::try_from(name)
-            .map_err(|_| UpstreamTlsError::ServerName(server_name.to_owned()))?;
-        Ok(UpstreamTls { config: Arc::clone(&self.config), server_name, digest: self.digest })
+        let server_name =
+            ServerName::try_from(name).map_err(|_| UpstreamTlsError::ServerName(server_name.to_owned()))?;
+        Ok(UpstreamTls {
+            config: Arc::clone(&self.config),
+            only_http1: Arc::clone(&self.only_http1),
+            server_name,
+            digest: self.digest,
+        })
     }
 }
 
