@@ -157,6 +157,32 @@ fn a_granted_owner_binds_the_ports_itself_and_no_other() {
 }
 
 #[test]
+fn only_what_keeps_a_granted_owner_from_its_port_is_warned_of() {
+    let playground = Playground::new().unwrap();
+    let host = &playground.topology.host;
+    let attach = || attach(&playground, &["--mode", "grant", "-r", "80:8080"]);
+    assert_eq!(attach().code, Some(0));
+    let own = KINDS[2].listen(host, AGENT, 80).unwrap().unwrap();
+    let said = attach().stderr;
+    assert!(!said.contains("listens on port"), "{said}");
+    drop(own);
+    let _roots = KINDS[2].listen(host, ROOT, 80).unwrap().unwrap();
+    let said = attach().stderr;
+    assert!(said.contains("of user 0 listens on port 80/tcp: the owner, user 64080, can't"), "{said}");
+}
+
+#[test]
+fn a_port_that_outgoing_connections_may_take_is_warned_of() {
+    let playground = Playground::new().unwrap();
+    let attach = || attach(&playground, &["-r", "80:40080"]).stderr;
+    let said = attach();
+    assert!(said.contains("sysctl -w net.ipv4.ip_local_reserved_ports=40080"), "{said}");
+    playground.topology.host.sysctl("net/ipv4/ip_local_reserved_ports", "40080").unwrap();
+    let said = attach();
+    assert!(!said.contains("outgoing connection"), "{said}");
+}
+
+#[test]
 fn a_grant_and_a_redirect_take_each_others_place() {
     let mut playground = Playground::new().unwrap();
     playground.start_agent().unwrap();

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use rprox_tests::command::{self, Finished};
 use rprox_tests::netns::Netns;
+use rprox_tests::process::Process;
 use rprox_tests::programs::Programs;
 use rprox_tests::run_dir::RunDir;
 
@@ -117,6 +118,21 @@ fn the_two_ends_of_a_wire_lie_on_nothing() {
     let attached = pair.attach("-i near -i far");
     assert_eq!(attached.code, Some(0), "{}", attached.stderr);
     assert_eq!(pair.attached(), ["far", "near"]);
+}
+
+#[test]
+fn a_service_refuses_an_interface_that_comes_back_on_top_of_another() {
+    let pair = Pair::new();
+    pair.host.ip("link add near type veth peer name far").unwrap();
+    let run = pair.loader("run --owner any --mode rewrite -i port0 -i near");
+    let mut service = Process::start("rprox-loader", run).unwrap();
+    service.wait_for_line("near: attached").unwrap();
+    pair.host.ip("link delete near").unwrap();
+    service.wait_for_line("near: the interface is gone").unwrap();
+    pair.host.ip("link add near link port0 type macvlan mode bridge").unwrap();
+    service.wait_for_line("near is on top of port0").unwrap();
+    assert!(service.stop().unwrap().success());
+    assert!(pair.attached().is_empty());
 }
 
 /// Devices of kernel modules. The virtual machine of `cargo xtask test` has them, and runs these.

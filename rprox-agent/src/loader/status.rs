@@ -14,7 +14,6 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde::Serialize;
 use thiserror::Error;
 
-use super::asked;
 use super::bpffs::{Bpffs, BpffsError};
 use super::config::Direct;
 use super::hook::{self, Hook};
@@ -27,6 +26,7 @@ use super::object::Direction;
 use super::pins::{PinError, Pins};
 use super::rule::{Rule, protocol_name};
 use super::slots::Slot;
+use super::{asked, attachment};
 
 /// What went wrong while reading.
 #[derive(Debug, Error)]
@@ -114,10 +114,10 @@ pub async fn read(netlink: &Netlink, bpffs: &Path) -> Result<Vec<Attachment>, St
     // Locked, so that no loader is half-way through a change.
     let Some(bpffs) = Bpffs::open(bpffs)? else { return Ok(Vec::new()) };
     let host = Host::look(netlink, bpffs.path()).await?;
-    Pins::list(bpffs.path())?.iter().map(|pins| attachment(&host, pins)).collect()
+    Pins::list(bpffs.path())?.iter().map(|pins| read_one(&host, pins)).collect()
 }
 
-fn attachment(host: &Host<'_>, pins: &Pins) -> Result<Attachment, StatusError> {
+fn read_one(host: &Host<'_>, pins: &Pins) -> Result<Attachment, StatusError> {
     let tag = |direction| {
         let info = ProgramInfo::from_pin(pins.program(direction)).ok()?;
         Some(format!("{:016x}", info.tag()))
@@ -167,6 +167,7 @@ fn condition(host: &Host<'_>, pins: &Pins) -> Condition {
     let whole = (in_path || !shape.has_packet_programs())
         && linked::of(&shape).all(|linked| pins.link_of(linked).exists());
     match pins.noted_device() {
+        Some(_) if attachment::is_away(pins) => Condition::Gone,
         Some(device) if whole && device.netns != host.netns => Condition::Elsewhere,
         Some(_) if whole && host.device_of(pins).is_some() => Condition::Attached,
         Some(_) if whole => Condition::Gone,

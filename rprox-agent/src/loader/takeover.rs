@@ -34,14 +34,15 @@ pub enum TakeoverError {
     /// The sockets can't be listed.
     #[error("looking for who listens on the TO ports: {0}")]
     Sockets(#[from] ProcError),
-    /// One can't be had.
+    /// Some can't be had.
     #[error(
-        "taking over the listener on port {port}: {source}; that needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, or start the \
-         listener again once this is attached, or use `--mode rewrite`"
+        "can't take over who listens already, {}: {source}; that needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: without them, start the \
+         listener again once this is attached, and it is reached",
+        .listeners.join(" and ")
     )]
     Refused {
-        /// Its port.
-        port: u16,
+        /// Who and where.
+        listeners: Vec<String>,
         /// What the kernel said.
         source: io::Error,
     },
@@ -51,8 +52,8 @@ pub enum TakeoverError {
 pub struct Takeover {
     interface: String,
     listeners: SockHash<MapData, Listener>,
-    /// Inodes.
-    known: BTreeSet<u64>,
+    /// Inodes of those that were found, whether they could be had or not.
+    seen: BTreeSet<u64>,
 }
 
 impl Takeover {
@@ -66,7 +67,7 @@ impl Takeover {
         let listeners = map.and_then(Map::from_map_data).and_then(TryInto::try_into);
         let interface = pins.interface().to_owned();
         match listeners {
-            Ok(listeners) => Ok(Self { interface, listeners, known: BTreeSet::new() }),
+            Ok(listeners) => Ok(Self { interface, listeners, seen: BTreeSet::new() }),
             Err(source) => Err(TakeoverError::Map { interface, source: Box::new(source) }),
         }
     }
@@ -90,18 +91,19 @@ impl Takeover {
         Ok(())
     }
 
-    /// Makes known every socket that listens on one of the TCP `ports` and was not made known before by this value.
+    /// Makes known every socket that listens on one of the TCP `ports`, if this value has not seen it before.
     ///
     /// # Errors
     ///
-    /// A socket can't be had, or the kernel refused it.
+    /// Sockets can't be had, which all others are not concerned by, or the kernel refused one.
     pub fn take(&mut self, ports: impl Iterator<Item = u16>) -> Result<(), TakeoverError> {
         let ports: BTreeSet<Port> = ports.map(|port| (Protocol::Tcp, port)).collect();
         let mut sockets = listener::sockets(&ports)?;
-        sockets.retain(|socket| !self.known.contains(&socket.inode));
+        sockets.retain(|socket| !self.seen.contains(&socket.inode));
+        let (mut refused, mut reason) = (Vec::new(), Errno::PERM);
         for holder in listener::holders(&sockets)? {
             let Some(socket) = sockets.iter().find(|socket| socket.inode == holder.inode) else { continue };
-            if self.known.contains(&socket.inode) {
+            if self.seen.contains(&socket.inode) {
                 continue;
             }
             let fd = Pid::from_raw(holder.pid).ok_or(Errno::SRCH).and_then(|pid| {
@@ -112,24 +114,26 @@ impl Takeover {
                 // The process, or its descriptor, has gone meanwhile.
                 Err(Errno::SRCH | Errno::BADF) => {}
                 Err(error) => {
-                    return Err(TakeoverError::Refused { port: socket.port.1, source: error.into() });
+                    self.seen.insert(socket.inode);
+                    refused.push(format!("{} (pid {}) on port {}", holder.name, holder.pid, socket.port.1));
+                    reason = error;
                 }
             }
         }
         // What nobody seems to hold is held by a process that may not be looked into, or has been closed.
-        let left: Vec<Socket> =
-            sockets.into_iter().filter(|socket| !self.known.contains(&socket.inode)).collect();
-        match listener::sockets(&ports)?.iter().find(|socket| left.contains(socket)) {
-            Some(socket) => Err(TakeoverError::Refused {
-                port: socket.port.1,
-                source: io::ErrorKind::PermissionDenied.into(),
-            }),
-            None => Ok(()),
+        sockets.retain(|socket| !self.seen.contains(&socket.inode));
+        for socket in listener::sockets(&ports)?.iter().filter(|socket| sockets.contains(socket)) {
+            self.seen.insert(socket.inode);
+            refused.push(format!("a process of user {} on port {}", socket.user, socket.port.1));
         }
+        if refused.is_empty() {
+            return Ok(());
+        }
+        Err(TakeoverError::Refused { listeners: refused, source: reason.into() })
     }
 
     fn insert(&mut self, socket: &Socket, fd: &rustix::fd::OwnedFd) -> Result<(), TakeoverError> {
-        self.known.insert(socket.inode);
+        self.seen.insert(socket.inode);
         for slot in 0..MAX_LISTENERS_PER_ADDRESS {
             let key = Listener { address: Address::from(socket.address), port: socket.port.1.into(), slot };
             match self.listeners.insert(key, fd.as_raw_fd(), NOEXIST) {

@@ -11,6 +11,7 @@ mod file;
 mod flags;
 mod routes;
 mod units;
+mod upgrade;
 mod upstreams;
 
 #[cfg(test)]
@@ -150,6 +151,9 @@ pub struct Timeouts {
     /// For the first byte of an upstream's response.
     #[serde(deserialize_with = "units::positive_duration")]
     pub response: Duration,
+    /// For either side of an upgraded connection to send something.
+    #[serde(deserialize_with = "units::positive_duration")]
+    pub tunnel: Duration,
     /// Before an unused upstream connection is closed.
     #[serde(deserialize_with = "units::positive_duration")]
     pub upstream_idle: Duration,
@@ -164,6 +168,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(2),
             attempt_delay: Duration::from_millis(250),
             response: Duration::from_mins(1),
+            tunnel: Duration::from_hours(1),
             upstream_idle: Duration::from_secs(30),
         }
     }

@@ -16,6 +16,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::Request;
 use hyper::body::Incoming;
+use hyper::rt::Write as _;
+use hyper::server::conn::http1::Parts;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
@@ -86,7 +88,7 @@ async fn sniff(tcp: &mut TcpStream) -> std::io::Result<Bytes> {
     }
 }
 
-async fn serve_http<S>(client: Client, stream: S, first: Bytes, ticket: Ticket)
+async fn serve_http<S>(client: Client, stream: S, first: Bytes, mut ticket: Ticket)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -102,9 +104,21 @@ where
         }
     });
     let ended = if http2 {
-        Box::pin(run(&client, live.http2.serve_connection(io, service), ticket)).await
+        Box::pin(run(&client, pin!(live.http2.serve_connection(io, service)), &mut ticket)).await
     } else {
-        run(&client, live.http1.serve_connection(io, service), ticket).await
+        let mut connection = live.http1.serve_connection(io, service);
+        let ended = run(&client, Pin::new(&mut connection), &mut ticket).await;
+        let tunnel = client.take_tunnel();
+        if ended.is_ok() {
+            let Parts { mut io, read_buf, .. } = connection.into_parts();
+            if let Some(tunnel) = tunnel {
+                return Box::pin(tunnel.run(io.into_stream(), read_buf)).await;
+            }
+            // hyper doesn't where a request had an Upgrade field; twice does no harm.
+            let closed = poll_fn(|cx| Pin::new(&mut io).poll_shutdown(cx));
+            let _ = timeout(live.config.timeouts.header, closed).await;
+        }
+        ended
     };
     if let Err(error) = ended {
         tracing::debug!(client = %client.peer, error = &error as &dyn std::error::Error, "client connection failed");
@@ -151,10 +165,9 @@ where
 
 async fn run(
     client: &Client,
-    connection: impl Connection,
-    mut ticket: Ticket,
+    mut connection: Pin<&mut impl Connection>,
+    ticket: &mut Ticket,
 ) -> Result<(), ConnectionError> {
-    let mut connection = pin!(connection);
     let mut timer = {
         let timeouts = &client.worker.live().config.timeouts;
         LazyTimer::new(timeouts.header.min(timeouts.idle).min(timeouts.body))

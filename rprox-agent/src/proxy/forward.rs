@@ -5,6 +5,7 @@
 pub mod balance;
 pub mod body;
 mod choice;
+pub mod connect;
 mod dial;
 pub mod ejection;
 pub mod endpoint;
@@ -18,6 +19,8 @@ pub mod pool;
 pub mod retry;
 pub mod send;
 pub mod target;
+pub mod tunnel;
+pub mod upgrade;
 
 use std::rc::Rc;
 
@@ -29,9 +32,12 @@ use hyper::body::Incoming;
 
 use self::body::RequestBody;
 pub use self::body::ResponseBody;
+use self::connect::Connect;
 use self::exchange::Exchange;
 use self::failure::Failure;
+use self::send::Reply;
 use self::target::Target;
+use self::upgrade::Offer;
 use super::connection::client::Client;
 use super::live::Live;
 use super::respond;
@@ -42,6 +48,7 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
     let (mut parts, incoming) = request.into_parts();
     let mut exchange = Exchange::begin(client, &parts);
     let live = Rc::clone(exchange.live());
+    let connect = Connect::take(&mut parts);
     let (target, found) = match direct(client, &live, &mut parts, &mut exchange) {
         Ok(directed) => directed,
         Err(response) => return exchange.answer(*response),
@@ -50,11 +57,24 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
         Ok(body) => body,
         Err(failure) => return exchange.answer(respond::text(failure.status(), failure.public())),
     };
+    let offer = match &connect {
+        Some(_) => Offer::websocket(&found.route.upgrade),
+        None if body.is_none() => Offer::find(&parts, &found.route.upgrade),
+        None => None,
+    };
+    if connect.is_some() && offer.is_none() {
+        let reason = "WebSockets are not served here";
+        return exchange.answer(respond::text(StatusCode::NOT_IMPLEMENTED, reason));
+    }
     if let Err(response) = prepare(client, &live, &mut parts, &target) {
         return exchange.answer(*response);
     }
-    match send::send(client, &live, &found, target, Request::from_parts(parts, body)).await {
-        Ok(answered) => exchange.forward(answered),
+    match send::send(client, &live, &found, target, Request::from_parts(parts, body), offer).await {
+        Ok(Reply::Switched(answered, switched)) => match connect {
+            Some(connect) => exchange.connect(answered, switched, connect),
+            None => exchange.switch(answered, switched),
+        },
+        Ok(Reply::Answered(answered)) => exchange.forward(answered),
         Err(lost) => {
             let status = lost.failure.status();
             log(&found, &lost, status);
@@ -171,10 +191,7 @@ fn via(version: Version) -> HeaderValue {
 /// # Errors
 ///
 /// When the response can't be passed on.
-pub(crate) fn restore(status: StatusCode, headers: &mut HeaderMap) -> Result<(), Failure> {
-    if status == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Failure::UnaskedUpgrade);
-    }
+pub(crate) fn restore(headers: &mut HeaderMap) -> Result<(), Failure> {
     if headers.contains_key(TRANSFER_ENCODING) && !headers::only_chunked(headers) {
         return Err(Failure::TransferCoding);
     }

@@ -18,6 +18,10 @@ define::metrics! {
     counter client_connections = "rprox_client_connections";
     /// Client connections open
     gauge client_connections_open = "rprox_client_connections_open";
+    /// Connections upgraded to another protocol, by HTTP/1.1 or extended CONNECT
+    counter tunnels = "rprox_tunnels";
+    /// Upgraded connections open
+    gauge tunnels_open = "rprox_tunnels_open";
     /// Connections and requests refused or cut by a limit
     counter limit_hits = "rprox_limit_hits", by limit: Limit;
 }
@@ -31,6 +35,8 @@ cell::labels! {
         BodyBytes = "body_bytes",
         /// `limits.upstream_connections`
         UpstreamConnections = "upstream_connections",
+        /// `timeouts.tunnel`
+        TunnelTimeout = "timeouts.tunnel",
     }
 }
 

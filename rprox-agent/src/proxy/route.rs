@@ -87,6 +87,8 @@ pub struct Route {
     pub upstream: UpstreamTemplate,
     /// Whether plain HTTP is redirected to HTTPS, where a certificate covers the host.
     pub https_redirect: bool,
+    /// The protocols that a client's connection may be upgraded to, in lower case.
+    pub upgrade: Vec<String>,
     /// `host/path`, for logs.
     pub label: String,
 }
@@ -202,6 +204,7 @@ mod tests {
             path: path.to_owned(),
             upstream: UpstreamTemplate::Plain(set(upstream)),
             https_redirect: true,
+            upgrade: Vec::new(),
             label: format!("{host}{path}"),
         }
     }

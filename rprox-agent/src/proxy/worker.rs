@@ -186,6 +186,8 @@ pub(super) fn http2_server(limits: &Limits) -> http2::Builder<LocalExecutor> {
         .max_concurrent_streams(limits.streams)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(BODY_BUFFER);
+        .max_send_buf_size(BODY_BUFFER)
+        // For WebSockets (RFC 8441); the method alone is refused.
+        .enable_connect_protocol();
     http2
 }

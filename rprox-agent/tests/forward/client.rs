@@ -53,14 +53,22 @@ pub(crate) fn get(agent: &Agent, host: &str, path: &str) -> Reply {
 
 /// Sends `request` over TLS to `name` and reads the response.
 pub(crate) fn ask_over_tls(agent: &Agent, name: &'static str, request: &str) -> Reply {
+    let mut stream = connect_over_tls(agent, name);
+    stream.write_all(request.as_bytes()).unwrap();
+    read_reply(&mut stream)
+}
+
+/// A TLS connection for `name`.
+pub(crate) fn connect_over_tls(
+    agent: &Agent,
+    name: &'static str,
+) -> StreamOwned<ClientConnection, TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(agent.certificate.clone())).unwrap();
     let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     let name = ServerName::try_from(name).unwrap();
     let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut stream = StreamOwned::new(connection, connect(agent.https));
-    stream.write_all(request.as_bytes()).unwrap();
-    read_reply(&mut stream)
+    StreamOwned::new(connection, connect(agent.https))
 }
 
 /// Reads a response with a `Content-Length`, or none.

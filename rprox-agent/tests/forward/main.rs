@@ -14,3 +14,5 @@ mod refusals;
 mod retries;
 mod secure;
 mod streams;
+mod upgrades;
+mod websocket_over_http2;

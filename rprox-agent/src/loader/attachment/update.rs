@@ -10,7 +10,7 @@ use rprox_common::{Protocol, RewriteTcp, State};
 use tracing::warn;
 
 use super::change::{Before, Change, Outcome};
-use super::{AttachmentError, GLOBALS, Target, assign, attach_packet_programs};
+use super::{AttachmentError, GLOBALS, Target, assign, attach_packet_programs, liveness};
 use crate::loader::config::Direct;
 use crate::loader::hook::{self, Hook};
 use crate::loader::kernel_log;
@@ -33,6 +33,8 @@ pub(super) async fn update(
         state: maps.state()?,
         shape: Shape::noted(&pins),
         globals: pins.noted(GLOBALS),
+        device: pins.noted_device(),
+        away: liveness::is_away(&pins),
         hook,
         programs: Vec::new(),
         linked: Vec::new(),
@@ -59,7 +61,7 @@ async fn apply(
     globals: &Globals,
     before: &mut Before,
 ) -> Result<Outcome, AttachmentError> {
-    let Target { host, policy, shape, .. } = target;
+    let Target { host, device, policy, shape, .. } = target;
     let state = before.state;
     let mut current = maps.rules(state.generation())?;
     let slots = assign(maps, pins, &current, policy)?;
@@ -75,6 +77,7 @@ async fn apply(
     if afresh {
         pins.forget(GLOBALS)?;
     }
+    pins.note_device(host.id(device))?;
     let (came, went) = maps.sync_addresses(&host.addresses)?;
     let mut bring = |linked, object: &mut Object| {
         let done = linked::bring(linked, object, pins, afresh)?;
@@ -94,7 +97,7 @@ async fn apply(
         }
         let noted = if attached { &[][..] } else { &current };
         let ports: Vec<u16> = target.tcp_ports().filter(|port| !has_tcp_port(noted, *port)).collect();
-        takeover.take(ports.iter().copied())?;
+        target.take_over(&mut takeover, ports.iter().copied())?;
         listeners = Some((takeover, ports));
     }
     if rules || direct {
@@ -106,7 +109,7 @@ async fn apply(
     }
     if let Some((mut takeover, ports)) = listeners {
         // Those that began to listen before there was a rule to note them by.
-        takeover.take(ports.into_iter())?;
+        target.take_over(&mut takeover, ports.into_iter())?;
         bring(Linked::Steer, object)?;
     }
     match before.hook {
@@ -125,6 +128,7 @@ async fn apply(
     if afresh {
         pins.note(GLOBALS, &globals.to_string())?;
     }
+    liveness::note_away(pins, false)?;
     let mode = shape.mode != before.shape.mode;
     let owner = shape.owner != before.shape.owner;
     let replaced = !before.programs.is_empty() || !before.linked.is_empty();

@@ -18,6 +18,8 @@ use super::Port;
 pub struct Listener {
     /// The port.
     pub port: Port,
+    /// Whose socket it is.
+    pub user: u32,
     /// The process; `None` if it can't be told, as for a socket in another PID namespace.
     pub process: Option<(String, i32)>,
 }
@@ -122,13 +124,16 @@ pub fn find(ports: &BTreeSet<Port>) -> ProcResult<BTreeSet<Listener>> {
     let sockets = sockets(ports)?;
     let holders = holders(&sockets)?;
     let mut listeners = BTreeSet::new();
-    for &Socket { inode, port, .. } in &sockets {
+    for &Socket { inode, port, user, .. } in &sockets {
         let mut known = holders.iter().filter(|holder| holder.inode == inode).peekable();
         if known.peek().is_none() {
-            listeners.insert(Listener { port, process: None });
+            listeners.insert(Listener { port, user, process: None });
         }
-        listeners
-            .extend(known.map(|holder| Listener { port, process: Some((holder.name.clone(), holder.pid)) }));
+        listeners.extend(known.map(|holder| Listener {
+            port,
+            user,
+            process: Some((holder.name.clone(), holder.pid)),
+        }));
     }
     Ok(listeners)
 }

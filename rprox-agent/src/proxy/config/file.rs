@@ -11,6 +11,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::units::{self, Addresses};
+use super::upgrade;
 use super::upstreams::{self, RouteTimeouts, UpstreamKey};
 use super::{DnsConfig, Limits, Log, PassiveHealth, Retries, Timeouts};
 use crate::proxy::upstream::set::Balancing;
@@ -80,6 +81,8 @@ pub(super) struct RouteTable {
     pub(super) allow: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) cert: Option<Spanned<PathBuf>>,
     pub(super) key: Option<Spanned<PathBuf>>,
+    #[serde(default = "upgrade::default", deserialize_with = "upgrade::protocols")]
+    pub(super) upgrade: Vec<String>,
     #[serde(default = "default_https_redirect")]
     pub(super) https_redirect: bool,
 }

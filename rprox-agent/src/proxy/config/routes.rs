@@ -12,6 +12,7 @@ use super::Timeouts;
 use super::error::{Mistake, Place};
 use super::file::RouteTable;
 use super::flags::FlagRoute;
+use super::upgrade;
 use super::upstreams::{self, Context, RouteTimeouts, WrittenUpstream};
 use crate::proxy::host;
 use crate::proxy::route::{HostPattern, Route, UpstreamTemplate};
@@ -36,6 +37,7 @@ pub(super) struct WrittenRoute {
     pub(super) allow: Option<Written<Vec<Written<String>>>>,
     pub(super) cert: Option<Written<PathBuf>>,
     pub(super) key: Option<Written<PathBuf>>,
+    pub(super) upgrade: Vec<String>,
     pub(super) https_redirect: bool,
 }
 
@@ -66,6 +68,7 @@ impl From<RouteTable> for WrittenRoute {
             allow,
             cert: table.cert.map(Written::from),
             key: table.key.map(Written::from),
+            upgrade: table.upgrade,
             https_redirect: table.https_redirect,
         }
     }
@@ -86,6 +89,7 @@ impl From<FlagRoute> for WrittenRoute {
             allow: None,
             cert: None,
             key: None,
+            upgrade: upgrade::default(),
             https_redirect: true,
         }
     }
@@ -128,6 +132,7 @@ impl WrittenRoute {
             host,
             path,
             upstream,
+            upgrade: self.upgrade,
             https_redirect: self.https_redirect,
         })
     }

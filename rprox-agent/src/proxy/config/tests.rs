@@ -102,6 +102,7 @@ body = "3s"
 connect = "4s"
 attempt_delay = "40ms"
 response = "5s"
+tunnel = "7s"
 upstream_idle = "6s"
 
 [retries]
@@ -170,6 +171,7 @@ allow = ["Grafana", "wiki"]
             connect: s(4),
             attempt_delay: Duration::from_millis(40),
             response: s(5),
+            tunnel: s(7),
             upstream_idle: s(6)
         }
     );

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::proxy::forward::forwarded::Forwarding;
+use crate::proxy::forward::tunnel::Tunnel;
 use crate::proxy::tls::CertificateNames;
 use crate::proxy::worker::Worker;
 
@@ -29,6 +30,7 @@ pub struct Client {
     requests: Cell<u32>,
     blocked: Cell<Option<Instant>>,
     unread_body: Cell<bool>,
+    tunnel: RefCell<Option<Tunnel>>,
 }
 
 /// What the connection is doing. Each but `Busy` lasts until its deadline at most.
@@ -62,6 +64,7 @@ impl Client {
             requests: Cell::new(0),
             blocked: Cell::new(None),
             unread_body: Cell::new(false),
+            tunnel: RefCell::new(None),
             worker,
         }
     }
@@ -84,6 +87,16 @@ impl Client {
     /// A request's body was given up before its end: what is left of it may still be on its way.
     pub fn body_left_unread(&self) {
         self.unread_body.set(true);
+    }
+
+    /// Once the response that is now made has been written, the connection is this tunnel's.
+    pub fn goes_on_as(&self, tunnel: Tunnel) {
+        self.tunnel.replace(Some(tunnel));
+    }
+
+    /// The tunnel that the connection is now for.
+    pub fn take_tunnel(&self) -> Option<Tunnel> {
+        self.tunnel.take()
     }
 
     /// Bytes came in. On an idle HTTP/1.1 connection they begin a head; HTTP/2 has other things to say between requests.

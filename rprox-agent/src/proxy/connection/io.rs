@@ -43,6 +43,12 @@ impl<S> ClientIo<S> {
         Self { stream, first, client, closing: Closing::No }
     }
 
+    /// The stream. What was read before hyper took over hyper has read by now: it is less than its first read takes.
+    pub fn into_stream(self) -> S {
+        debug_assert!(self.first.is_empty());
+        self.stream.into_inner()
+    }
+
     fn note_write(&self, result: &Poll<io::Result<usize>>) {
         if result.is_ready() { self.client.has_written() } else { self.client.write_blocked() }
     }

@@ -215,16 +215,15 @@ pub enum DownloadError {
 }
 
 /// A response's body on its way to the client.
-pub struct ResponseBody {
-    content: Content,
-    exchange: Exchange,
-}
+pub struct ResponseBody(Content);
 
 enum Content {
     /// Our own words.
-    Text(Bytes),
+    Text(Bytes, Exchange),
     /// The upstream's.
-    Upstream(Download),
+    Upstream(Download, Exchange),
+    /// None: what follows the head is a [`Tunnel`](super::tunnel::Tunnel)'s, and so is the exchange.
+    Tunnel,
 }
 
 /// A response's body and the upstream connection that it comes by.
@@ -245,14 +244,20 @@ impl ResponseBody {
     /// Our own words; may be none.
     #[must_use]
     pub fn text(text: Bytes, exchange: Exchange) -> Self {
-        Self { content: Content::Text(text), exchange }
+        Self(Content::Text(text, exchange))
     }
 
     /// The upstream's.
     #[must_use]
     pub fn upstream(mut download: Download, exchange: Exchange) -> Self {
         download.settle(&exchange);
-        Self { content: Content::Upstream(download), exchange }
+        Self(Content::Upstream(download, exchange))
+    }
+
+    /// None, since the protocol changes after the head.
+    #[must_use]
+    pub fn tunnel() -> Self {
+        Self(Content::Tunnel)
     }
 }
 
@@ -324,31 +329,35 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
-        let this = &mut *self;
-        let frame = match &mut this.content {
-            Content::Text(text) if text.is_empty() => Poll::Ready(None),
-            Content::Text(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
-            Content::Upstream(download) => download.poll_frame(cx, &this.exchange),
+        let (frame, exchange) = match &mut self.0 {
+            Content::Text(text, exchange) => {
+                let text = std::mem::take(text);
+                (Poll::Ready((!text.is_empty()).then(|| Ok(Frame::data(text)))), exchange)
+            }
+            Content::Upstream(download, exchange) => (download.poll_frame(cx, exchange), exchange),
+            Content::Tunnel => return Poll::Ready(None),
         };
         match &frame {
-            Poll::Ready(Some(Ok(frame))) => this.exchange.sends(frame.data_ref().map_or(0, Bytes::len)),
-            Poll::Ready(Some(Err(error))) => this.exchange.breaks_off(error),
+            Poll::Ready(Some(Ok(frame))) => exchange.sends(frame.data_ref().map_or(0, Bytes::len)),
+            Poll::Ready(Some(Err(error))) => exchange.breaks_off(error),
             _ => {}
         }
         frame
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Text(text) => text.is_empty(),
-            Content::Upstream(download) => download.incoming.is_end_stream(),
+        match &self.0 {
+            Content::Text(text, _) => text.is_empty(),
+            Content::Upstream(download, _) => download.incoming.is_end_stream(),
+            Content::Tunnel => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Text(text) => SizeHint::with_exact(text.len() as u64),
-            Content::Upstream(download) => download.incoming.size_hint(),
+        match &self.0 {
+            Content::Text(text, _) => SizeHint::with_exact(text.len() as u64),
+            Content::Upstream(download, _) => download.incoming.size_hint(),
+            Content::Tunnel => SizeHint::with_exact(0),
         }
     }
 }

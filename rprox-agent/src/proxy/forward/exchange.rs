@@ -9,9 +9,13 @@ use bytes::Bytes;
 use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode, Version};
+use hyper_util::rt::TokioIo;
 
 use super::body::{Download, DownloadError, ResponseBody};
-use super::send::Answered;
+use super::connect::Connect;
+use super::send::{Answered, Switched};
+use super::tunnel::Tunnel;
+use super::upgrade;
 use crate::proxy::access_log::Record;
 use crate::proxy::connection::client::Client;
 use crate::proxy::live::Live;
@@ -117,6 +121,37 @@ impl Exchange {
         parts.version = Version::HTTP_11;
         let download = Download { incoming, lease: Some(lease), patience, deadline: None, broken: None };
         Response::from_parts(parts, ResponseBody::upstream(download, self))
+    }
+
+    /// Answers with the upstream's 101, after which the client's connection is the tunnel's.
+    #[must_use]
+    pub fn switch(mut self, mut answered: Answered, switched: Switched) -> Response<ResponseBody> {
+        upgrade::confirm(switched.protocol, answered.response.headers_mut());
+        self.has_status(&answered.response);
+        self.served_by(Some(answered.lease.endpoint().way.address));
+        let client = Rc::clone(&self.client);
+        client.goes_on_as(Tunnel::new(switched.upstream, self));
+        answered.response.map(|_| ResponseBody::tunnel())
+    }
+
+    /// Answers a CONNECT with 200, after which the stream is the tunnel's.
+    #[must_use]
+    pub fn connect(
+        mut self,
+        mut answered: Answered,
+        switched: Switched,
+        connect: Connect,
+    ) -> Response<ResponseBody> {
+        let stream = connect.confirm(&mut answered.response);
+        self.has_status(&answered.response);
+        self.served_by(Some(answered.lease.endpoint().way.address));
+        let tunnel = Tunnel::new(switched.upstream, self);
+        tokio::task::spawn_local(async move {
+            if let Ok(stream) = stream.await {
+                tunnel.run(TokioIo::new(stream), Bytes::new()).await;
+            }
+        });
+        answered.response.map(|_| ResponseBody::tunnel())
     }
 
     fn has_status<B>(&mut self, response: &Response<B>) {

@@ -64,7 +64,7 @@ pub fn announce_trailers(headers: &mut HeaderMap) {
 }
 
 /// The parts of a comma-separated list; none of a value that isn't ASCII.
-fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
+pub(super) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
     value.to_str().unwrap_or_default().split(',').map(str::trim)
 }
 

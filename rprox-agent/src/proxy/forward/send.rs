@@ -2,14 +2,17 @@
 
 #![forbid(unsafe_code)]
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use http::header::{HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Request, Response, Uri, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
+use hyper::upgrade::Upgraded;
 
 use super::body::RequestBody;
 use super::choice::Choice;
@@ -17,6 +20,7 @@ use super::failure::Failure;
 use super::pool::Lease;
 use super::retry::{Copy, may_be_sent_again};
 use super::target::Target;
+use super::upgrade::Offer;
 use crate::proxy::connection::client::Client;
 use crate::proxy::live::Live;
 use crate::proxy::route::Match;
@@ -33,6 +37,22 @@ pub struct Answered {
     pub patience: Duration,
 }
 
+/// What an upstream answers with.
+pub enum Reply {
+    /// A response.
+    Answered(Answered),
+    /// 101, and the connection that now speaks the protocol that the client offered.
+    Switched(Answered, Switched),
+}
+
+/// What a connection has changed to.
+pub struct Switched {
+    /// As the response's `Upgrade` names it.
+    pub protocol: HeaderValue,
+    /// The upstream's end.
+    pub upstream: Upgraded,
+}
+
 /// Why there is no response, and whose fault it was.
 pub struct Lost {
     /// Why.
@@ -45,7 +65,7 @@ pub struct Lost {
 ///
 /// One that can't be connected to is passed over for the next: nothing was sent. Neither was it on a connection that had
 /// ended unnoticed. A request that was sent is sent again only if doing it twice is doing it once (RFC 9110 section 9.2.2),
-/// it has no body, and no byte of a response came.
+/// it has no body, and no byte of a response came. `offer` is what the connection may go on in instead of HTTP.
 ///
 /// # Errors
 ///
@@ -56,25 +76,30 @@ pub async fn send(
     found: &Match<'_>,
     target: Target,
     mut request: Request<RequestBody>,
-) -> Result<Answered, Lost> {
+    offer: Option<Offer>,
+) -> Result<Reply, Lost> {
     let config = &live.config;
     let set = found.upstreams;
     let group = live.groups.of(set);
     group.budget.deposit(&config.retries);
-    let mut choice = Choice::new(&client.worker, live, Rc::clone(&group), false).await?;
+    let offer = offer.filter(|_| set.upstreams.iter().all(|one| one.upstream.protocol != Protocol::H2c));
+    if let Some(offer) = &offer {
+        offer.make(request.headers_mut());
+    }
+    let mut choice = Choice::new(&client.worker, live, Rc::clone(&group), offer.is_some()).await?;
     let mut resends = 0;
     loop {
         let mut lease = choice.connect().await?;
         address(&mut request, &lease, set, &target);
         let copy = may_be_sent_again(&request).then(|| Copy::of(&request));
         let error = match lease.send(request, set.timeouts.response).await {
-            Ok(mut response) => {
+            Ok(response) => {
                 lease.endpoint().ejection.answered();
                 let endpoint = lease.endpoint().way.address;
-                return match super::restore(response.status(), response.headers_mut()) {
-                    Ok(()) => Ok(Answered { response, lease, patience: set.timeouts.body }),
-                    Err(failure) => Err(Lost { failure, endpoint: Some(endpoint) }),
-                };
+                let answered = Answered { response, lease, patience: set.timeouts.body };
+                return receive(answered, offer.as_ref())
+                    .await
+                    .map_err(|failure| Lost { failure, endpoint: Some(endpoint) });
             }
             Err(error) => error,
         };
@@ -103,6 +128,28 @@ pub async fn send(
         endpoint.forget();
         request = again;
     }
+}
+
+/// Makes an upstream's answer one for the client.
+async fn receive(mut answered: Answered, offer: Option<&Offer>) -> Result<Reply, Failure> {
+    let response = &mut answered.response;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if response.status().is_success() && offer.is_some_and(Offer::is_connect) {
+            return Err(Failure::NotSwitched);
+        }
+        super::restore(response.headers_mut())?;
+        return Ok(Reply::Answered(answered));
+    }
+    let protocol = offer.and_then(|offer| offer.accepted(response.status(), response.headers()));
+    let protocol = protocol.ok_or(Failure::UnaskedUpgrade)?;
+    super::restore(response.headers_mut())?;
+    let mut upgraded = hyper::upgrade::on(response);
+    let upstream = poll_fn(|cx| {
+        answered.lease.drive(cx);
+        Pin::new(&mut upgraded).poll(cx)
+    });
+    let upstream = upstream.await.map_err(Failure::Broken)?;
+    Ok(Reply::Switched(answered, Switched { protocol, upstream }))
 }
 
 /// Puts the request into the form that the connection wants.
