@@ -141,6 +141,7 @@ impl Names {
 
     /// The endpoints of `upstream`, if they are known; else they are looked up, and [`endpoints`](Self::endpoints) waits for
     /// them.
+    #[must_use]
     pub fn known(&self, upstream: &Arc<Upstream>) -> Option<Result<Rc<[Address]>, DnsError>> {
         self.entry(upstream).memory.borrow().answer()
     }

@@ -8,6 +8,7 @@ mod client;
 mod names;
 mod upstream;
 
+mod balancing;
 mod ends;
 mod headers;
 mod refusals;

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -223,15 +224,14 @@ pub(super) fn written(key: Spanned<UpstreamKey>) -> Written<Vec<WrittenUpstream>
 pub(super) struct AllAuthorities(HashMap<Option<PathBuf>, Authorities>);
 
 impl AllAuthorities {
-    fn get(&mut self, ca: Option<PathBuf>) -> Result<&Authorities, UpstreamTlsError> {
-        if !self.0.contains_key(&ca) {
-            let authorities = match &ca {
+    fn get(&mut self, ca: Option<&Path>) -> Result<&Authorities, UpstreamTlsError> {
+        Ok(match self.0.entry(ca.map(Path::to_owned)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(match ca {
                 Some(file) => Authorities::of_file(file)?,
                 None => Authorities::of_system()?,
-            };
-            self.0.insert(ca.clone(), authorities);
-        }
-        Ok(&self.0[&ca])
+            }),
+        })
     }
 }
 
@@ -251,7 +251,7 @@ impl WrittenUpstream {
         let mut upstream = Upstream::parse(text, context.search).map_err(|error| self.to.mistake(error))?;
         if upstream.protocol == Protocol::Https {
             let ca = self.ca.as_ref().map(|ca| context.directory.join(&ca.value));
-            let authorities = context.authorities.get(ca).map_err(|error| match &self.ca {
+            let authorities = context.authorities.get(ca.as_deref()).map_err(|error| match &self.ca {
                 Some(ca) => ca.mistake(error),
                 None => self.to.mistake(error),
             })?;

@@ -74,8 +74,9 @@ impl Members {
     }
 
     /// All of them.
-    pub fn iter(&self) -> std::slice::Iter<'_, Member> {
-        self.all.iter()
+    #[must_use]
+    pub fn all(&self) -> &[Member] {
+        &self.all
     }
 
     /// Whether there are none.

@@ -84,7 +84,7 @@ impl<'a> Choice<'a> {
     pub(super) fn avoid(&mut self, endpoint: &Endpoint) {
         if self.members.only().is_none() {
             self.tried.push(endpoint.way.address);
-            if self.members.iter().all(|member| self.is_tried(member)) {
+            if self.members.all().iter().all(|member| self.is_tried(member)) {
                 self.tried.clear();
             }
         }
@@ -188,7 +188,7 @@ impl<'a> Choice<'a> {
                     || (endpoint.way.address.is_ipv4() == is_ipv4 && !endpoint.is_connected())
             };
             let whole_family = is_ipv4 != winner.way.address.is_ipv4();
-            for member in self.members.iter().filter(alike) {
+            for member in self.members.all().iter().filter(alike) {
                 if whole_family || Rc::ptr_eq(&member.endpoint, &slow.endpoint) {
                     member.endpoint.ejection.connect_failed(rules);
                     tracing::debug!(endpoint = %member.endpoint.way.address, "slow to connect, left out");
@@ -213,7 +213,7 @@ impl<'a> Choice<'a> {
     async fn look_again(&mut self) -> Result<(), Lost> {
         let lost = self.lost.take().unwrap_or(Lost { failure: Failure::Busy, endpoint: None });
         let Some(pause) = PAUSES.get(self.rounds) else { return Err(lost) };
-        let moving = self.members.iter().any(|member| member.endpoint.ejection.may_be_moving());
+        let moving = self.members.all().iter().any(|member| member.endpoint.ejection.may_be_moving());
         if matches!(lost.failure, Failure::Busy) || !self.group.has_names() || (self.rounds > 0 && !moving) {
             return Err(lost);
         }
@@ -231,7 +231,7 @@ impl<'a> Choice<'a> {
         self.members = members;
         if moving && self.start.is_some_and(|start| start.elapsed() < patience) {
             self.tried.clear();
-        } else if self.members.iter().all(|member| self.is_tried(member)) {
+        } else if self.members.all().iter().all(|member| self.is_tried(member)) {
             return Err(lost);
         }
         self.lost = Some(lost);

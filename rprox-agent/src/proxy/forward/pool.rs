@@ -116,7 +116,7 @@ pub async fn connect(used: Use, dial: &Dial<'_>) -> Result<Lease, (Failure, Use)
     let link = match (endpoint.way.protocol, endpoint.speaks_http2.get()) {
         (Protocol::Http1, _) | (Protocol::Https, Some(false)) => open(endpoint, dial).await,
         (Protocol::Https, _) if dial.only_http1 => open(endpoint, dial).await,
-        (Protocol::H2c, _) | (Protocol::Https, _) => stream(endpoint, dial).await,
+        (Protocol::H2c | Protocol::Https, _) => stream(endpoint, dial).await,
     };
     match link {
         Ok(link) => Ok(Lease { link, used }),
