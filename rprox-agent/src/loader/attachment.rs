@@ -9,7 +9,7 @@ mod update;
 use std::io;
 
 use aya::programs::ProgramError;
-use rprox_common::{Protocol, RewriteTcp, State, program};
+use rprox_common::{ANY_OWNER, Protocol, RewriteTcp, State, program};
 use thiserror::Error;
 use tracing::{debug, info, warn};
 
@@ -168,7 +168,7 @@ impl Target<'_> {
             link_header_len: self.device.link_header_len()?,
             interface: self.device.index,
             netns_cookie,
-            owner: self.shape.owner.user().unwrap_or(0),
+            owner: self.shape.owner.user().unwrap_or(ANY_OWNER),
             grant: self.shape.mode == Mode::Grant,
             rewrite_tcp,
         })
@@ -260,6 +260,7 @@ async fn create(target: &Target<'_>, pins: &Pins) -> Result<Option<Hook>, Attach
     maps.set_state(State::new(1, policy.direct == Direct::Allow))?;
     // Those that began to listen while no rule was in force to note them by.
     if let Some(takeover) = &mut takeover {
+        takeover.know_bound(target.tcp_ports(), shape.owner)?;
         target.take_over(takeover, target.tcp_ports())?;
     }
     target.check_holders()?;

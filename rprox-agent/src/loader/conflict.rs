@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bound;
 pub mod firewall;
 pub mod listener;
 pub mod outgoing;

@@ -6,15 +6,16 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsRawFd as _;
 
-use aya::maps::{Map, MapData, MapError, SockHash};
+use aya::maps::{HashMap, Map, MapData, MapError, SockHash};
 use procfs::ProcError;
 use rprox_common::{Address, Listener, MAX_LISTENERS_PER_ADDRESS, Protocol, map};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use thiserror::Error;
 
-use super::conflict::Port;
 use super::conflict::listener::{self, Socket};
+use super::conflict::{Port, bound};
+use super::owner::Owner;
 use super::pins::Pins;
 
 /// `BPF_NOEXIST` of linux/bpf.h.
@@ -24,10 +25,12 @@ const NOEXIST: u64 = 1;
 #[derive(Debug, Error)]
 pub enum TakeoverError {
     /// The map.
-    #[error("{interface}: the map {}: {source}", map::LISTENERS)]
+    #[error("{interface}: the map {map}: {source}")]
     Map {
         /// The interface.
         interface: String,
+        /// The map.
+        map: &'static str,
         /// What the kernel said.
         source: Box<MapError>,
     },
@@ -52,6 +55,7 @@ pub enum TakeoverError {
 pub struct Takeover {
     interface: String,
     listeners: SockHash<MapData, Listener>,
+    bound_by: HashMap<MapData, u64, u32>,
     /// Inodes of those that were found, whether they could be had or not.
     seen: BTreeSet<u64>,
 }
@@ -63,13 +67,23 @@ impl Takeover {
     ///
     /// The map is not there.
     pub fn new(pins: &Pins) -> Result<Self, TakeoverError> {
-        let map = MapData::from_pin(pins.map(map::LISTENERS));
-        let listeners = map.and_then(Map::from_map_data).and_then(TryInto::try_into);
-        let interface = pins.interface().to_owned();
-        match listeners {
-            Ok(listeners) => Ok(Self { interface, listeners, seen: BTreeSet::new() }),
-            Err(source) => Err(TakeoverError::Map { interface, source: Box::new(source) }),
+        fn open<M: TryFrom<Map, Error = MapError>>(
+            pins: &Pins,
+            name: &'static str,
+        ) -> Result<M, TakeoverError> {
+            let map = MapData::from_pin(pins.map(name)).and_then(Map::from_map_data).and_then(M::try_from);
+            map.map_err(|source| TakeoverError::Map {
+                interface: pins.interface().to_owned(),
+                map: name,
+                source: Box::new(source),
+            })
         }
+        Ok(Self {
+            interface: pins.interface().to_owned(),
+            listeners: open(pins, map::LISTENERS)?,
+            bound_by: open(pins, map::BOUND_BY)?,
+            seen: BTreeSet::new(),
+        })
     }
 
     /// Forgets every listener.
@@ -91,6 +105,27 @@ impl Takeover {
         Ok(())
     }
 
+    /// Has the port guard know the `owner`'s sockets that were bound to one of the TCP `ports` before it came, and may listen yet.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused.
+    pub fn know_bound(
+        &mut self,
+        ports: impl Iterator<Item = u16>,
+        owner: Owner,
+    ) -> Result<(), TakeoverError> {
+        let Owner::User(owner) = owner else { return Ok(()) };
+        for bound in bound::find(&ports.collect()).iter().filter(|bound| bound.user == owner) {
+            self.bound_by.insert(bound.cookie, owner, 0).map_err(|source| TakeoverError::Map {
+                interface: self.interface.clone(),
+                map: map::BOUND_BY,
+                source: Box::new(source),
+            })?;
+        }
+        Ok(())
+    }
+
     /// Makes known every socket that listens on one of the TCP `ports`, if this value has not seen it before.
     ///
     /// # Errors
@@ -101,7 +136,7 @@ impl Takeover {
         let mut sockets = listener::sockets(&ports)?;
         sockets.retain(|socket| !self.seen.contains(&socket.inode));
         let (mut refused, mut reason) = (Vec::new(), Errno::PERM);
-        for holder in listener::holders(&sockets)? {
+        for holder in listener::holders(sockets.iter().map(|socket| socket.inode))? {
             let Some(socket) = sockets.iter().find(|socket| socket.inode == holder.inode) else { continue };
             if self.seen.contains(&socket.inode) {
                 continue;
@@ -149,7 +184,8 @@ impl Takeover {
     }
 
     fn failed(&self, source: MapError) -> TakeoverError {
-        TakeoverError::Map { interface: self.interface.clone(), source: Box::new(source) }
+        let interface = self.interface.clone();
+        TakeoverError::Map { interface, map: map::LISTENERS, source: Box::new(source) }
     }
 }
 

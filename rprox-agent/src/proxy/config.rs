@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod admin;
 mod build;
 mod error;
 mod file;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+pub use self::admin::{AdminConfig, AdminListen, admin_socket};
 pub use self::error::ConfigError;
 pub use self::flags::Flags;
 pub use self::upstreams::{PassiveHealth, Retries};
@@ -60,6 +62,10 @@ pub struct Config {
     pub limits: Limits,
     /// What to log.
     pub log: Log,
+    /// Where to answer the operator.
+    pub admin: AdminConfig,
+    /// Whether the configuration is loaded anew when its files change.
+    pub watch: bool,
 }
 
 impl Config {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod framing;
 pub mod io;
 
 use std::convert::Infallible;
@@ -15,7 +16,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::Request;
-use hyper::body::Incoming;
+use http::header::UPGRADE;
+use hyper::body::{Body as _, Incoming};
 use hyper::rt::Write as _;
 use hyper::server::conn::http1::Parts;
 use hyper::server::conn::{http1, http2};
@@ -26,6 +28,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use self::client::Client;
+use self::framing::Body;
 use self::io::ClientIo;
 use super::drain::Ticket;
 use super::forward::{self, ResponseBody};
@@ -95,10 +98,11 @@ where
     let http2 = client.http2;
     let client = Rc::new(client);
     let live = client.worker.live();
-    let io = ClientIo::new(TokioIo::new(stream), first, Rc::clone(&client));
+    let io = TokioIo::new(ClientIo::new(stream, first, Rc::clone(&client)));
     let service = service_fn({
         let client = Rc::clone(&client);
         move |request: Request<Incoming>| {
+            client.framing.borrow_mut().follows(framing(&request));
             let client = Rc::clone(&client);
             async move { Ok::<_, Infallible>(forward::handle(&client, request).await) }
         }
@@ -112,7 +116,8 @@ where
         if ended.is_ok() {
             let Parts { mut io, read_buf, .. } = connection.into_parts();
             if let Some(tunnel) = tunnel {
-                return Box::pin(tunnel.run(io.into_stream(), read_buf)).await;
+                let (stream, held) = io.into_inner().into_stream();
+                return Box::pin(tunnel.run(stream, [read_buf, held].concat().into())).await;
             }
             // hyper doesn't where a request had an Upgrade field; twice does no harm.
             let closed = poll_fn(|cx| Pin::new(&mut io).poll_shutdown(cx));
@@ -122,6 +127,15 @@ where
     };
     if let Err(error) = ended {
         tracing::debug!(client = %client.peer, error = &error as &dyn std::error::Error, "client connection failed");
+    }
+}
+
+fn framing(request: &Request<Incoming>) -> Body {
+    let body = request.body();
+    match body.size_hint().exact() {
+        _ if body.is_end_stream() && request.headers().contains_key(UPGRADE) => Body::Open,
+        _ if body.is_end_stream() => Body::Length(0),
+        length => length.map_or(Body::Chunked, Body::Length),
     }
 }
 

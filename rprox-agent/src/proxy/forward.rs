@@ -164,6 +164,11 @@ fn prepare(
         let reason = "of the transfer codings only chunked is served";
         return Err(Box::new(respond::text(StatusCode::NOT_IMPLEMENTED, reason)));
     }
+    if headers::has_look_alike(headers) {
+        let reason = "a field's name differs from one of ours by an underscore";
+        return Err(Box::new(respond::text(StatusCode::BAD_REQUEST, reason)));
+    }
+    headers::canonical_length(headers);
     let trailers = headers::accepts_trailers(headers);
     headers::remove_hop_by_hop(headers);
     if trailers {

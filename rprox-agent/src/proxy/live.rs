@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, Cache};
 use hyper::server::conn::{http1, http2};
@@ -32,6 +33,8 @@ pub struct Rules {
     pub certificates: Arc<Certificates>,
     /// TLS; `None` without certificates.
     pub tls: Option<TlsAcceptor>,
+    /// When it was made ready.
+    pub loaded_at: SystemTime,
 }
 
 impl Rules {
@@ -44,7 +47,13 @@ impl Rules {
         let certificates = Arc::new(Certificates::load(&config.certificates)?);
         let tls =
             if certificates.is_empty() { None } else { Some(TlsAcceptor::new(Arc::clone(&certificates))?) };
-        Ok(Self { routes: RouteTable::new(config.routes.clone()), certificates, tls, config })
+        Ok(Self {
+            routes: RouteTable::new(config.routes.clone()),
+            certificates,
+            tls,
+            loaded_at: SystemTime::now(),
+            config,
+        })
     }
 }
 

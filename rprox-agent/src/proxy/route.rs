@@ -73,6 +73,11 @@ impl UpstreamTemplate {
         };
         plain.into_iter().chain(template.into_iter().flatten())
     }
+
+    /// Each upstream that it can lead to.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.sets().flat_map(|set| &set.upstreams).map(|weighted| &weighted.upstream)
+    }
 }
 
 /// A host and path prefix with the upstream that serves it.
@@ -118,8 +123,7 @@ impl RouteTable {
     pub fn new(routes: Vec<Route>) -> Self {
         let mut table = Self::default();
         for route in routes {
-            let all = route.upstream.sets().flat_map(|set| &set.upstreams);
-            table.upstreams.extend(all.map(|weighted| Arc::clone(&weighted.upstream)));
+            table.upstreams.extend(route.upstream.all().cloned());
             let paths = match &route.host {
                 HostPattern::Exact(host) => table.exact.entry(host.clone()).or_default(),
                 HostPattern::Wildcard(domain) => table.wildcard.entry(domain.clone()).or_default(),
@@ -128,6 +132,11 @@ impl RouteTable {
             paths.insert(Arc::new(route));
         }
         table
+    }
+
+    /// All upstreams that routes lead to, in no particular order.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
+        self.upstreams.iter().map(Arc::as_ref)
     }
 
     /// Whether any route leads to `upstream`.

@@ -6,7 +6,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use hyper::rt::Executor;
@@ -21,6 +21,7 @@ use super::forward::pool::Pool;
 use super::listen::{self, Listener};
 use super::live::{Live, Rules, View};
 use super::metrics::Metrics;
+use super::reload::Reloads;
 
 /// hyper's own limit on the number of header fields; what it does without being told is faster than being told the same.
 const HYPER_MAX_HEADERS: usize = 100;
@@ -44,8 +45,22 @@ pub struct Shared {
     pub swapped: watch::Sender<()>,
     /// What DNS last said to any worker.
     pub last_answers: Arc<LastAnswers>,
+    /// What each worker counts.
+    pub metrics: Box<[Arc<Metrics>]>,
+    /// When the process started.
+    pub started: SystemTime,
+    /// What came of loading the configuration anew.
+    pub reloads: Reloads,
     /// Client connections of the process; changed when one comes or goes, not by requests.
     pub connections: AtomicUsize,
+}
+
+impl Shared {
+    /// From now on `rules` hold.
+    pub fn put_into_force(&self, rules: Rules) {
+        self.rules.store(Arc::new(rules));
+        self.swapped.send_replace(());
+    }
 }
 
 /// What a worker's connections share.

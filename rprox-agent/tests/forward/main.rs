@@ -8,10 +8,13 @@ mod client;
 mod names;
 mod upstream;
 
+mod admin;
 mod balancing;
 mod ends;
 mod headers;
+mod load;
 mod refusals;
+mod reload;
 mod retries;
 mod secure;
 mod streams;

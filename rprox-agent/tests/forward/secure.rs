@@ -140,7 +140,8 @@ fn an_upstream_without_tls_is_502_and_not_spoken_to_in_the_clear() {
 fn an_upstream_that_offers_http2_is_spoken_to_in_it() {
     let upstream = Upstream::mirror();
     let behind = Agent::start(&[("secure.example", &upstream.address.to_string())], "");
-    let more = format!(", ca = \"{}\", server_name = \"secure.example\"", behind.file("cert.pem").display());
+    let more =
+        format!(", ca = \"{}\", server_name = \"secure.example\"", behind.beside("cert.pem").display());
     let address = behind.https;
     let agent = Agent::start(
         &[],

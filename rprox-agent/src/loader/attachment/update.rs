@@ -108,6 +108,7 @@ async fn apply(
         maps.set_state(State::new(generation, allow))?;
     }
     if let Some((mut takeover, ports)) = listeners {
+        takeover.know_bound(target.tcp_ports(), shape.owner)?;
         // Those that began to listen before there was a rule to note them by.
         target.take_over(&mut takeover, ports.into_iter())?;
         bring(Linked::Steer, object)?;

@@ -91,17 +91,17 @@ fn optional<T>(result: ProcResult<Vec<T>>) -> ProcResult<Vec<T>> {
     }
 }
 
-/// The descriptors of `sockets` in the processes that can be looked into.
+/// The descriptors of the sockets with `inodes` in the processes that can be looked into.
 ///
 /// # Errors
 ///
 /// `/proc` can't be read.
-pub fn holders(sockets: &[Socket]) -> ProcResult<Vec<Holder>> {
+pub fn holders(inodes: impl Iterator<Item = u64>) -> ProcResult<Vec<Holder>> {
+    let inodes: BTreeSet<u64> = inodes.collect();
     let mut holders = Vec::new();
-    if sockets.is_empty() {
+    if inodes.is_empty() {
         return Ok(holders);
     }
-    let inodes: BTreeSet<u64> = sockets.iter().map(|socket| socket.inode).collect();
     // Processes come and go, and some can't be looked into: those are passed over.
     for process in all_processes()?.flatten() {
         for descriptor in process.fd().into_iter().flatten().flatten() {
@@ -122,7 +122,7 @@ pub fn holders(sockets: &[Socket]) -> ProcResult<Vec<Holder>> {
 /// `/proc` can't be read.
 pub fn find(ports: &BTreeSet<Port>) -> ProcResult<BTreeSet<Listener>> {
     let sockets = sockets(ports)?;
-    let holders = holders(&sockets)?;
+    let holders = holders(sockets.iter().map(|socket| socket.inode))?;
     let mut listeners = BTreeSet::new();
     for &Socket { inode, port, user, .. } in &sockets {
         let mut known = holders.iter().filter(|holder| holder.inode == inode).peekable();

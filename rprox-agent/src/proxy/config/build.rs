@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -34,20 +33,14 @@ impl Config {
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
         let path = flags.config.as_deref();
         let text = match path {
-            Some(path) => fs::read_to_string(path)
-                .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?,
+            Some(path) => ConfigError::read(path)?,
             None => String::new(),
         };
-        Self::read(&text, path, flags).map_err(|mistakes| {
-            ConfigError::Invalid(mistakes.into_iter().map(|mistake| mistake.locate(path, &text)).collect())
-        })
+        Self::read(&text, path, flags).map_err(|mistakes| ConfigError::located(mistakes, path, &text))
     }
 
     fn read(text: &str, path: Option<&Path>, flags: &Flags) -> Result<Self, Vec<Mistake>> {
-        let file: File = toml::from_str(text).map_err(|error| {
-            let place = error.span().map_or(Place::Whole, Place::Bytes);
-            vec![Mistake::new(place, error.message())]
-        })?;
+        let file: File = toml::from_str(text).map_err(|error| vec![error.into()])?;
         let directory = path.and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
         Builder { directory, mistakes: Vec::new(), certificates: Vec::new() }.build(file, flags)
     }
@@ -69,9 +62,8 @@ impl Builder {
         let mut log = file.log;
         log.level = flags.log_level.clone().unwrap_or(log.level);
         log.format = flags.log_format.unwrap_or(log.format);
-        if !self.mistakes.is_empty() {
-            return Err(self.mistakes);
-        }
+        let admin = file.admin.read().map_err(|mistake| self.mistakes.push(mistake)).ok();
+        let (Some(admin), []) = (admin, self.mistakes.as_slice()) else { return Err(self.mistakes) };
         let sets = routes.iter().flat_map(|route| route.upstream.sets());
         let waits = sets.map(|set| set.timeouts.response.min(set.timeouts.body));
         let shortest_wait = waits.fold(file.timeouts.response.min(file.timeouts.body), Duration::min);
@@ -89,6 +81,8 @@ impl Builder {
             passive_health: file.passive_health,
             limits: file.limits,
             log,
+            admin,
+            watch: file.watch,
         })
     }
 

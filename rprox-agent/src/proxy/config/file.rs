@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::admin::AdminTable;
 use super::units::{self, Addresses};
 use super::upgrade;
 use super::upstreams::{self, RouteTimeouts, UpstreamKey};
@@ -31,6 +32,8 @@ pub(super) struct File {
     pub(super) passive_health: PassiveHealth,
     pub(super) limits: Limits,
     pub(super) log: Log,
+    pub(super) admin: AdminTable,
+    pub(super) watch: bool,
     pub(super) certificate: Vec<CertificateTable>,
     pub(super) route: Vec<RouteTable>,
 }
@@ -48,6 +51,8 @@ impl Default for File {
             passive_health: PassiveHealth::default(),
             limits: Limits::default(),
             log: Log::default(),
+            admin: AdminTable::default(),
+            watch: true,
             certificate: Vec::new(),
             route: Vec::new(),
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::framing::Framing;
 use crate::proxy::forward::forwarded::Forwarding;
 use crate::proxy::forward::tunnel::Tunnel;
 use crate::proxy::tls::CertificateNames;
@@ -26,6 +27,8 @@ pub struct Client {
     pub http2: bool,
     /// What upstreams are told about it.
     pub forwarding: Forwarding,
+    /// Where in its messages it is.
+    pub framing: RefCell<Framing>,
     phase: Cell<Phase>,
     requests: Cell<u32>,
     blocked: Cell<Option<Instant>>,
@@ -57,6 +60,7 @@ impl Client {
         let deadline = Instant::now() + worker.live().config.timeouts.header;
         Self {
             forwarding: Forwarding::new(peer, secure.is_some()),
+            framing: RefCell::new(if http2 { Framing::opaque() } else { Framing::http1() }),
             phase: Cell::new(Phase::Head(deadline)),
             peer,
             secure,

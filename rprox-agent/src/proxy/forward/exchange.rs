@@ -103,7 +103,9 @@ impl Exchange {
     #[must_use]
     pub fn answer(mut self, mut response: Response<Bytes>) -> Response<ResponseBody> {
         self.has_status(&response);
-        if response.status() == StatusCode::BAD_REQUEST && !self.client.http2 {
+        self.client.framing.borrow_mut().stays_http();
+        let doubtful = matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED);
+        if doubtful && !self.client.http2 {
             // Who makes one request that others might read otherwise may have hidden the next in it.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -115,6 +117,7 @@ impl Exchange {
     pub fn forward(mut self, answered: Answered) -> Response<ResponseBody> {
         let Answered { response, lease, patience } = answered;
         self.has_status(&response);
+        self.client.framing.borrow_mut().stays_http();
         self.served_by(Some(lease.endpoint().way.address));
         let (mut parts, incoming) = response.into_parts();
         // The version of this hop, not of the one behind us.

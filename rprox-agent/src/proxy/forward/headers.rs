@@ -52,6 +52,30 @@ pub fn only_chunked(headers: &HeaderMap) -> bool {
         .all(|(index, value)| index == 0 && value.as_bytes().eq_ignore_ascii_case(b"chunked"))
 }
 
+/// Names that nobody but us may give a meaning to, as CGI and what came after it write them.
+const OURS: [&str; 4] = ["content_length", "transfer_encoding", "x_forwarded_", "x_real_ip"];
+
+/// Whether a field's name is one of ours for an upstream that can't tell `_` from `-`: those that read them from the environment
+/// (CGI, WSGI, Rack, PHP).
+#[must_use]
+pub fn has_look_alike(headers: &HeaderMap) -> bool {
+    headers.keys().map(HeaderName::as_str).filter(|name| name.contains('_')).any(|name| {
+        let name = name.replace('-', "_");
+        OURS.iter().any(|ours| name.starts_with(ours))
+    })
+}
+
+/// Writes a length with leading zeros as what hyper has read it as: others might take it for octal.
+pub fn canonical_length(headers: &mut HeaderMap) {
+    if let Some(length) = headers.get_mut(CONTENT_LENGTH)
+        && length.len() > 1
+        && length.as_bytes().starts_with(b"0")
+        && let Some(number) = length.to_str().ok().and_then(|digits| digits.parse::<u64>().ok())
+    {
+        *length = HeaderValue::from(number);
+    }
+}
+
 /// Whether the sender takes trailers: `TE: trailers`.
 #[must_use]
 pub fn accepts_trailers(headers: &HeaderMap) -> bool {
@@ -126,6 +150,18 @@ mod tests {
         assert!(only_chunked(&map(&[])));
         assert!(only_chunked(&map(&[("transfer-encoding", "Chunked")])));
         assert!(!only_chunked(&map(&[("transfer-encoding", "gzip, chunked")])));
+    }
+
+    #[test]
+    fn an_underscore_hides_none_of_our_names() {
+        for name in ["content_length", "x_forwarded_for", "x-forwarded_proto", "x_real-ip"] {
+            assert!(has_look_alike(&map(&[(name, "x")])), "{name}");
+        }
+        assert!(!has_look_alike(&map(&[
+            ("x-forwarded-for", "x"),
+            ("my_field", "x"),
+            ("content-length", "1")
+        ])));
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct Certificate {
     pub names: Arc<CertificateNames>,
     /// What an operator should know and can still act on: it has expired, its key is open to all.
     pub warnings: Vec<String>,
+    /// When it expires, in seconds since 1970.
+    pub expires_at: i64,
     pub(super) key: Arc<CertifiedKey>,
 }
 
@@ -54,6 +56,7 @@ impl Certificate {
                 "the first certificate has no DNS name or address in its subjectAltName".to_owned(),
             ));
         }
+        let expires_at = parsed.validity().not_after.timestamp();
         let mut warnings = validity_warning(&parsed, cert).into_iter().collect::<Vec<_>>();
 
         let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| TlsError::Key {
@@ -70,7 +73,7 @@ impl Certificate {
                     error => TlsError::Key { path: key.clone(), reason: error.to_string() },
                 }
             })?;
-        Ok(Self { names: Arc::new(names), warnings, key: Arc::new(certified) })
+        Ok(Self { names: Arc::new(names), warnings, expires_at, key: Arc::new(certified) })
     }
 
     /// Whether a client that takes signatures by `schemes` can take this certificate's.
