@@ -5,12 +5,14 @@
 
 #![forbid(unsafe_code)]
 
+mod acme;
 mod admin;
 mod build;
 mod error;
 mod file;
 mod flags;
 mod routes;
+mod tls;
 mod units;
 mod upgrade;
 mod upstreams;
@@ -26,9 +28,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+pub use self::acme::{AcmeChallenge, AcmeConfig, ExternalAccount};
 pub use self::admin::{AdminConfig, AdminListen, admin_socket};
 pub use self::error::ConfigError;
 pub use self::flags::Flags;
+pub use self::tls::{TlsConfig, TlsVersion};
 pub use self::upstreams::{PassiveHealth, Retries};
 use crate::cli::LogFormat;
 use crate::proxy::route::Route;
@@ -42,8 +46,16 @@ pub struct Config {
     pub dns: DnsConfig,
     /// Certificates: the global ones first, then the routes' own.
     pub certificates: Vec<CertificateFiles>,
+    /// How TLS is spoken.
+    pub tls: TlsConfig,
+    /// Where what must outlive the process is kept, if anywhere.
+    pub state: Option<PathBuf>,
+    /// Certificates from an ACME server.
+    pub acme: Option<AcmeConfig>,
     /// Routes, no two for the same host and path.
     pub routes: Vec<Route>,
+    /// Peers whose connections begin with a PROXY header.
+    pub proxy_protocol: Vec<IpNet>,
     /// Peers whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// How long running requests may take to finish once the agent is told to stop.

@@ -8,7 +8,7 @@ pub mod io;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use hyper::server::conn::http1::Parts;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -32,7 +33,9 @@ use self::framing::Body;
 use self::io::ClientIo;
 use super::drain::Ticket;
 use super::forward::{self, ResponseBody};
+use super::proxy_protocol::{self, Ends, HeaderError};
 use super::timer::LazyTimer;
+use super::tls::TlsConnection;
 use super::worker::{LocalExecutor, Worker};
 
 /// What an HTTP/2 client that knows the server speaks it sends first (RFC 9113 section 3.4).
@@ -42,7 +45,7 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FIRST_READ: usize = 4096;
 
 /// Serves the connection until it ends.
-pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, secure: bool) {
+pub async fn serve(worker: Rc<Worker>, mut tcp: TcpStream, peer: SocketAddr, secure: bool) {
     let ticket = worker.drain.enter();
     let metrics = Arc::clone(&worker.metrics);
     metrics.client_connections_open.up();
@@ -50,32 +53,66 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, secure:
         tracing::debug!(client = %peer, %error, "TCP_NODELAY refused");
     }
     // The rarer and larger ways are boxed: a task is moved when it is made, at the size of its largest.
-    if secure {
-        Box::pin(serve_tls(worker, tcp, peer, ticket)).await;
-    } else {
-        serve_plain(worker, tcp, peer, ticket).await;
+    if let Some(ends) = ends(&worker, &mut tcp, peer).await {
+        if secure {
+            Box::pin(serve_tls(worker, tcp, ends, ticket)).await;
+        } else {
+            serve_plain(worker, tcp, ends, ticket).await;
+        }
     }
     metrics.client_connections_open.down();
 }
 
-async fn serve_tls(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, ticket: Ticket) {
+/// Whose connection it is; `None` where a load balancer was to say that and did not.
+async fn ends(worker: &Worker, tcp: &mut TcpStream, peer: SocketAddr) -> Option<Ends> {
+    let own = Ends { client: peer, server: tcp.local_addr().unwrap_or(peer) };
     let live = worker.live();
-    let Some(acceptor) = &live.tls else { return };
-    let handshake = timeout(live.config.timeouts.header, acceptor.accept(tcp)).await;
-    let connection = match handshake {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return tracing::debug!(client = %peer, %error, "TLS handshake failed"),
-        Err(_) => return tracing::debug!(client = %peer, "TLS handshake took longer than timeouts.header"),
-    };
-    let client = Client::new(Rc::clone(&worker), peer, Some(connection.covers), connection.http2);
+    if !contains(&live.config.proxy_protocol, peer.ip()) {
+        return Some(own);
+    }
+    match Box::pin(proxy_protocol::receive(tcp, live.config.timeouts.header)).await {
+        Ok(ends) => Some(ends.unwrap_or(own)),
+        Err(HeaderError::Closed) => None,
+        Err(error) => {
+            worker.metrics.proxy_headers_refused.increment();
+            tracing::warn!(%peer, "connection refused: {error}");
+            None
+        }
+    }
+}
+
+fn contains(networks: &[IpNet], address: IpAddr) -> bool {
+    // Before the address is made comparable: the usual list is empty.
+    !networks.is_empty() && networks.iter().any(|network| network.contains(&address.to_canonical()))
+}
+
+async fn serve_tls(worker: Rc<Worker>, tcp: TcpStream, ends: Ends, ticket: Ticket) {
+    let Some(connection) = shake_hands(&worker, tcp, ends.client).await else { return };
+    let client = Client::new(Rc::clone(&worker), ends, Some(connection.secured), connection.http2);
     serve_http(client, connection.stream, Bytes::new(), ticket).await;
 }
 
-async fn serve_plain(worker: Rc<Worker>, mut tcp: TcpStream, peer: SocketAddr, ticket: Ticket) {
+/// `None` where it fails, which is the client's concern more than ours.
+async fn shake_hands(worker: &Worker, tcp: TcpStream, peer: SocketAddr) -> Option<TlsConnection> {
+    let live = worker.live();
+    match timeout(live.config.timeouts.header, live.tls.accept(tcp)).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            tracing::debug!(client = %peer, %error, "TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(client = %peer, "TLS handshake took longer than timeouts.header");
+            None
+        }
+    }
+}
+
+async fn serve_plain(worker: Rc<Worker>, mut tcp: TcpStream, ends: Ends, ticket: Ticket) {
     let sniffed = timeout(worker.live().config.timeouts.header, sniff(&mut tcp)).await;
     let Ok(Ok(first)) = sniffed else { return };
     let http2 = first.starts_with(HTTP2_PREFACE);
-    let client = Client::new(Rc::clone(&worker), peer, None, http2);
+    let client = Client::new(Rc::clone(&worker), ends, None, http2);
     serve_http(client, tcp, first, ticket).await;
 }
 

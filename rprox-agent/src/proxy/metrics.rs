@@ -22,6 +22,8 @@ define::metrics! {
     counter tunnels = "rprox_tunnels";
     /// Upgraded connections open
     gauge tunnels_open = "rprox_tunnels_open";
+    /// Connections refused for want of a good PROXY header
+    counter proxy_headers_refused = "rprox_proxy_headers_refused";
     /// Connections and requests refused or cut by a limit
     counter limit_hits = "rprox_limit_hits", by limit: Limit;
 }

@@ -10,7 +10,10 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
+use http::HeaderValue;
+
 use super::host;
+use super::tls::client_auth::ClientAuth;
 use super::upstream::Upstream;
 use super::upstream::set::UpstreamSet;
 
@@ -92,6 +95,10 @@ pub struct Route {
     pub upstream: UpstreamTemplate,
     /// Whether plain HTTP is redirected to HTTPS, where a certificate covers the host.
     pub https_redirect: bool,
+    /// Whose certificates its clients must or may have.
+    pub client_auth: Option<ClientAuth>,
+    /// `Strict-Transport-Security` of its responses over HTTPS.
+    pub hsts: Option<HeaderValue>,
     /// The protocols that a client's connection may be upgraded to, in lower case.
     pub upgrade: Vec<String>,
     /// `host/path`, for logs.
@@ -213,6 +220,8 @@ mod tests {
             path: path.to_owned(),
             upstream: UpstreamTemplate::Plain(set(upstream)),
             https_redirect: true,
+            client_auth: None,
+            hsts: None,
             upgrade: Vec::new(),
             label: format!("{host}{path}"),
         }

@@ -196,7 +196,7 @@ fn configuration(
 ) -> String {
     let folder = folder.display();
     let mut configuration = format!(
-        "{more}\n[listen]\nhttp = \"{http}\"\nhttps = \"{https}\"\n\
+        "listen.http = \"{http}\"\nlisten.https = \"{https}\"\n{more}\n\
          [[certificate]]\ncert = \"{folder}/cert.pem\"\nkey = \"{folder}/key.pem\"\n"
     );
     for (host, upstream) in routes {

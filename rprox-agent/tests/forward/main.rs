@@ -10,13 +10,16 @@ mod upstream;
 
 mod admin;
 mod balancing;
+mod client_certificates;
 mod ends;
 mod headers;
 mod load;
+mod proxy_protocol;
 mod refusals;
 mod reload;
 mod retries;
 mod secure;
 mod streams;
+mod tls;
 mod upgrades;
 mod websocket_over_http2;

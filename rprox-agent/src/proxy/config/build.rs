@@ -6,20 +6,24 @@ use std::collections::{HashMap, HashSet};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use toml::Spanned;
 
+use super::acme::{self, AcmeTable};
 use super::error::{ConfigError, Mistake, Place};
 use super::file::{File, ListenTable};
 use super::flags::Flags;
 use super::routes::{Written, WrittenRoute};
+use super::tls::Hsts;
 use super::units::Addresses;
 use super::upstreams::{AllAuthorities, Context};
-use super::{CertificateFiles, Config, DnsConfig, Listen, Timeouts};
+use super::{AcmeConfig, CertificateFiles, Config, DnsConfig, Listen, Timeouts};
 use crate::proxy::route::{HostPattern, Route};
-use crate::proxy::tls::Certificate;
+use crate::proxy::state;
+use crate::proxy::tls::{Certificate, CertificateNames};
 
 const HTTP_PORT: u16 = 8080;
 const HTTPS_PORT: u16 = 8443;
@@ -42,7 +46,8 @@ impl Config {
     fn read(text: &str, path: Option<&Path>, flags: &Flags) -> Result<Self, Vec<Mistake>> {
         let file: File = toml::from_str(text).map_err(|error| vec![error.into()])?;
         let directory = path.and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
-        Builder { directory, mistakes: Vec::new(), certificates: Vec::new() }.build(file, flags)
+        Builder { directory, mistakes: Vec::new(), certificates: Vec::new(), covered: Vec::new() }
+            .build(file, flags)
     }
 }
 
@@ -51,14 +56,20 @@ struct Builder {
     directory: PathBuf,
     mistakes: Vec<Mistake>,
     certificates: Vec<CertificateFiles>,
+    /// What they are for.
+    covered: Vec<Arc<CertificateNames>>,
 }
 
 impl Builder {
-    fn build(mut self, file: File, flags: &Flags) -> Result<Config, Vec<Mistake>> {
+    fn build(mut self, mut file: File, flags: &Flags) -> Result<Config, Vec<Mistake>> {
         let dns = self.dns(file.dns, flags);
         self.global_certificates(file.certificate, flags);
-        let routes = self.routes(file.route, flags, dns.search.as_deref(), &file.timeouts);
-        let listen = self.listen(file.listen, flags);
+        let routes = self.routes(file.route, flags, dns.search.as_deref(), &file.timeouts, &file.hsts);
+        let state = file.state.map(|state| self.directory.join(state)).or_else(state::default_folder);
+        let acme = file.acme.and_then(|acme| self.acme(acme, &routes, state.clone()));
+        let secure = !self.certificates.is_empty() || file.tls.self_signed || acme.is_some();
+        let proxy_protocol = std::mem::take(&mut file.listen.proxy_protocol);
+        let listen = self.listen(file.listen, flags, secure);
         let mut log = file.log;
         log.level = flags.log_level.clone().unwrap_or(log.level);
         log.format = flags.log_format.unwrap_or(log.format);
@@ -71,7 +82,11 @@ impl Builder {
             listen,
             dns,
             certificates: self.certificates,
+            tls: file.tls,
+            state,
+            acme,
             routes,
+            proxy_protocol,
             trusted_proxies: given(&flags.trusted_proxies).unwrap_or(file.trusted_proxies),
             drain_timeout: flags.drain_timeout.unwrap_or(file.drain_timeout),
             workers: flags.workers.or(file.workers).unwrap_or_else(processors),
@@ -120,6 +135,7 @@ impl Builder {
             Certificate::load(&files).map_err(|error| self.mistakes.push(Mistake::new(place, error)));
         if !self.certificates.contains(&files) {
             self.certificates.push(files);
+            self.covered.extend(certificate.iter().map(|certificate| Arc::clone(&certificate.names)));
         }
         certificate.ok()
     }
@@ -130,10 +146,11 @@ impl Builder {
         flags: &Flags,
         search: Option<&str>,
         timeouts: &Timeouts,
+        hsts: &Hsts,
     ) -> Vec<Route> {
         let directory = self.directory.clone();
         let mut authorities = AllAuthorities::default();
-        let mut context = Context { search, directory: &directory, authorities: &mut authorities };
+        let mut context = Context { search, directory: &directory, timeouts, authorities: &mut authorities };
         let mut taken = HashMap::new();
         let mut routes = Vec::new();
         let from_flags = flags.routes.iter().cloned().map(WrittenRoute::from);
@@ -150,7 +167,7 @@ impl Builder {
                     None => {}
                 }
                 self.route_certificate(&route, &host)?;
-                route.into_route(host, path, timeouts, &mut context).map(Some)
+                route.into_route(host, path, hsts, &mut context).map(Some)
             });
             match made {
                 Ok(route) => routes.extend(route),
@@ -183,17 +200,34 @@ impl Builder {
         Ok(())
     }
 
-    fn listen(&mut self, table: ListenTable, flags: &Flags) -> Listen {
+    /// Certificates by ACME: for the hosts that it lists, or else for those of routes that have none yet.
+    fn acme(&mut self, table: AcmeTable, routes: &[Route], state: Option<PathBuf>) -> Option<AcmeConfig> {
+        let mut hosts: Vec<String> = Vec::new();
+        for route in routes {
+            if let HostPattern::Exact(host) = &route.host
+                && acme::is_issuable(host)
+                && !hosts.contains(host)
+                && !self.covered.iter().any(|names| names.covers(host))
+            {
+                hosts.push(host.clone());
+            }
+        }
+        table.read(hosts, state, &self.directory).map_err(|mistake| self.mistakes.push(mistake)).ok()
+    }
+
+    /// Where to listen; `secure` if there is, or will be, a certificate.
+    fn listen(&mut self, table: ListenTable, flags: &Flags, secure: bool) -> Listen {
         let http = choose(&flags.http, table.http, "--http");
         let https = choose(&flags.https, table.https, "--https");
         if let Some(https) = &https
             && !https.value.is_empty()
-            && self.certificates.is_empty()
+            && !secure
         {
-            let message = "listening for HTTPS needs a certificate; give --cert and --key, a [[certificate]], or a route's cert and key";
+            let message = "listening for HTTPS needs a certificate; give --cert and --key, a [[certificate]], a route's cert and key, \
+                 [acme], or tls = \"self-signed\"";
             self.mistakes.push(https.mistake(message));
         }
-        let default_https = if self.certificates.is_empty() { Vec::new() } else { vec![any(HTTPS_PORT)] };
+        let default_https = if secure { vec![any(HTTPS_PORT)] } else { Vec::new() };
         let mut taken = HashSet::new();
         for list in [&http, &https].into_iter().flatten() {
             for address in &list.value {

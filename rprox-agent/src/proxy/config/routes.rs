@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use toml::Spanned;
 
-use super::Timeouts;
 use super::error::{Mistake, Place};
 use super::file::RouteTable;
 use super::flags::FlagRoute;
+use super::tls::{Hsts, WrittenClientAuth};
 use super::upgrade;
 use super::upstreams::{self, Context, RouteTimeouts, WrittenUpstream};
 use crate::proxy::host;
@@ -37,6 +37,8 @@ pub(super) struct WrittenRoute {
     pub(super) allow: Option<Written<Vec<Written<String>>>>,
     pub(super) cert: Option<Written<PathBuf>>,
     pub(super) key: Option<Written<PathBuf>>,
+    pub(super) client_auth: WrittenClientAuth,
+    pub(super) hsts: Option<Hsts>,
     pub(super) upgrade: Vec<String>,
     pub(super) https_redirect: bool,
 }
@@ -68,6 +70,8 @@ impl From<RouteTable> for WrittenRoute {
             allow,
             cert: table.cert.map(Written::from),
             key: table.key.map(Written::from),
+            client_auth: WrittenClientAuth::new(table.client_ca, table.client_cert),
+            hsts: table.hsts,
             upgrade: table.upgrade,
             https_redirect: table.https_redirect,
         }
@@ -89,6 +93,8 @@ impl From<FlagRoute> for WrittenRoute {
             allow: None,
             cert: None,
             key: None,
+            client_auth: WrittenClientAuth::default(),
+            hsts: None,
             upgrade: upgrade::default(),
             https_redirect: true,
         }
@@ -116,16 +122,17 @@ impl WrittenRoute {
         self,
         host: HostPattern,
         path: String,
-        all: &Timeouts,
+        hsts: &Hsts,
         context: &mut Context<'_>,
     ) -> Result<Route, Mistake> {
+        let client_auth = self.client_auth.read(context.directory)?;
         let upstream = if self.upstream.value.iter().any(|upstream| upstream.to.value.contains(['{', '}'])) {
-            self.template(&host, all, context)?
+            self.template(&host, context)?
         } else {
             if let Some(allow) = &self.allow {
                 return Err(allow.mistake("allow is for an upstream with {1} in it; this one has none"));
             }
-            UpstreamTemplate::Plain(Arc::new(self.set(str::to_owned, all, context)?))
+            UpstreamTemplate::Plain(Arc::new(self.set(str::to_owned, context)?))
         };
         Ok(Route {
             label: format!("{host}{path}"),
@@ -134,16 +141,13 @@ impl WrittenRoute {
             upstream,
             upgrade: self.upgrade,
             https_redirect: self.https_redirect,
+            client_auth,
+            hsts: self.hsts.unwrap_or_else(|| hsts.clone()).0,
         })
     }
 
     /// The upstreams, with each text made what `fill` makes of it.
-    fn set(
-        &self,
-        fill: impl Fn(&str) -> String,
-        all: &Timeouts,
-        context: &mut Context<'_>,
-    ) -> Result<UpstreamSet, Mistake> {
+    fn set(&self, fill: impl Fn(&str) -> String, context: &mut Context<'_>) -> Result<UpstreamSet, Mistake> {
         let upstreams = self.upstream.value.iter();
         let upstreams = upstreams.map(|upstream| upstream.read(&fill(&upstream.to.value), context));
         let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
@@ -155,16 +159,11 @@ impl WrittenRoute {
             label: label.join(", "),
             upstreams,
             balance: self.balance,
-            timeouts: self.timeouts.over(all),
+            timeouts: self.timeouts.over(context.timeouts),
         })
     }
 
-    fn template(
-        &self,
-        host: &HostPattern,
-        all: &Timeouts,
-        context: &mut Context<'_>,
-    ) -> Result<UpstreamTemplate, Mistake> {
+    fn template(&self, host: &HostPattern, context: &mut Context<'_>) -> Result<UpstreamTemplate, Mistake> {
         for WrittenUpstream { to, .. } in &self.upstream.value {
             let text = &to.value;
             if text.replace(LABEL, "").contains(['{', '}']) {
@@ -188,7 +187,7 @@ impl WrittenRoute {
                 return Err(label.mistake(format!("{:?} is not one label of a host name", label.value)));
             }
             let name = label.value.to_ascii_lowercase();
-            let set = self.set(|text| text.replace(LABEL, &name), all, context)?;
+            let set = self.set(|text| text.replace(LABEL, &name), context)?;
             sets.insert(name, Arc::new(set));
         }
         Ok(UpstreamTemplate::Template(sets))

@@ -241,6 +241,8 @@ pub(super) struct Context<'a> {
     pub(super) search: Option<&'a str>,
     /// What files are relative to.
     pub(super) directory: &'a Path,
+    /// Time-outs where a route has none of its own.
+    pub(super) timeouts: &'a Timeouts,
     /// Whom to believe.
     pub(super) authorities: &'a mut AllAuthorities,
 }

@@ -3,16 +3,16 @@
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::framing::Framing;
 use crate::proxy::forward::forwarded::Forwarding;
 use crate::proxy::forward::tunnel::Tunnel;
-use crate::proxy::tls::CertificateNames;
+use crate::proxy::proxy_protocol::Ends;
+use crate::proxy::tls::Secured;
 use crate::proxy::worker::Worker;
 
 /// A client's connection, shared by its socket, its requests and their bodies.
@@ -21,8 +21,10 @@ pub struct Client {
     pub worker: Rc<Worker>,
     /// The other end; an IPv4 address where it is one, also on an IPv6 listener.
     pub peer: IpAddr,
-    /// Over TLS: the names that the certificate shown is for.
-    pub secure: Option<Arc<CertificateNames>>,
+    /// Both ends, as the load balancer in front of us says where there is one.
+    pub ends: Ends,
+    /// Over TLS: what the handshake came to.
+    pub secure: Option<Box<Secured>>,
     /// Whether it is an HTTP/2 connection.
     pub http2: bool,
     /// What upstreams are told about it.
@@ -50,19 +52,15 @@ enum Phase {
 impl Client {
     /// A connection whose first request's head is now due.
     #[must_use]
-    pub fn new(
-        worker: Rc<Worker>,
-        peer: SocketAddr,
-        secure: Option<Arc<CertificateNames>>,
-        http2: bool,
-    ) -> Self {
-        let peer = peer.ip().to_canonical();
+    pub fn new(worker: Rc<Worker>, ends: Ends, secure: Option<Box<Secured>>, http2: bool) -> Self {
+        let peer = ends.client.ip().to_canonical();
         let deadline = Instant::now() + worker.live().config.timeouts.header;
         Self {
             forwarding: Forwarding::new(peer, secure.is_some()),
             framing: RefCell::new(if http2 { Framing::opaque() } else { Framing::http1() }),
             phase: Cell::new(Phase::Head(deadline)),
             peer,
+            ends,
             secure,
             http2,
             requests: Cell::new(0),

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, STRICT_TRANSPORT_SECURITY};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
@@ -25,6 +25,8 @@ use crate::proxy::route::Route;
 pub struct Exchange {
     client: Rc<Client>,
     live: Rc<Live>,
+    /// What the response says of HTTPS.
+    hsts: Option<HeaderValue>,
     /// `None` while nobody wants an access log.
     record: Option<Box<Record>>,
 }
@@ -50,7 +52,7 @@ impl Exchange {
                 endpoint: None,
             })
         });
-        Self { client: Rc::clone(client), live, record }
+        Self { client: Rc::clone(client), live, hsts: None, record }
     }
 
     /// The client.
@@ -74,6 +76,8 @@ impl Exchange {
 
     /// The route is known.
     pub fn takes(&mut self, route: &Route) {
+        // Over plain HTTP it must not be said (RFC 6797 section 7.2).
+        self.hsts = route.hsts.clone().filter(|_| self.client.secure.is_some());
         if let Some(record) = &mut self.record {
             route.label.clone_into(&mut record.route);
         }
@@ -109,6 +113,9 @@ impl Exchange {
             // Who makes one request that others might read otherwise may have hidden the next in it.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        if let Some(hsts) = self.hsts.take() {
+            response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts);
+        }
         response.map(|text| ResponseBody::text(text, self))
     }
 
@@ -122,6 +129,9 @@ impl Exchange {
         let (mut parts, incoming) = response.into_parts();
         // The version of this hop, not of the one behind us.
         parts.version = Version::HTTP_11;
+        if let Some(hsts) = self.hsts.take() {
+            parts.headers.entry(STRICT_TRANSPORT_SECURITY).or_insert(hsts);
+        }
         let download = Download { incoming, lease: Some(lease), patience, deadline: None, broken: None };
         Response::from_parts(parts, ResponseBody::upstream(download, self))
     }
