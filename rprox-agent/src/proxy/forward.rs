@@ -26,7 +26,7 @@ pub mod upgrade;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{EXPECT, MAX_FORWARDS, TRANSFER_ENCODING, VIA};
+use http::header::{CONTENT_LENGTH, EXPECT, MAX_FORWARDS, TRANSFER_ENCODING, VIA};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -180,6 +180,7 @@ fn prepare(
         return Err(Box::new(respond::text(StatusCode::BAD_REQUEST, reason)));
     }
     headers::canonical_length(headers);
+    headers::one_cookie(headers);
     let trailers = headers::accepts_trailers(headers);
     headers::remove_hop_by_hop(headers);
     if trailers {
@@ -209,9 +210,12 @@ fn via(version: Version) -> HeaderValue {
 ///
 /// When the response can't be passed on.
 pub(crate) fn restore(headers: &mut HeaderMap) -> Result<(), Failure> {
-    if headers.contains_key(TRANSFER_ENCODING) && !headers::only_chunked(headers) {
+    if headers.contains_key(TRANSFER_ENCODING)
+        && (headers.contains_key(CONTENT_LENGTH) || !headers::only_chunked(headers))
+    {
         return Err(Failure::TransferCoding);
     }
+    headers::canonical_length(headers);
     headers::remove_hop_by_hop(headers);
     Ok(())
 }
