@@ -339,9 +339,9 @@ impl Summary<'_> {
 
 fn leads_to(route: &Route) -> String {
     match &route.upstream {
-        UpstreamTemplate::Plain(upstream) => upstream.authority.clone(),
-        UpstreamTemplate::Template(upstreams) => {
-            let mut all = upstreams.values().map(|upstream| upstream.authority.as_str()).collect::<Vec<_>>();
+        UpstreamTemplate::Plain(upstreams) => upstreams.label.clone(),
+        UpstreamTemplate::Template(sets) => {
+            let mut all = sets.values().map(|upstreams| upstreams.label.as_str()).collect::<Vec<_>>();
             all.sort_unstable();
             all.join(", ")
         }

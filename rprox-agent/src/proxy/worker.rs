@@ -17,7 +17,6 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use super::config::Limits;
 use super::dns::{DnsError, LastAnswers};
 use super::drain::{Drain, Stop};
-use super::forward::balance::Balance;
 use super::forward::pool::Pool;
 use super::listen::{self, Listener};
 use super::live::{Live, Rules, View};
@@ -75,8 +74,6 @@ pub struct Worker {
     pub metrics: Arc<Metrics>,
     /// Connections to endpoints.
     pub pool: Rc<Pool>,
-    /// Which endpoint is next.
-    pub balance: Balance,
     /// The client connections.
     pub drain: Rc<Drain>,
     view: View,
@@ -171,7 +168,6 @@ impl Worker {
             view: View::new(Arc::clone(&shared), Rc::clone(&pool))?,
             metrics,
             pool,
-            balance: Balance::default(),
             drain: Rc::default(),
             shared,
         })

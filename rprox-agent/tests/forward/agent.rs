@@ -108,6 +108,11 @@ impl Agent {
         i32::try_from(status["pid"].as_i64().unwrap()).unwrap()
     }
 
+    /// A file beside its configuration.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// Its configuration file.
     pub(crate) fn file(&self) -> PathBuf {
         self.folder.path().join("rprox.toml")

@@ -9,6 +9,7 @@ mod names;
 mod upstream;
 
 mod admin;
+mod balancing;
 mod client_certificates;
 mod ends;
 mod handover;
@@ -18,6 +19,7 @@ mod proxy_protocol;
 mod refusals;
 mod reload;
 mod retries;
+mod secure;
 mod streams;
 mod tls;
 mod upgrades;
