@@ -33,6 +33,7 @@ use self::framing::Body;
 use self::io::ClientIo;
 use super::drain::{Stop, Ticket};
 use super::forward::{self, ResponseBody};
+use super::metrics::Handshake;
 use super::proxy_protocol::{self, Ends, HeaderError};
 use super::timer::LazyTimer;
 use super::tls::TlsConnection;
@@ -96,12 +97,19 @@ async fn serve_tls(worker: Rc<Worker>, tcp: TcpStream, ends: Ends, ticket: Ticke
 async fn shake_hands(worker: &Worker, tcp: TcpStream, peer: SocketAddr) -> Option<TlsConnection> {
     let live = worker.live();
     match timeout(live.config.timeouts.header, live.tls.accept(tcp)).await {
-        Ok(Ok(connection)) => connection,
+        Ok(Ok(connection)) => {
+            let resumed = connection.as_ref().is_some_and(|connection| connection.resumed);
+            let result = if resumed { Handshake::Resumed } else { Handshake::Full };
+            worker.metrics.tls_handshakes[result].increment();
+            connection
+        }
         Ok(Err(error)) => {
+            worker.metrics.tls_handshakes[Handshake::Failed].increment();
             tracing::debug!(client = %peer, %error, "TLS handshake failed");
             None
         }
         Err(_) => {
+            worker.metrics.tls_handshakes[Handshake::TimedOut].increment();
             tracing::debug!(client = %peer, "TLS handshake took longer than timeouts.header");
             None
         }
