@@ -4,14 +4,20 @@
 
 pub mod balance;
 pub mod body;
+mod choice;
 pub mod client_certificate;
 pub mod connect;
+mod dial;
+pub mod ejection;
+pub mod endpoint;
 pub mod exchange;
 pub mod failure;
 pub mod forwarded;
+pub mod group;
 pub mod headers;
 pub mod link;
 pub mod pool;
+pub mod retry;
 pub mod send;
 pub mod target;
 pub mod tunnel;
@@ -20,7 +26,7 @@ pub mod upgrade;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{EXPECT, MAX_FORWARDS, TRANSFER_ENCODING, VIA};
+use http::header::{CONTENT_LENGTH, EXPECT, MAX_FORWARDS, TRANSFER_ENCODING, VIA};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -49,7 +55,7 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
         Ok(directed) => directed,
         Err(response) => return exchange.answer(*response),
     };
-    let body = match RequestBody::new(incoming, client, &live.config) {
+    let body = match RequestBody::new(incoming, client, &live.config, found.upstreams.timeouts.body) {
         Ok(body) => body,
         Err(failure) => return exchange.answer(respond::text(failure.status(), failure.public())),
     };
@@ -86,7 +92,7 @@ fn log(found: &Match<'_>, lost: &send::Lost, status: StatusCode) {
     }
     tracing::warn!(
         route = found.route.label,
-        upstream = found.upstream.authority,
+        upstream = found.upstreams.label,
         endpoint = lost.endpoint.map(tracing::field::display),
         "{status}: {}",
         lost.failure
@@ -174,6 +180,7 @@ fn prepare(
         return Err(Box::new(respond::text(StatusCode::BAD_REQUEST, reason)));
     }
     headers::canonical_length(headers);
+    headers::one_cookie(headers);
     let trailers = headers::accepts_trailers(headers);
     headers::remove_hop_by_hop(headers);
     if trailers {
@@ -203,9 +210,12 @@ fn via(version: Version) -> HeaderValue {
 ///
 /// When the response can't be passed on.
 pub(crate) fn restore(headers: &mut HeaderMap) -> Result<(), Failure> {
-    if headers.contains_key(TRANSFER_ENCODING) && !headers::only_chunked(headers) {
+    if headers.contains_key(TRANSFER_ENCODING)
+        && (headers.contains_key(CONTENT_LENGTH) || !headers::only_chunked(headers))
+    {
         return Err(Failure::TransferCoding);
     }
+    headers::canonical_length(headers);
     headers::remove_hop_by_hop(headers);
     Ok(())
 }
