@@ -11,7 +11,7 @@ mod define;
 use std::sync::Arc;
 
 pub use self::cell::{Counter, Gauge, Label, Labelled};
-pub use self::define::{Kind, Series};
+pub use self::define::{Kind, LabelPair, Series};
 
 define::metrics! {
     /// Client connections accepted

@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
-        let in_an_hour = SystemTime::now() + Duration::from_secs(3600);
+        let in_an_hour = SystemTime::now() + Duration::from_hours(1);
         for text in ["3600".to_owned(), httpdate::fmt_http_date(in_an_hour)] {
             let retry_after = RetryAfter::default();
             let headers = [(RETRY_AFTER, text.parse().unwrap())].into_iter().collect();

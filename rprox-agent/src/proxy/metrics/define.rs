@@ -4,6 +4,9 @@
 
 use std::borrow::Cow;
 
+/// A label and its value.
+pub type LabelPair = (&'static str, Cow<'static, str>);
+
 /// What a metric does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -23,7 +26,7 @@ pub struct Series {
     /// What it does.
     pub kind: Kind,
     /// Each value, with its label where it has one.
-    pub values: Vec<(Option<(&'static str, Cow<'static, str>)>, i64)>,
+    pub values: Vec<(Option<LabelPair>, i64)>,
 }
 
 /// Defines `Metrics` of lines `counter FIELD = NAME;` or `gauge FIELD = NAME;`, each with its help before it and, where it has
