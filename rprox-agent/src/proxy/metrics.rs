@@ -16,7 +16,7 @@ use std::sync::Arc;
 use http::StatusCode;
 
 pub use self::cell::{Counter, Gauge, Label, Labelled};
-pub use self::define::{Kind, Labels, Series, Value};
+pub use self::define::{Kind, Labels, Series, Value, labelled};
 pub use self::family::{EndpointMetrics, Family, RouteMetrics};
 pub use self::histogram::{Histogram, Sum};
 
@@ -25,8 +25,6 @@ define::metrics! {
     counter client_connections = "rprox_client_connections";
     /// Client connections open
     gauge client_connections_open = "rprox_client_connections_open";
-    /// TLS handshakes with clients
-    counter tls_handshakes = "rprox_tls_handshakes", by result: Handshake;
     /// Requests that were sent to an upstream once more
     counter retries = "rprox_upstream_retries";
     /// Connections upgraded to another protocol, by HTTP/1.1 or extended CONNECT
@@ -37,20 +35,12 @@ define::metrics! {
     counter proxy_headers_refused = "rprox_proxy_headers_refused";
     /// Connections and requests refused or cut by a limit
     counter limit_hits = "rprox_limit_hits", by limit: Limit;
-}
-
-cell::labels! {
-    /// How a TLS handshake ended.
-    pub enum Handshake {
-        /// With a new session.
-        Full = "full",
-        /// With a session from before.
-        Resumed = "resumed",
-        /// In an error.
-        Failed = "failed",
-        /// Not within its time.
-        TimedOut = "timed_out",
-    }
+    /// TLS handshakes that succeeded
+    counter tls_handshakes = "rprox_tls_handshakes", by version: TlsVersion;
+    /// TLS handshakes that resumed a session
+    counter tls_sessions_resumed = "rprox_tls_sessions_resumed";
+    /// TLS handshakes that failed
+    counter tls_handshakes_failed = "rprox_tls_handshakes_failed", by reason: HandshakeFailure;
 }
 
 cell::labels! {
@@ -100,6 +90,30 @@ cell::labels! {
     }
 }
 
+cell::labels! {
+    /// A version of TLS.
+    pub enum TlsVersion {
+        /// RFC 5246
+        Tls12 = "1.2",
+        /// RFC 8446
+        Tls13 = "1.3",
+    }
+}
+
+cell::labels! {
+    /// Why a TLS handshake failed.
+    pub enum HandshakeFailure {
+        /// No certificate is for the name asked for
+        UnrecognizedName = "unrecognized_name",
+        /// The client left
+        Closed = "closed",
+        /// It took longer than `timeouts.header`
+        TimedOut = "timed_out",
+        /// The client refused what it saw, or we what it showed
+        Refused = "refused",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,8 +132,7 @@ mod tests {
         assert_eq!(find("rprox_client_connections").values, [(vec![], Value::Number(4))]);
         assert_eq!(find("rprox_client_connections_open").values, [(vec![], Value::Number(1))]);
         let hits = &find("rprox_limit_hits").values;
-        let has =
-            |limit: &str, count| hits.contains(&(vec![("limit", limit.to_owned())], Value::Number(count)));
+        let has = |limit: &str, count| hits.contains(&labelled("limit", limit, count));
         assert!(has("body_bytes", 2) && has("connections", 0), "{hits:?}");
     }
 

@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::time::UNIX_EPOCH;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
@@ -29,7 +28,8 @@ pub(super) fn text(shared: &Shared) -> Result<String, fmt::Error> {
     series.extend(families::endpoints(&shared.metrics));
     series.extend(shared.last_answers.series());
     series.push(shared.reloads.series());
-    series.push(certificates(shared));
+    series.push(shared.acme.series());
+    series.push(shared.rules.load().tls.expiry());
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Snapshot(series)));
     let mut text = String::new();
@@ -64,21 +64,5 @@ fn write(kind: Kind, value: &Value, mut metric: MetricEncoder<'_>) -> fmt::Resul
         (_, Value::Durations(sum)) => {
             metric.encode_histogram::<NoLabelSet>(sum.seconds(), sum.count(), &sum.buckets(), None)
         }
-    }
-}
-
-fn certificates(shared: &Shared) -> Series {
-    let rules = shared.rules.load();
-    let certificates = rules.tls.certificates();
-    let ends = certificates.iter().map(|certificate| {
-        let end = certificate.not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let labels = vec![("file", certificate.file.display().to_string())];
-        (labels, Value::Number(i64::try_from(end).unwrap_or(i64::MAX)))
-    });
-    Series {
-        name: "rprox_certificate_end_timestamp_seconds",
-        help: "When a certificate expires, in seconds since 1970",
-        kind: Kind::Gauge,
-        values: ends.collect(),
     }
 }

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::memory::Failure;
 use super::resolver::{Found, Miss};
-use crate::proxy::metrics::{Kind, Series, Value};
+use crate::proxy::metrics::{Kind, Series, labelled};
 use crate::proxy::upstream::Upstream;
 
 /// The last good answer for each name, of the whole process. A worker that has not met a name yet begins with what another
@@ -81,13 +81,12 @@ impl LastAnswers {
     #[must_use]
     pub fn series(&self) -> Vec<Series> {
         let counts = [("found", &self.found), ("absent", &self.absent), ("failed", &self.failed)];
-        let looked_up = counts
-            .map(|(result, count)| (vec![("result", result.to_owned())], Value::Number(count.load(Relaxed))));
+        let looked_up = counts.map(|(result, count)| labelled("result", result, count.load(Relaxed)));
         let state = self.lock();
         let failing = [("last_answer", true), ("nothing", false)];
         let failing = failing.map(|(serves, stale)| {
             let names = state.failing.values().filter(|still| **still == stale).count();
-            (vec![("serves", serves.to_owned())], Value::Number(i64::try_from(names).unwrap_or(i64::MAX)))
+            labelled("serves", serves, i64::try_from(names).unwrap_or(i64::MAX))
         });
         vec![
             Series {

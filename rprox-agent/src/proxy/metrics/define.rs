@@ -27,6 +27,12 @@ pub enum Value {
     Durations(Sum),
 }
 
+/// A number with one label.
+#[must_use]
+pub fn labelled(label: &'static str, of: impl Into<String>, number: i64) -> (Labels, Value) {
+    (vec![(label, of.into())], Value::Number(number))
+}
+
 /// A metric, summed over all workers.
 #[derive(Debug)]
 pub struct Series {
@@ -86,8 +92,7 @@ macro_rules! metrics {
             .enumerate()
             .map(|(index, value)| {
                 let cells = $workers.iter().filter_map(|worker| worker.$field.iter().nth(index));
-                let labels = vec![(stringify!($label), (*value).to_owned())];
-                (labels, Value::Number(cells.map(|cell| cell.get()).sum()))
+                labelled(stringify!($label), *value, cells.map(|cell| cell.get()).sum())
             })
             .collect()
     };
