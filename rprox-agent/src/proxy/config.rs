@@ -142,6 +142,9 @@ pub struct Timeouts {
     /// Between two pieces of a body, either way.
     #[serde(deserialize_with = "units::positive_duration")]
     pub body: Duration,
+    /// For a response to begin once the client has closed its half of the connection.
+    #[serde(deserialize_with = "units::positive_duration")]
+    pub half_closed: Duration,
     /// For a connection to an endpoint.
     #[serde(deserialize_with = "units::positive_duration")]
     pub connect: Duration,
@@ -162,6 +165,7 @@ impl Default for Timeouts {
             header: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             body: Duration::from_mins(1),
+            half_closed: Duration::from_secs(5),
             connect: Duration::from_secs(2),
             response: Duration::from_mins(1),
             tunnel: Duration::from_hours(1),

@@ -10,6 +10,7 @@ mod upstream;
 
 mod admin;
 mod ends;
+mod grpc;
 mod headers;
 mod load;
 mod proxy_protocol;
@@ -17,5 +18,6 @@ mod refusals;
 mod reload;
 mod retries;
 mod streams;
+mod trailers;
 mod upgrades;
 mod websocket_over_http2;

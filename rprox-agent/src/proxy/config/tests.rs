@@ -94,6 +94,7 @@ access = false
 header = "1s"
 idle = "2s"
 body = "3s"
+half_closed = "8s"
 connect = "4s"
 response = "5s"
 tunnel = "7s"
@@ -151,6 +152,7 @@ allow = ["Grafana", "wiki"]
             header: s(1),
             idle: s(2),
             body: s(3),
+            half_closed: s(8),
             connect: s(4),
             response: s(5),
             tunnel: s(7),

@@ -19,12 +19,15 @@ use super::upgrade;
 use crate::proxy::access_log::Record;
 use crate::proxy::connection::client::Client;
 use crate::proxy::live::Live;
+use crate::proxy::respond::grpc;
 use crate::proxy::route::Route;
 
 /// Lasts from a request's head to the end of the response's body.
 pub struct Exchange {
     client: Rc<Client>,
     live: Rc<Live>,
+    /// Whether it is a gRPC call.
+    grpc: bool,
     /// `None` while nobody wants an access log.
     record: Option<Box<Record>>,
 }
@@ -50,7 +53,8 @@ impl Exchange {
                 endpoint: None,
             })
         });
-        Self { client: Rc::clone(client), live, record }
+        let grpc = client.http2 && grpc::is_call(&parts.headers);
+        Self { client: Rc::clone(client), live, grpc, record }
     }
 
     /// The client.
@@ -104,6 +108,9 @@ impl Exchange {
     pub fn answer(mut self, mut response: Response<Bytes>) -> Response<ResponseBody> {
         self.has_status(&response);
         self.client.framing.borrow_mut().stays_http();
+        if self.grpc {
+            return grpc::failed(&response).map(|text| ResponseBody::text(text, self));
+        }
         let doubtful = matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED);
         if doubtful && !self.client.http2 {
             // Who makes one request that others might read otherwise may have hidden the next in it.
