@@ -19,6 +19,7 @@ pub mod respond;
 pub mod route;
 pub mod run;
 pub mod signals;
+pub mod state;
 pub mod timer;
 pub mod tls;
 pub mod upstream;

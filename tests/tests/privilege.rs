@@ -93,6 +93,8 @@ fn three_capabilities_are_enough_and_root_is_not_needed() {
     for subcommand in ["attach", "verify"] {
         let done = finish(&mut loader(&playground, USER, &bpffs, subcommand));
         assert_eq!(done.code, Some(0), "{subcommand}: {}{}", done.stdout, done.stderr);
+        let says = done.stdout.contains("globals were not compared");
+        assert_eq!(says, subcommand == "verify", "{}", done.stdout);
     }
     assert!(playground.is_redirected());
     let detached = finish(&mut loader(&playground, USER, &bpffs, "detach"));

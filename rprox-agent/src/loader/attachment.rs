@@ -3,17 +3,19 @@
 #![forbid(unsafe_code)]
 
 mod change;
+mod globals;
 mod liveness;
 mod update;
 
 use std::io;
 
 use aya::programs::ProgramError;
-use rprox_common::{ANY_OWNER, Protocol, RewriteTcp, State, program};
+use rprox_common::{Protocol, RewriteTcp, State, program};
 use thiserror::Error;
 use tracing::{debug, info, warn};
 
 pub use self::change::{Change, Outcome};
+pub use self::globals::noted as noted_globals;
 use self::liveness::Liveness;
 pub use self::liveness::{is_away, suspend};
 use super::config::{Direct, Policy};
@@ -24,8 +26,7 @@ use super::linked::{self, Linked, LinkedError};
 use super::maps::{Maps, MapsError};
 use super::mode::{Mode, ModeChoice, Shape};
 use super::netlink::{Device, NetlinkError};
-use super::netns;
-use super::object::{Direction, Globals, Object, ObjectError};
+use super::object::{Direction, Object, ObjectError};
 use super::pins::{PinError, Pins};
 use super::slots;
 use super::takeover::{Takeover, TakeoverError};
@@ -156,24 +157,6 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// What the programs are told, where they are to do `rewrite_tcp`.
-    fn globals(&self, rewrite_tcp: RewriteTcp) -> Result<Globals, AttachmentError> {
-        let netns_cookie = match netns::cookie() {
-            Ok(cookie) => cookie,
-            // Only programs that see other namespaces too ask for it.
-            Err(_) if linked::of(&self.shape).next().is_none() => 0,
-            Err(error) => return Err(AttachmentError::Cookie(error)),
-        };
-        Ok(Globals {
-            link_header_len: self.device.link_header_len()?,
-            interface: self.device.index,
-            netns_cookie,
-            owner: self.shape.owner.user().unwrap_or(ANY_OWNER),
-            grant: self.shape.mode == Mode::Grant,
-            rewrite_tcp,
-        })
-    }
-
     /// Makes sure that nobody but the owner holds a TO port.
     fn check_holders(&self) -> Result<(), AttachmentError> {
         guard::check_holders(self.policy.rules.as_slice(), self.shape.owner).map_err(|source| {
@@ -234,7 +217,7 @@ async fn attach_to(target: &Target<'_>) -> Result<Change, AttachmentError> {
 
 async fn create(target: &Target<'_>, pins: &Pins) -> Result<Option<Hook>, AttachmentError> {
     let Target { host, device, policy, shape, .. } = target;
-    let globals = target.globals(shape.tcp(None, RewriteTcp::All))?;
+    let globals = globals::of(device, shape, shape.tcp(None, RewriteTcp::All))?;
     let mut object = Object::load(&globals, shape, policy.rules.as_slice().len())?;
     pins.create()?;
     pins.note_device(host.id(device))?;
@@ -264,7 +247,7 @@ async fn create(target: &Target<'_>, pins: &Pins) -> Result<Option<Hook>, Attach
         target.take_over(takeover, target.tcp_ports())?;
     }
     target.check_holders()?;
-    pins.note(GLOBALS, &globals.to_string())?;
+    globals::note(pins, &globals)?;
     Ok(hook)
 }
 
@@ -292,9 +275,6 @@ fn assign(
         MapsError::NoRoom { interface, wanted: wanted.len(), capacity }.into()
     })
 }
-
-/// What the programs' globals are written down under.
-const GLOBALS: &str = "globals";
 
 /// Brings the local addresses of the attachment in `pins` up to date. `false` if it is not in force on `device`, and has to be
 /// made afresh.

@@ -30,6 +30,18 @@ pub enum Mode {
     Grant,
 }
 
+impl Mode {
+    /// Whether the packets of rules for `protocol` pass a program that counts them.
+    #[must_use]
+    pub fn counts_packets(self, protocol: Protocol) -> bool {
+        match self {
+            Self::Rewrite => true,
+            Self::Steer => protocol == Protocol::Udp,
+            Self::Grant => false,
+        }
+    }
+}
+
 /// The mode that an operator asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]

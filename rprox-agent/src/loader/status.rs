@@ -101,6 +101,8 @@ pub(super) struct RuleStatus {
     protocol: &'static str,
     pub(super) connections: u64,
     pub(super) refused_direct: u64,
+    /// Whether packets and bytes are the rule's traffic: what is steered or granted passes no program that counts.
+    pub(super) packets_counted: bool,
     pub(super) ingress: Traffic,
     pub(super) egress: Traffic,
 }
@@ -149,8 +151,11 @@ fn read_one(host: &Host<'_>, pins: &Pins) -> Result<Attachment, StatusError> {
     status.local_addresses = maps.addresses()?.len();
     status.not_parsed =
         ByDirection { ingress: counters.ingress_not_parsed, egress: counters.egress_not_parsed };
-    status.rules =
-        maps.rules(state.generation())?.iter().map(|slot| rule(&maps, slot)).collect::<Result<_, _>>()?;
+    status.rules = maps
+        .rules(state.generation())?
+        .iter()
+        .map(|slot| rule(&maps, slot, status.mode))
+        .collect::<Result<_, _>>()?;
     // Attaching ends with putting the rules in force, and detaching begins with putting them out of it.
     if status.rules.is_empty() {
         status.state = Condition::Incomplete;
@@ -175,7 +180,7 @@ fn condition(host: &Host<'_>, pins: &Pins) -> Condition {
     }
 }
 
-fn rule(maps: &Maps, slot: &Slot) -> Result<RuleStatus, MapsError> {
+fn rule(maps: &Maps, slot: &Slot, mode: Mode) -> Result<RuleStatus, MapsError> {
     let counters = maps.rule_counters(slot.index)?;
     Ok(RuleStatus {
         rule: slot.rule,
@@ -184,6 +189,7 @@ fn rule(maps: &Maps, slot: &Slot) -> Result<RuleStatus, MapsError> {
         protocol: protocol_name(slot.rule.protocol),
         connections: counters.connections,
         refused_direct: counters.refused_direct,
+        packets_counted: mode.counts_packets(slot.rule.protocol),
         ingress: Traffic {
             packets: counters.ingress_packets,
             bytes: counters.ingress_bytes,
@@ -222,6 +228,9 @@ pub fn write_table(mut out: impl Write, attachments: &[Attachment]) -> io::Resul
         }
         writeln!(out, "{}", attachment.headline())?;
         writeln!(out, "{}", attachment.table())?;
+        if let Some(remark) = attachment.remark() {
+            writeln!(out, "{remark}")?;
+        }
     }
     Ok(())
 }
@@ -261,6 +270,18 @@ impl Attachment {
         line
     }
 
+    /// What the table can't show.
+    pub(super) fn remark(&self) -> Option<&'static str> {
+        match self.mode {
+            Mode::Rewrite => None,
+            Mode::Steer => {
+                Some("not counted: steered connections don't pass a program, only their beginning does")
+            }
+            Mode::Grant => Some("not counted: nothing is redirected, so no program is in the packets' path"),
+        }
+        .filter(|_| self.rules.iter().any(|rule| !rule.packets_counted))
+    }
+
     fn table(&self) -> Table {
         let mut table = Table::new();
         table
@@ -276,20 +297,23 @@ impl Attachment {
                 "refused direct",
             ]);
         for rule in &self.rules {
-            let numbers = [
-                rule.ingress.packets,
-                rule.ingress.bytes,
-                rule.egress.packets,
-                rule.egress.bytes,
-                rule.connections,
-                rule.refused_direct,
-            ];
+            let traffic = [rule.ingress.packets, rule.ingress.bytes, rule.egress.packets, rule.egress.bytes];
+            let totals = [rule.connections, rule.refused_direct].map(|number| number.to_string());
             table.add_row(
-                std::iter::once(rule.rule.to_string()).chain(numbers.iter().map(ToString::to_string)),
+                std::iter::once(rule.rule.to_string())
+                    .chain(traffic.map(|number| rule.counted(number)))
+                    .chain(totals),
             );
         }
         numbers_to_the_right(&mut table);
         table
+    }
+}
+
+impl RuleStatus {
+    /// A number of packets or bytes as a table shows it.
+    pub(super) fn counted(&self, number: u64) -> String {
+        if self.packets_counted { number.to_string() } else { "not counted".to_owned() }
     }
 }
 

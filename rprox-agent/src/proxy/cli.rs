@@ -280,10 +280,17 @@ impl fmt::Display for Summary<'_> {
         }
         if !certificates.is_empty() {
             writeln!(formatter, "\nCertificates")?;
-            for (files, certificate) in config.certificates.iter().zip(certificates.iter()) {
+            for certificate in certificates.iter() {
                 let names = certificate.names.iter().collect::<Vec<_>>().join(", ");
-                writeln!(formatter, "  {}: {names}", files.cert.display())?;
+                writeln!(formatter, "  {}: {names}", certificate.file.display())?;
             }
+        }
+        if let Some(acme) = &config.acme {
+            writeln!(formatter, "\nCertificates by ACME, from {}", acme.directory)?;
+            for host in &acme.hosts {
+                writeln!(formatter, "  {host}")?;
+            }
+            writeln!(formatter, "  kept in {}", acme.state.display())?;
         }
         let servers = match config.dns.servers.as_slice() {
             [] => "those of /etc/resolv.conf".to_owned(),
@@ -297,12 +304,17 @@ impl Summary<'_> {
     /// Whether requests for the route's host can come over HTTPS at all.
     fn has_certificate(&self, route: &Route) -> bool {
         use super::route::HostPattern::{Any, Exact, Wildcard};
+        let own = self.config.tls.self_signed;
         match &route.host {
-            Exact(host) => self.certificates.covers(host),
+            Exact(host) => own || self.certificates.covers(host) || self.is_by_acme(host),
             // Any label will do: a wildcard certificate is what covers them all.
-            Wildcard(domain) => self.certificates.covers(&format!("x.{domain}")),
+            Wildcard(domain) => own || self.certificates.covers(&format!("x.{domain}")),
             Any => false,
         }
+    }
+
+    fn is_by_acme(&self, host: &str) -> bool {
+        self.config.acme.as_ref().is_some_and(|acme| acme.hosts.iter().any(|by| by == host))
     }
 }
 

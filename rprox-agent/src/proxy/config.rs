@@ -5,12 +5,14 @@
 
 #![forbid(unsafe_code)]
 
+mod acme;
 mod admin;
 mod build;
 mod error;
 mod file;
 mod flags;
 mod routes;
+mod tls;
 mod units;
 mod upgrade;
 
@@ -25,9 +27,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+pub use self::acme::{AcmeChallenge, AcmeConfig, ExternalAccount};
 pub use self::admin::{AdminConfig, AdminListen, admin_socket};
 pub use self::error::ConfigError;
 pub use self::flags::Flags;
+pub use self::tls::{TlsConfig, TlsVersion};
 use crate::cli::LogFormat;
 use crate::proxy::route::Route;
 
@@ -40,6 +44,12 @@ pub struct Config {
     pub dns: DnsConfig,
     /// Certificates: the global ones first, then the routes' own.
     pub certificates: Vec<CertificateFiles>,
+    /// How TLS is spoken.
+    pub tls: TlsConfig,
+    /// Where what must outlive the process is kept, if anywhere.
+    pub state: Option<PathBuf>,
+    /// Certificates from an ACME server.
+    pub acme: Option<AcmeConfig>,
     /// Routes, no two for the same host and path.
     pub routes: Vec<Route>,
     /// Peers whose connections begin with a PROXY header.

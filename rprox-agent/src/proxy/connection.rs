@@ -35,6 +35,7 @@ use super::drain::Ticket;
 use super::forward::{self, ResponseBody};
 use super::proxy_protocol::{self, Ends, HeaderError};
 use super::timer::LazyTimer;
+use super::tls::TlsConnection;
 use super::worker::{LocalExecutor, Worker};
 
 /// What an HTTP/2 client that knows the server speaks it sends first (RFC 9113 section 3.4).
@@ -86,17 +87,25 @@ fn contains(networks: &[IpNet], address: IpAddr) -> bool {
 }
 
 async fn serve_tls(worker: Rc<Worker>, tcp: TcpStream, ends: Ends, ticket: Ticket) {
-    let peer = ends.client;
-    let live = worker.live();
-    let Some(acceptor) = &live.tls else { return };
-    let handshake = timeout(live.config.timeouts.header, acceptor.accept(tcp)).await;
-    let connection = match handshake {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return tracing::debug!(client = %peer, %error, "TLS handshake failed"),
-        Err(_) => return tracing::debug!(client = %peer, "TLS handshake took longer than timeouts.header"),
-    };
-    let client = Client::new(Rc::clone(&worker), ends, Some(connection.covers), connection.http2);
+    let Some(connection) = shake_hands(&worker, tcp, ends.client).await else { return };
+    let client = Client::new(Rc::clone(&worker), ends, Some(connection.secured), connection.http2);
     serve_http(client, connection.stream, Bytes::new(), ticket).await;
+}
+
+/// `None` where it fails, which is the client's concern more than ours.
+async fn shake_hands(worker: &Worker, tcp: TcpStream, peer: SocketAddr) -> Option<TlsConnection> {
+    let live = worker.live();
+    match timeout(live.config.timeouts.header, live.tls.accept(tcp)).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            tracing::debug!(client = %peer, %error, "TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(client = %peer, "TLS handshake took longer than timeouts.header");
+            None
+        }
+    }
 }
 
 async fn serve_plain(worker: Rc<Worker>, mut tcp: TcpStream, ends: Ends, ticket: Ticket) {

@@ -4,6 +4,7 @@
 
 pub mod balance;
 pub mod body;
+pub mod client_certificate;
 pub mod connect;
 pub mod exchange;
 pub mod failure;
@@ -19,7 +20,7 @@ pub mod upgrade;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{EXPECT, MAX_FORWARDS, TRANSFER_ENCODING, VIA};
+use http::header::{CONTENT_LENGTH, EXPECT, MAX_FORWARDS, TRANSFER_ENCODING, VIA};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -35,7 +36,8 @@ use self::upgrade::Offer;
 use super::connection::client::Client;
 use super::live::Live;
 use super::respond;
-use super::route::Match;
+use super::route::{Match, Route};
+use super::tls::challenges;
 
 /// Answers a request: by its upstream's response or by one of our own.
 pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response<ResponseBody> {
@@ -60,7 +62,7 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
         let reason = "WebSockets are not served here";
         return exchange.answer(respond::text(StatusCode::NOT_IMPLEMENTED, reason));
     }
-    if let Err(response) = prepare(client, &live, &mut parts, &target) {
+    if let Err(response) = prepare(client, &live, found.route, &mut parts, &target) {
         return exchange.answer(*response);
     }
     match send::send(client, &live, &found, target, Request::from_parts(parts, body), offer).await {
@@ -109,8 +111,13 @@ fn direct<'a>(
     };
     let host = target.host();
     exchange.is_for(&host);
-    if let Some(names) = &client.secure
-        && !names.covers(&host)
+    if parts.uri.path().starts_with(challenges::HTTP_PATH)
+        && let Some(body) = client.worker.shared.tls.challenges.body(&host, parts.uri.path())
+    {
+        return Err(Box::new(respond::plain(body)));
+    }
+    if let Some(secured) = &client.secure
+        && !secured.covers.covers(&host)
     {
         let reason = "this connection's certificate is not for this host";
         return refuse(StatusCode::MISDIRECTED_REQUEST, reason);
@@ -122,9 +129,12 @@ fn direct<'a>(
         return refuse(StatusCode::NOT_FOUND, "no route leads from here");
     };
     exchange.takes(found.route);
-    if client.secure.is_none() && found.route.https_redirect && live.certificates.covers(&host) {
+    if client.secure.is_none() && found.route.https_redirect && live.tls.serves(&host) {
         let resource = parts.uri.path_and_query().map_or("/", |resource| resource.as_str());
         return Err(Box::new(respond::https_redirect(&parts.method, &host, resource)));
+    }
+    if let Err((status, reason)) = client_certificate::check(client, found.route, &host) {
+        return refuse(status, reason);
     }
     drop(host);
     Ok((target, found))
@@ -150,6 +160,7 @@ fn ends_here(parts: &mut Parts) -> bool {
 fn prepare(
     client: &Client,
     live: &Live,
+    route: &Route,
     parts: &mut Parts,
     target: &Target,
 ) -> Result<(), Box<Response<Bytes>>> {
@@ -163,6 +174,7 @@ fn prepare(
         return Err(Box::new(respond::text(StatusCode::BAD_REQUEST, reason)));
     }
     headers::canonical_length(headers);
+    headers::one_cookie(headers);
     let trailers = headers::accepts_trailers(headers);
     headers::remove_hop_by_hop(headers);
     if trailers {
@@ -172,6 +184,7 @@ fn prepare(
     headers.remove(EXPECT);
     let trusted = live.config.trusts(client.peer);
     client.forwarding.apply(headers, target.authority(), trusted);
+    client_certificate::apply(client, route, headers);
     headers.append(VIA, via(parts.version));
     Ok(())
 }
@@ -191,9 +204,12 @@ fn via(version: Version) -> HeaderValue {
 ///
 /// When the response can't be passed on.
 pub(crate) fn restore(headers: &mut HeaderMap) -> Result<(), Failure> {
-    if headers.contains_key(TRANSFER_ENCODING) && !headers::only_chunked(headers) {
+    if headers.contains_key(TRANSFER_ENCODING)
+        && (headers.contains_key(CONTENT_LENGTH) || !headers::only_chunked(headers))
+    {
         return Err(Failure::TransferCoding);
     }
+    headers::canonical_length(headers);
     headers::remove_hop_by_hop(headers);
     Ok(())
 }

@@ -19,7 +19,7 @@ use super::config::Config;
 use super::dns::{DnsError, Names};
 use super::forward::pool::Pool;
 use super::route::RouteTable;
-use super::tls::{Certificates, TlsAcceptor, TlsError};
+use super::tls::{Kept, TlsAcceptor, TlsError};
 use super::worker::{LocalExecutor, Shared, http1_server, http2_server};
 
 /// A configuration ready to serve by, of the whole process.
@@ -28,10 +28,8 @@ pub struct Rules {
     pub config: Config,
     /// The routes.
     pub routes: RouteTable,
-    /// The certificates.
-    pub certificates: Arc<Certificates>,
-    /// TLS; `None` without certificates.
-    pub tls: Option<TlsAcceptor>,
+    /// TLS, and the certificates.
+    pub tls: TlsAcceptor,
     /// When it was made ready.
     pub loaded_at: SystemTime,
 }
@@ -42,17 +40,9 @@ impl Rules {
     /// # Errors
     ///
     /// When a certificate does not load.
-    pub fn new(config: Config) -> Result<Self, TlsError> {
-        let certificates = Arc::new(Certificates::load(&config.certificates)?);
-        let tls =
-            if certificates.is_empty() { None } else { Some(TlsAcceptor::new(Arc::clone(&certificates))?) };
-        Ok(Self {
-            routes: RouteTable::new(config.routes.clone()),
-            certificates,
-            tls,
-            loaded_at: SystemTime::now(),
-            config,
-        })
+    pub fn new(config: Config, kept: &Arc<Kept>) -> Result<Self, TlsError> {
+        let tls = TlsAcceptor::new(&config, kept)?;
+        Ok(Self { routes: RouteTable::new(config.routes.clone()), tls, loaded_at: SystemTime::now(), config })
     }
 }
 

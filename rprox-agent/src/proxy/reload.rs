@@ -103,6 +103,10 @@ impl Reloader {
                 "the new configuration is refused, and the one in force stays:\n{error}"
             ),
         }
+        if result.is_err() {
+            // A certificate that was renewed must not wait for a mistake elsewhere to be mended.
+            self.shared.rules.load().tls.refresh();
+        }
         self.shared.reloads.count(result.is_ok());
         super::run::notify(&[NotifyState::Ready]);
         result
@@ -117,8 +121,8 @@ impl Reloader {
         }
         // Workers set DNS up for themselves; what would keep them from it shows here.
         Names::new(&config.dns, Arc::default(), |_, _| {})?;
-        let rules = Rules::new(config)?;
-        if self.secure && rules.tls.is_none() {
+        let rules = Rules::new(config, &self.shared.tls)?;
+        if self.secure && rules.tls.is_empty() {
             return Err(ReloadError::NoCertificate);
         }
         Ok(rules)
@@ -130,7 +134,9 @@ impl Reloader {
         let rules = self.shared.rules.load();
         let certificates = rules.config.certificates.iter();
         let certificates = certificates.flat_map(|files| [files.cert.clone(), files.key.clone()]);
-        self.flags.config.clone().into_iter().chain(certificates).collect()
+        let cas =
+            rules.config.routes.iter().filter_map(|route| Some(route.client_auth.as_ref()?.ca.path.clone()));
+        self.flags.config.clone().into_iter().chain(certificates).chain(cas).collect()
     }
 
     /// The configuration file, if there is one.

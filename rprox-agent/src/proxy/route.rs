@@ -10,7 +10,10 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
+use http::HeaderValue;
+
 use super::host;
+use super::tls::client_auth::ClientAuth;
 use super::upstream::Upstream;
 
 /// The hosts of a route.
@@ -87,6 +90,10 @@ pub struct Route {
     pub upstream: UpstreamTemplate,
     /// Whether plain HTTP is redirected to HTTPS, where a certificate covers the host.
     pub https_redirect: bool,
+    /// Whose certificates its clients must or may have.
+    pub client_auth: Option<ClientAuth>,
+    /// `Strict-Transport-Security` of its responses over HTTPS.
+    pub hsts: Option<HeaderValue>,
     /// The protocols that a client's connection may be upgraded to, in lower case.
     pub upgrade: Vec<String>,
     /// `host/path`, for logs.
@@ -204,6 +211,8 @@ mod tests {
             path: path.to_owned(),
             upstream: UpstreamTemplate::Plain(Arc::new(Upstream::parse(upstream, None).unwrap())),
             https_redirect: true,
+            client_auth: None,
+            hsts: None,
             upgrade: Vec::new(),
             label: format!("{host}{path}"),
         }

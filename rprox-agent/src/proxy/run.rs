@@ -85,10 +85,11 @@ pub fn run(flags: Flags, config: Config) -> Result<(), RunError> {
 async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
     // Before anybody can connect: who sees a listener may send a signal.
     let signals = Signals::new().map_err(RunError::Start)?;
-    let rules = Rules::new(config)?;
+    let kept = Arc::default();
+    let rules = Rules::new(config, &kept)?;
     let listeners = open(&rules.config)?;
     let secure = listeners.iter().flatten().any(Listener::is_secure);
-    if secure && rules.tls.is_none() {
+    if secure && rules.tls.is_empty() {
         return Err(RunError::NoCertificate);
     }
     let admin = admin::open(&rules.config.admin)?;
@@ -96,6 +97,7 @@ async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
     let shared = Arc::new(Shared {
         rules: Arc::new(ArcSwap::from_pointee(rules)),
         swapped: watch::Sender::default(),
+        tls: kept,
         last_answers: Arc::default(),
         connections: AtomicUsize::new(0),
         metrics: (0..workers).map(|_| Arc::default()).collect(),

@@ -23,6 +23,7 @@ use super::listen::{self, Listener};
 use super::live::{Live, Rules, View};
 use super::metrics::Metrics;
 use super::reload::Reloads;
+use super::tls::Kept;
 
 /// hyper's own limit on the number of header fields; what it does without being told is faster than being told the same.
 const HYPER_MAX_HEADERS: usize = 100;
@@ -44,6 +45,8 @@ pub struct Shared {
     pub rules: Arc<ArcSwap<Rules>>,
     /// Told when they were swapped.
     pub swapped: watch::Sender<()>,
+    /// What TLS keeps from one configuration to the next.
+    pub tls: Arc<Kept>,
     /// What DNS last said to any worker.
     pub last_answers: Arc<LastAnswers>,
     /// What each worker counts.

@@ -9,6 +9,7 @@ mod names;
 mod upstream;
 
 mod admin;
+mod client_certificates;
 mod ends;
 mod grpc;
 mod headers;
@@ -18,6 +19,7 @@ mod refusals;
 mod reload;
 mod retries;
 mod streams;
+mod tls;
 mod trailers;
 mod upgrades;
 mod websocket_over_http2;

@@ -80,10 +80,8 @@ fn a_client_that_closes_its_half_still_gets_its_answer() {
         stream.write_all(b"late").unwrap();
         true
     });
-    let agent = Agent::start(
-        &[("a.example", &upstream.address.to_string())],
-        "[timeouts]\nhalf_closed = \"600ms\"",
-    );
+    let agent =
+        Agent::start(&[("a.example", &upstream.address.to_string())], "[timeouts]\nhalf_closed = \"600ms\"");
     for request in ["GET / HTTP/1.1\r\n\r\n", "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"] {
         let mut stream = connect(agent.http);
         stream.write_all(request.replacen("\r\n", "\r\nHost: a.example\r\n", 1).as_bytes()).unwrap();

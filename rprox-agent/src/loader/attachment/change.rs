@@ -8,7 +8,7 @@ use aya::programs::SchedClassifier;
 use rprox_common::State;
 use tracing::warn;
 
-use super::{AttachmentError, GLOBALS, liveness, remove};
+use super::{AttachmentError, globals, liveness, remove};
 use crate::loader::hook::{self, Hook};
 use crate::loader::host::Host;
 use crate::loader::linked::{self, Done, Linked};
@@ -161,10 +161,7 @@ impl Before {
             pins.note_device(device)?;
         }
         liveness::note_away(pins, self.away)?;
-        match self.globals {
-            Some(globals) => pins.note(GLOBALS, &globals)?,
-            None => drop(pins.forget(GLOBALS)?),
-        }
+        globals::put_back(pins, self.globals.as_deref())?;
         Ok(())
     }
 }

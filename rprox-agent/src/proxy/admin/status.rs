@@ -51,7 +51,7 @@ struct Upstream<'a> {
 struct Certificate<'a> {
     file: &'a Path,
     names: Vec<String>,
-    expires_at: i64,
+    expires_at: u64,
 }
 
 /// The status as it is now.
@@ -61,7 +61,7 @@ struct Certificate<'a> {
 /// When it can't be written, which has no reason known.
 pub(super) fn json(shared: &Shared, file: Option<&Path>, phase: Phase) -> Result<String, serde_json::Error> {
     let rules = shared.rules.load();
-    let certificates = rules.config.certificates.iter().zip(rules.certificates.iter());
+    let certificates = rules.tls.certificates();
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
         pid: std::process::id(),
@@ -88,10 +88,11 @@ pub(super) fn json(shared: &Shared, file: Option<&Path>, phase: Phase) -> Result
             .collect(),
         upstreams: upstreams(shared, &rules),
         certificates: certificates
-            .map(|(files, certificate)| Certificate {
-                file: &files.cert,
+            .iter()
+            .map(|certificate| Certificate {
+                file: &certificate.file,
                 names: certificate.names.iter().collect(),
-                expires_at: certificate.expires_at,
+                expires_at: seconds(certificate.not_after),
             })
             .collect(),
     };

@@ -10,7 +10,9 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::acme::AcmeTable;
 use super::admin::AdminTable;
+use super::tls::{Hsts, TlsConfig};
 use super::units::{self, Addresses};
 use super::upgrade;
 use super::{DnsConfig, Limits, Log, Timeouts};
@@ -28,6 +30,10 @@ pub(super) struct File {
     pub(super) timeouts: Timeouts,
     pub(super) limits: Limits,
     pub(super) log: Log,
+    pub(super) tls: TlsConfig,
+    pub(super) hsts: Hsts,
+    pub(super) state: Option<PathBuf>,
+    pub(super) acme: Option<AcmeTable>,
     pub(super) admin: AdminTable,
     pub(super) watch: bool,
     pub(super) certificate: Vec<CertificateTable>,
@@ -45,6 +51,10 @@ impl Default for File {
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             log: Log::default(),
+            tls: TlsConfig::default(),
+            hsts: Hsts::default(),
+            state: None,
+            acme: None,
             admin: AdminTable::default(),
             watch: true,
             certificate: Vec::new(),
@@ -78,6 +88,9 @@ pub(super) struct RouteTable {
     pub(super) allow: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) cert: Option<Spanned<PathBuf>>,
     pub(super) key: Option<Spanned<PathBuf>>,
+    pub(super) client_ca: Option<Spanned<PathBuf>>,
+    pub(super) client_cert: Option<Spanned<String>>,
+    pub(super) hsts: Option<Hsts>,
     #[serde(default = "upgrade::default", deserialize_with = "upgrade::protocols")]
     pub(super) upgrade: Vec<String>,
     #[serde(default = "default_https_redirect")]

@@ -5,7 +5,6 @@
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -13,7 +12,7 @@ use super::framing::Framing;
 use crate::proxy::forward::forwarded::Forwarding;
 use crate::proxy::forward::tunnel::Tunnel;
 use crate::proxy::proxy_protocol::Ends;
-use crate::proxy::tls::CertificateNames;
+use crate::proxy::tls::Secured;
 use crate::proxy::worker::Worker;
 
 /// A client's connection, shared by its socket, its requests and their bodies.
@@ -24,8 +23,8 @@ pub struct Client {
     pub peer: IpAddr,
     /// Both ends, as the load balancer in front of us says where there is one.
     pub ends: Ends,
-    /// Over TLS: the names that the certificate shown is for.
-    pub secure: Option<Arc<CertificateNames>>,
+    /// Over TLS: what the handshake came to.
+    pub secure: Option<Box<Secured>>,
     /// Whether it is an HTTP/2 connection.
     pub http2: bool,
     /// What upstreams are told about it.
@@ -55,7 +54,7 @@ enum Phase {
 impl Client {
     /// A connection whose first request's head is now due.
     #[must_use]
-    pub fn new(worker: Rc<Worker>, ends: Ends, secure: Option<Arc<CertificateNames>>, http2: bool) -> Self {
+    pub fn new(worker: Rc<Worker>, ends: Ends, secure: Option<Box<Secured>>, http2: bool) -> Self {
         let peer = ends.client.ip().to_canonical();
         let deadline = Instant::now() + worker.live().config.timeouts.header;
         Self {

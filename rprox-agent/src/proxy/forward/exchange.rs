@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, STRICT_TRANSPORT_SECURITY};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
@@ -28,6 +28,8 @@ pub struct Exchange {
     live: Rc<Live>,
     /// Whether it is a gRPC call.
     grpc: bool,
+    /// What the response says of HTTPS.
+    hsts: Option<HeaderValue>,
     /// `None` while nobody wants an access log.
     record: Option<Box<Record>>,
 }
@@ -54,7 +56,7 @@ impl Exchange {
             })
         });
         let grpc = client.http2 && grpc::is_call(&parts.headers);
-        Self { client: Rc::clone(client), live, grpc, record }
+        Self { client: Rc::clone(client), live, grpc, hsts: None, record }
     }
 
     /// The client.
@@ -78,6 +80,8 @@ impl Exchange {
 
     /// The route is known.
     pub fn takes(&mut self, route: &Route) {
+        // Over plain HTTP it must not be said (RFC 6797 section 7.2).
+        self.hsts = route.hsts.clone().filter(|_| self.client.secure.is_some());
         if let Some(record) = &mut self.record {
             route.label.clone_into(&mut record.route);
         }
@@ -116,6 +120,9 @@ impl Exchange {
             // Who makes one request that others might read otherwise may have hidden the next in it.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        if let Some(hsts) = self.hsts.take() {
+            response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts);
+        }
         response.map(|text| ResponseBody::text(text, self))
     }
 
@@ -129,6 +136,9 @@ impl Exchange {
         let (mut parts, incoming) = response.into_parts();
         // The version of this hop, not of the one behind us.
         parts.version = Version::HTTP_11;
+        if let Some(hsts) = self.hsts.take() {
+            parts.headers.entry(STRICT_TRANSPORT_SECURITY).or_insert(hsts);
+        }
         let download = Download { incoming, lease: Some(lease), deadline: None, broken: None };
         Response::from_parts(parts, ResponseBody::upstream(download, self))
     }

@@ -30,8 +30,8 @@ pub enum Failure {
     /// All connections allowed are in use.
     #[error("limits.upstream_connections reached on every endpoint")]
     Busy,
-    /// The response speaks a transfer coding that we don't.
-    #[error("its response has a Transfer-Encoding other than chunked")]
+    /// The response speaks a transfer coding that we don't, or says in two ways how long it is.
+    #[error("its response has a Transfer-Encoding other than chunked, or a Content-Length beside it")]
     TransferCoding,
     /// 101 to a request that did not ask for it, or not for this.
     #[error(
