@@ -65,6 +65,7 @@ fn the_least_that_serves_has_every_default() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "every key, and there are many")]
 fn every_key_is_taken() {
     let config = load(
         r#"
