@@ -4,14 +4,20 @@
 
 pub mod balance;
 pub mod body;
+mod choice;
 pub mod client_certificate;
 pub mod connect;
+mod dial;
+pub mod ejection;
+pub mod endpoint;
 pub mod exchange;
 pub mod failure;
 pub mod forwarded;
+pub mod group;
 pub mod headers;
 pub mod link;
 pub mod pool;
+pub mod retry;
 pub mod send;
 pub mod target;
 pub mod tunnel;
@@ -49,7 +55,7 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
         Ok(directed) => directed,
         Err(response) => return exchange.answer(*response),
     };
-    let body = match RequestBody::new(incoming, client, &live.config) {
+    let body = match RequestBody::new(incoming, client, &live.config, found.upstreams.timeouts.body) {
         Ok(body) => body,
         Err(failure) => return exchange.answer(respond::text(failure.status(), failure.public())),
     };
@@ -86,7 +92,7 @@ fn log(found: &Match<'_>, lost: &send::Lost, status: StatusCode) {
     }
     tracing::warn!(
         route = found.route.label,
-        upstream = found.upstream.authority,
+        upstream = found.upstreams.label,
         endpoint = lost.endpoint.map(tracing::field::display),
         "{status}: {}",
         lost.failure

@@ -18,6 +18,7 @@ use super::tunnel::Tunnel;
 use super::upgrade;
 use crate::proxy::access_log::Record;
 use crate::proxy::connection::client::Client;
+use crate::proxy::drain::Stop;
 use crate::proxy::live::Live;
 use crate::proxy::respond::grpc;
 use crate::proxy::route::Route;
@@ -116,8 +117,8 @@ impl Exchange {
             return grpc::failed(&response).map(|text| ResponseBody::text(text, self));
         }
         let doubtful = matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED);
-        if doubtful && !self.client.http2 {
-            // Who makes one request that others might read otherwise may have hidden the next in it.
+        // Who makes one request that others might read otherwise may have hidden the next in it.
+        if (doubtful || self.client.worker.drain.stop() != Stop::No) && !self.client.http2 {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(hsts) = self.hsts.take() {
@@ -129,17 +130,20 @@ impl Exchange {
     /// Answers with the upstream's response.
     #[must_use]
     pub fn forward(mut self, answered: Answered) -> Response<ResponseBody> {
-        let Answered { response, endpoint, lease } = answered;
+        let Answered { response, lease, patience } = answered;
         self.has_status(&response);
         self.client.framing.borrow_mut().stays_http();
-        self.served_by(Some(endpoint));
+        self.served_by(Some(lease.endpoint().way.address));
         let (mut parts, incoming) = response.into_parts();
         // The version of this hop, not of the one behind us.
         parts.version = Version::HTTP_11;
+        if self.client.worker.drain.stop() != Stop::No && !self.client.http2 {
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Some(hsts) = self.hsts.take() {
             parts.headers.entry(STRICT_TRANSPORT_SECURITY).or_insert(hsts);
         }
-        let download = Download { incoming, lease: Some(lease), deadline: None, broken: None };
+        let download = Download { incoming, lease: Some(lease), patience, deadline: None, broken: None };
         Response::from_parts(parts, ResponseBody::upstream(download, self))
     }
 
@@ -148,7 +152,7 @@ impl Exchange {
     pub fn switch(mut self, mut answered: Answered, switched: Switched) -> Response<ResponseBody> {
         upgrade::confirm(switched.protocol, answered.response.headers_mut());
         self.has_status(&answered.response);
-        self.served_by(Some(answered.endpoint));
+        self.served_by(Some(answered.lease.endpoint().way.address));
         let client = Rc::clone(&self.client);
         client.goes_on_as(Tunnel::new(switched.upstream, self));
         answered.response.map(|_| ResponseBody::tunnel())
@@ -164,7 +168,7 @@ impl Exchange {
     ) -> Response<ResponseBody> {
         let stream = connect.confirm(&mut answered.response);
         self.has_status(&answered.response);
-        self.served_by(Some(answered.endpoint));
+        self.served_by(Some(answered.lease.endpoint().way.address));
         let tunnel = Tunnel::new(switched.upstream, self);
         tokio::task::spawn_local(async move {
             if let Ok(stream) = stream.await {
