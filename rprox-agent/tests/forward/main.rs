@@ -6,8 +6,10 @@
 mod agent;
 mod client;
 mod names;
+mod pebble;
 mod upstream;
 
+mod acme;
 mod admin;
 mod balancing;
 mod client_certificates;
