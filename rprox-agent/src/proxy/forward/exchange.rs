@@ -22,6 +22,7 @@ use crate::proxy::connection::client::Client;
 use crate::proxy::drain::Stop;
 use crate::proxy::live::Live;
 use crate::proxy::metrics::Class;
+use crate::proxy::respond::grpc;
 use crate::proxy::route::Match;
 
 /// Lasts from a request's head to the end of the response's body.
@@ -34,6 +35,8 @@ pub struct Exchange {
     is_tunnel: bool,
     /// The route's place in the configuration; behind the last one while none is known.
     place: usize,
+    /// Whether it is a gRPC call.
+    grpc: bool,
     /// What the response says of HTTPS.
     hsts: Option<HeaderValue>,
     /// `None` while nobody wants an access log.
@@ -62,6 +65,7 @@ impl Exchange {
                 endpoint: None,
             })
         });
+        let grpc = client.http2 && grpc::is_call(&parts.headers);
         let place = live.config.routes.len();
         Self {
             client: Rc::clone(client),
@@ -71,6 +75,7 @@ impl Exchange {
             bytes: 0,
             is_tunnel: false,
             place,
+            grpc,
             hsts: None,
             record,
         }
@@ -129,6 +134,9 @@ impl Exchange {
     pub fn answer(mut self, mut response: Response<Bytes>) -> Response<ResponseBody> {
         self.has_status(&response);
         self.client.framing.borrow_mut().stays_http();
+        if self.grpc {
+            return grpc::failed(&response).map(|text| ResponseBody::text(text, self));
+        }
         let doubtful = matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED);
         // Who makes one request that others might read otherwise may have hidden the next in it.
         if (doubtful || self.client.worker.drain.stop() != Stop::No) && !self.client.http2 {
