@@ -31,8 +31,9 @@ use tokio::time::timeout;
 use self::client::Client;
 use self::framing::Body;
 use self::io::ClientIo;
-use super::drain::Ticket;
+use super::drain::{Stop, Ticket};
 use super::forward::{self, ResponseBody};
+use super::metrics::{HandshakeFailure, TlsVersion};
 use super::proxy_protocol::{self, Ends, HeaderError};
 use super::timer::LazyTimer;
 use super::tls::TlsConnection;
@@ -95,17 +96,23 @@ async fn serve_tls(worker: Rc<Worker>, tcp: TcpStream, ends: Ends, ticket: Ticke
 /// `None` where it fails, which is the client's concern more than ours.
 async fn shake_hands(worker: &Worker, tcp: TcpStream, peer: SocketAddr) -> Option<TlsConnection> {
     let live = worker.live();
-    match timeout(live.config.timeouts.header, live.tls.accept(tcp)).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => {
-            tracing::debug!(client = %peer, %error, "TLS handshake failed");
-            None
+    let metrics = &worker.metrics;
+    let accepted = timeout(live.config.timeouts.header, live.tls.accept(tcp)).await;
+    let (failure, error) = match accepted {
+        Ok(Ok(connection)) => {
+            if let Some(TlsConnection { tls13, resumed, .. }) = &connection {
+                let version = if *tls13 { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
+                metrics.tls_handshakes[version].increment();
+                metrics.tls_sessions_resumed.add(u64::from(*resumed));
+            }
+            return connection;
         }
-        Err(_) => {
-            tracing::debug!(client = %peer, "TLS handshake took longer than timeouts.header");
-            None
-        }
-    }
+        Ok(Err(error)) => (error.failure(), error.to_string()),
+        Err(_) => (HandshakeFailure::TimedOut, "longer than timeouts.header".to_owned()),
+    };
+    metrics.tls_handshakes_failed[failure].increment();
+    tracing::debug!(client = %peer, error, "TLS handshake failed");
+    None
 }
 
 async fn serve_plain(worker: Rc<Worker>, mut tcp: TcpStream, ends: Ends, ticket: Ticket) {
@@ -221,11 +228,14 @@ async fn run(
 ) -> Result<(), ConnectionError> {
     let mut timer = {
         let timeouts = &client.worker.live().config.timeouts;
-        LazyTimer::new(timeouts.header.min(timeouts.idle).min(timeouts.body))
+        LazyTimer::new(timeouts.header.min(timeouts.idle).min(timeouts.body).min(timeouts.half_closed))
     };
     let mut finishing = false;
     poll_fn(|cx: &mut Context<'_>| {
-        if !finishing && ticket.poll_draining(cx) {
+        let stop = ticket.poll_stop(cx);
+        // Over HTTP/2 a client is told what was not taken any more; over HTTP/1.1 one that is just sending could only guess,
+        // so while there is time its connection is left to end with its next answer.
+        if !finishing && (stop == Stop::Now || (stop == Stop::HandOver && client.http2)) {
             finishing = true;
             connection.as_mut().finish();
         }

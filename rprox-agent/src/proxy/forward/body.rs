@@ -90,7 +90,12 @@ impl RequestBody {
     /// # Errors
     ///
     /// When it says already that it is too large.
-    pub fn new(incoming: Incoming, client: &Rc<Client>, config: &Config) -> Result<Self, Failure> {
+    pub fn new(
+        incoming: Incoming,
+        client: &Rc<Client>,
+        config: &Config,
+        patience: Duration,
+    ) -> Result<Self, Failure> {
         if incoming.is_end_stream() {
             return Ok(Self(None));
         }
@@ -98,7 +103,7 @@ impl RequestBody {
         let upload = Upload {
             client: Rc::clone(client),
             left,
-            patience: config.timeouts.body,
+            patience,
             timer: None,
             deadline: None,
             progress: Rc::new(Progress(Cell::new(Some(Instant::now())))),
@@ -227,6 +232,8 @@ pub struct Download {
     pub incoming: Incoming,
     /// The connection; gone once the body has ended.
     pub lease: Option<Lease>,
+    /// How long its next piece may take.
+    pub patience: Duration,
     /// When the wait for the next piece is over.
     pub deadline: Option<Instant>,
     /// Why the body ended early, until the client has what came before.
@@ -287,7 +294,7 @@ impl Download {
         }
         match frame {
             Poll::Pending => {
-                let limit = exchange.live().config.timeouts.body;
+                let limit = self.patience;
                 let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limit);
                 let Some(lease) = &mut self.lease else { return Poll::Pending };
                 ready!(lease.timer().poll(cx, deadline));

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, STRICT_TRANSPORT_SECURITY};
@@ -18,13 +19,24 @@ use super::tunnel::Tunnel;
 use super::upgrade;
 use crate::proxy::access_log::Record;
 use crate::proxy::connection::client::Client;
+use crate::proxy::drain::Stop;
 use crate::proxy::live::Live;
-use crate::proxy::route::Route;
+use crate::proxy::metrics::Class;
+use crate::proxy::respond::grpc;
+use crate::proxy::route::Match;
 
 /// Lasts from a request's head to the end of the response's body.
 pub struct Exchange {
     client: Rc<Client>,
     live: Rc<Live>,
+    start: Instant,
+    status: Option<StatusCode>,
+    bytes: u64,
+    is_tunnel: bool,
+    /// The route's place in the configuration; behind the last one while none is known.
+    place: usize,
+    /// Whether it is a gRPC call.
+    grpc: bool,
     /// What the response says of HTTPS.
     hsts: Option<HeaderValue>,
     /// `None` while nobody wants an access log.
@@ -37,11 +49,12 @@ impl Exchange {
     pub fn begin(client: &Rc<Client>, parts: &Parts) -> Self {
         client.request_begins();
         let live = client.worker.live();
+        let start = Instant::now();
         let wanted = live.config.log.access;
         let record = wanted.then(|| {
             Box::new(Record {
                 client: client.peer,
-                start: std::time::Instant::now(),
+                start,
                 version: parts.version,
                 method: parts.method.clone(),
                 host: String::new(),
@@ -52,7 +65,20 @@ impl Exchange {
                 endpoint: None,
             })
         });
-        Self { client: Rc::clone(client), live, hsts: None, record }
+        let grpc = client.http2 && grpc::is_call(&parts.headers);
+        let place = live.config.routes.len();
+        Self {
+            client: Rc::clone(client),
+            live,
+            start,
+            status: None,
+            bytes: 0,
+            is_tunnel: false,
+            place,
+            grpc,
+            hsts: None,
+            record,
+        }
     }
 
     /// The client.
@@ -75,7 +101,9 @@ impl Exchange {
     }
 
     /// The route is known.
-    pub fn takes(&mut self, route: &Route) {
+    pub fn takes(&mut self, found: &Match<'_>) {
+        let route = found.route;
+        self.place = found.place;
         // Over plain HTTP it must not be said (RFC 6797 section 7.2).
         self.hsts = route.hsts.clone().filter(|_| self.client.secure.is_some());
         if let Some(record) = &mut self.record {
@@ -92,9 +120,7 @@ impl Exchange {
 
     /// A piece of the response's body goes out.
     pub fn sends(&mut self, bytes: usize) {
-        if let Some(record) = &mut self.record {
-            record.bytes += bytes as u64;
-        }
+        self.bytes += bytes as u64;
     }
 
     /// The response's body can't be finished.
@@ -108,9 +134,12 @@ impl Exchange {
     pub fn answer(mut self, mut response: Response<Bytes>) -> Response<ResponseBody> {
         self.has_status(&response);
         self.client.framing.borrow_mut().stays_http();
+        if self.grpc {
+            return grpc::failed(&response).map(|text| ResponseBody::text(text, self));
+        }
         let doubtful = matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED);
-        if doubtful && !self.client.http2 {
-            // Who makes one request that others might read otherwise may have hidden the next in it.
+        // Who makes one request that others might read otherwise may have hidden the next in it.
+        if (doubtful || self.client.worker.drain.stop() != Stop::No) && !self.client.http2 {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(hsts) = self.hsts.take() {
@@ -122,17 +151,20 @@ impl Exchange {
     /// Answers with the upstream's response.
     #[must_use]
     pub fn forward(mut self, answered: Answered) -> Response<ResponseBody> {
-        let Answered { response, endpoint, lease } = answered;
+        let Answered { response, lease, patience } = answered;
         self.has_status(&response);
         self.client.framing.borrow_mut().stays_http();
-        self.served_by(Some(endpoint));
+        self.served_by(Some(lease.endpoint().way.address));
         let (mut parts, incoming) = response.into_parts();
         // The version of this hop, not of the one behind us.
         parts.version = Version::HTTP_11;
+        if self.client.worker.drain.stop() != Stop::No && !self.client.http2 {
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Some(hsts) = self.hsts.take() {
             parts.headers.entry(STRICT_TRANSPORT_SECURITY).or_insert(hsts);
         }
-        let download = Download { incoming, lease: Some(lease), deadline: None, broken: None };
+        let download = Download { incoming, lease: Some(lease), patience, deadline: None, broken: None };
         Response::from_parts(parts, ResponseBody::upstream(download, self))
     }
 
@@ -141,7 +173,8 @@ impl Exchange {
     pub fn switch(mut self, mut answered: Answered, switched: Switched) -> Response<ResponseBody> {
         upgrade::confirm(switched.protocol, answered.response.headers_mut());
         self.has_status(&answered.response);
-        self.served_by(Some(answered.endpoint));
+        self.is_tunnel = true;
+        self.served_by(Some(answered.lease.endpoint().way.address));
         let client = Rc::clone(&self.client);
         client.goes_on_as(Tunnel::new(switched.upstream, self));
         answered.response.map(|_| ResponseBody::tunnel())
@@ -157,7 +190,8 @@ impl Exchange {
     ) -> Response<ResponseBody> {
         let stream = connect.confirm(&mut answered.response);
         self.has_status(&answered.response);
-        self.served_by(Some(answered.endpoint));
+        self.is_tunnel = true;
+        self.served_by(Some(answered.lease.endpoint().way.address));
         let tunnel = Tunnel::new(switched.upstream, self);
         tokio::task::spawn_local(async move {
             if let Ok(stream) = stream.await {
@@ -168,14 +202,25 @@ impl Exchange {
     }
 
     fn has_status<B>(&mut self, response: &Response<B>) {
-        if let Some(record) = &mut self.record {
-            record.status = Some(response.status());
-        }
+        self.status = Some(response.status());
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        let lasted = self.start.elapsed();
+        if let Some(route) = self.live.route_metrics.get(self.place) {
+            let class = Class::of(self.status);
+            route.requests[class].increment();
+            route.response_bytes.add(self.bytes);
+            if !self.is_tunnel {
+                route.duration.observe(lasted);
+            }
+        }
+        if let Some(record) = &mut self.record {
+            record.status = self.status;
+            record.bytes = self.bytes;
+        }
         self.client.request_ends();
     }
 }
