@@ -8,6 +8,7 @@
 //! ```
 
 pub mod image;
+pub mod internet;
 pub mod site;
 
 use std::fmt::Write as _;
@@ -78,6 +79,8 @@ impl Host {
         let folder = RunDir::new()?;
         let (client, netns) = (Netns::new("client")?, Netns::new("host")?);
         link(&client, CLIENT, &netns, INTERFACE, HOST)?;
+        netns.ip(&format!("route add default via {}", CLIENT.v4))?;
+        netns.ip(&format!("route add default via {}", CLIENT.v6))?;
         let cgroup = unique_name("host");
         let (init, first) = start(&netns, folder.path(), &cgroup)?;
         let mut host = Self { manager: None, init, first, client, netns, cgroup, folder };
@@ -228,7 +231,7 @@ fn start(netns: &Netns, folder: &Path, cgroup: &str) -> Result<(Process, Pid)> {
         .args(["--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--"])
         .args(["bash", "-c", include_str!("rootless/host.sh"), "host"])
         .arg(folder)
-        .args([USER, &ID.to_string(), &FIRST_SUBORDINATE.to_string(), cgroup]);
+        .args([USER, &ID.to_string(), &FIRST_SUBORDINATE.to_string(), cgroup, &CLIENT.v4.to_string()]);
     let mut init = Process::start("the host with Podman", command)?;
     let (pid, mut first) = (init.pid().as_raw_nonzero(), None);
     let children = format!("/proc/{pid}/task/{pid}/children");

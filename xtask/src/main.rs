@@ -42,7 +42,8 @@ enum Chore {
     },
     /// Run rprox: in a playground of network namespaces, or on a real interface
     Run(run::Arguments),
-    /// Build the agent's container image, localhost/rprox-agent, with the Podman of who calls this; no registry is needed
+    /// Build the container images localhost/rprox-agent and localhost/rprox-loader with the Podman of who calls this; no registry is
+    /// needed
     Image,
     /// Make a Debian package of the loader and a tarball of both programs, in target/package
     Package(package::Arguments),

@@ -89,7 +89,8 @@ fn tarball(folder: &Path, programs: &Programs) -> Result<PathBuf> {
         tree.add_program(program, &format!("bin/{name}"))?;
         add_documents(&tree, program, &name, "share")?;
     }
-    let documents = ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "rprox-ebpf/LICENSE-GPL-2.0"];
+    let documents =
+        ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "rprox-ebpf/LICENSE-GPL-2.0"];
     for document in documents.map(Path::new) {
         let name = document.file_name().context("a document has a name")?.to_string_lossy();
         tree.add(&programs::workspace().join(document), &name)?;
@@ -99,12 +100,19 @@ fn tarball(folder: &Path, programs: &Programs) -> Result<PathBuf> {
     }
     let tarball = folder.join(format!("{name}.tar.gz"));
     let mut tar = Command::new("tar");
-    tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--mode=go=rX,u+rw", "--use-compress-program"])
-        .args(["gzip -9n", &format!("--mtime=@{}", tree::date()), "-C"])
-        .arg(folder)
-        .arg("-cf")
-        .arg(&tarball)
-        .arg(&name);
+    tar.args([
+        "--sort=name",
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+        "--mode=go=rX,u+rw",
+        "--use-compress-program",
+    ])
+    .args(["gzip -9n", &format!("--mtime=@{}", tree::date()), "-C"])
+    .arg(folder)
+    .arg("-cf")
+    .arg(&tarball)
+    .arg(&name);
     step.run(&mut tar)?;
     step.finish(&size_of(&tarball)?);
     Ok(tarball)
@@ -125,7 +133,10 @@ fn add_documents(tree: &Tree, program: &Path, name: &str, share: &str) -> Result
 /// The unit for a package: with the program where packages have theirs, and without how to install it by hand.
 fn in_package(unit: &str) -> String {
     let by_hand = |line: &&str| line.starts_with("#   ") || *line == "#";
-    let lines = unit.lines().filter(|line| !by_hand(line)).map(|line| line.replace(UNIT_PATHS[0], UNIT_PATHS[1]) + "\n");
+    let lines = unit
+        .lines()
+        .filter(|line| !by_hand(line))
+        .map(|line| line.replace(UNIT_PATHS[0], UNIT_PATHS[1]) + "\n");
     lines.collect()
 }
 

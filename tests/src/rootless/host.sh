@@ -1,6 +1,6 @@
 # Makes a host of the namespaces that this runs in, and becomes its first process. Nothing of it is seen outside of them:
 # what is written here lies on file systems of its own, which end with the last process.
-#   $1 folder for the user's home    $2 user    $3 id of user and group    $4 first of 65,536 subordinate ids    $5 name for cgroups
+#   $1 folder for the user's home    $2 user    $3 id of user and group    $4 first of 65,536 subordinate ids    $5 name for cgroups    $6 name server
 set -eu
 folder=$1 user=$2 id=$3 first=$4 cgroup=$5
 
@@ -32,9 +32,9 @@ done
 echo "$user:x:$id:$id::/home/$user:/bin/bash" >> /etc/passwd
 echo "$user:x:$id:" >> /etc/group
 echo "$user:$first:65536" | tee -a /etc/subuid >> /etc/subgid
-# It may be a link, and name servers that can't be reached from here.
+# It may be a link, and name servers that can't be reached from here. The client's place stands for the Internet.
 rm -f /etc/resolv.conf
-echo "nameserver 192.0.2.53" > /etc/resolv.conf
+echo "nameserver $6" > /etc/resolv.conf
 rm -rf /etc/rprox
 
 mkdir "$folder/home"

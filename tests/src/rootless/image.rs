@@ -8,20 +8,34 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::Host;
-use crate::{command, programs};
+use crate::command;
+use crate::programs::{self, Programs};
 
-/// The agent's image.
-pub const AGENT: &str = "localhost/rprox-agent";
+/// What the Containerfile builds.
+pub const TARGETS: [&str; 2] = ["agent", "loader"];
 
-/// Gives the user an image called `name` with `program`, which becomes `/bin/NAME` and is what runs.
+/// The certificate authorities that this machine trusts.
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// What an image is made of.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Contents<'a> {
+    /// Arguments that the program has where none are given.
+    pub arguments: &'a [&'a str],
+    /// Files with their contents.
+    pub files: &'a [(&'a str, &'a str)],
+}
+
+/// Gives the user an image called `image` with `program`, which is what runs.
 ///
 /// # Errors
 ///
 /// A library is missing, or Podman refused.
-pub fn of_program(host: &Host, name: &str, program: &Path) -> Result<()> {
+pub fn of_program(host: &Host, image: &str, program: &Path, contents: Contents<'_>) -> Result<()> {
+    let name = program.file_name().context("a program has a name")?.to_string_lossy();
     let root = host.folder().path().join(format!("image-{name}"));
-    let inside = Path::new("/bin").join(name);
-    copy(program, &root.join("bin").join(name))?;
+    let inside = format!("/bin/{name}");
+    copy(program, &below(&root, Path::new(&inside)))?;
     for library in libraries(program)? {
         copy(&library, &below(&root, &library))?;
     }
@@ -29,34 +43,100 @@ pub fn of_program(host: &Host, name: &str, program: &Path) -> Result<()> {
     for folder in ["etc", "tmp", "run", "var/lib", "var/log"] {
         fs::create_dir_all(root.join(folder))?;
     }
-    fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/false\nnobody:x:65534:65534::/:/bin/false\n")?;
-    fs::write(root.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
+    let users = [
+        ("/etc/passwd", "root:x:0:0::/:/bin/false\nnobody:x:65534:65534::/:/bin/false\n"),
+        ("/etc/group", "root:x:0:\nnogroup:x:65534:\n"),
+    ];
+    for (file, content) in users.iter().chain(contents.files) {
+        let place = below(&root, Path::new(file));
+        fs::create_dir_all(place.parent().unwrap_or(&root))?;
+        fs::write(&place, content).with_context(|| format!("write {}", place.display()))?;
+    }
     let archive = root.with_extension("tar");
     command::run(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg("."))?;
     let mut import = host.user("podman");
-    import.args(["import", "--quiet", "--change", &format!("ENTRYPOINT [\"{}\"]", inside.display())]);
-    command::run(import.arg(&archive).arg(format!("localhost/{name}")))?;
+    import.args(["import", "--quiet", "--change", &format!("ENTRYPOINT [\"{inside}\"]")]);
+    import.args(["--change", &format!("CMD {}", serde_json::to_string(contents.arguments)?)]);
+    command::run(import.arg(&archive).arg(image))?;
     fs::remove_dir_all(&root)?;
     Ok(fs::remove_file(&archive)?)
 }
 
-/// Puts `agent` into `folder` without what only a debugger reads.
+/// Gives the user an image called `image` with Docker's registry, which listens on port 5000.
 ///
 /// # Errors
 ///
-/// It is not built, or can't be stripped.
-pub fn strip(agent: &Path, folder: &Path) -> Result<()> {
-    command::run(Command::new("strip").arg("-o").arg(folder.join("rprox-agent")).arg(agent)).map(drop)
+/// It is not installed, or as for [`of_program`].
+pub fn of_registry(host: &Host, image: &str) -> Result<()> {
+    const CONFIGURATION: &str = "\
+version: 0.1
+log: { level: warn }
+storage: { filesystem: { rootdirectory: /var/lib/registry } }
+http: { addr: ':5000' }
+";
+    let registry = programs::registry().context("no docker-registry: run `cargo xtask setup`")?;
+    let contents =
+        Contents { arguments: &["serve", "/etc/config.yml"], files: &[("/etc/config.yml", CONFIGURATION)] };
+    of_program(host, image, &registry, contents)
 }
 
-/// Adds to `podman` what builds the agent's image from `context` by `containerfile`.
-pub fn build<'a>(podman: &'a mut Command, containerfile: &Path, context: &Path) -> &'a mut Command {
-    let version = env!("CARGO_PKG_VERSION");
+/// Builds the agent's image in the user's storage, as `cargo xtask image` does.
+///
+/// # Errors
+///
+/// The programs are not built, or Podman refused.
+pub fn of_agent(host: &Host) -> Result<()> {
+    let context = host.folder().path().join("context");
+    fs::create_dir(&context)?;
+    fill(&context, &Programs::find()?)?;
+    let file = context.join("Containerfile");
+    fs::copy(containerfile(), &file)?;
+    command::run(build(&mut host.user("podman"), "agent", &file, &context)).map(drop)
+}
+
+/// Fills `folder` with what the Containerfile takes: both programs without what only a debugger reads, and this machine's
+/// certificate authorities.
+///
+/// # Errors
+///
+/// Something is missing, or can't be stripped.
+pub fn fill(folder: &Path, programs: &Programs) -> Result<()> {
+    for program in [&programs.loader, &programs.agent] {
+        let name = program.file_name().context("a program has a name")?;
+        command::run(Command::new("strip").arg("-o").arg(folder.join(name)).arg(program))?;
+    }
+    fs::copy(AUTHORITIES, folder.join("ca-certificates.crt"))
+        .with_context(|| format!("copy {AUTHORITIES}; Debian's package ca-certificates has it"))?;
+    Ok(())
+}
+
+/// Adds to `podman` what builds the image of `target` from the folder `context` by `containerfile`.
+pub fn build<'a>(
+    podman: &'a mut Command,
+    target: &str,
+    containerfile: &Path,
+    context: &Path,
+) -> &'a mut Command {
+    let (name, version) = (name(target), env!("CARGO_PKG_VERSION"));
     podman
-        .args(["build", "--quiet", "--pull=never", "--build-arg", &format!("VERSION={version}")])
-        .args(["--tag", &format!("{AGENT}:{version}"), "--tag", &format!("{AGENT}:latest"), "--file"])
+        .args([
+            "build",
+            "--quiet",
+            "--pull=never",
+            "--target",
+            target,
+            "--build-arg",
+            &format!("VERSION={version}"),
+        ])
+        .args(["--tag", &format!("{name}:{version}"), "--tag", &format!("{name}:latest"), "--file"])
         .arg(containerfile)
         .arg(context)
+}
+
+/// The image's name.
+#[must_use]
+pub fn name(target: &str) -> String {
+    format!("localhost/rprox-{target}")
 }
 
 /// Where the agent's Containerfile is.

@@ -12,7 +12,7 @@ use super::{Host, USER, image};
 use crate::certificates::Authority;
 use crate::load::{Closed, Load};
 use crate::process::Process;
-use crate::programs::{self, Programs};
+use crate::programs;
 use crate::topology::{BRIDGE, HOST, INTERFACE};
 use crate::{client, command, pod, wait};
 
@@ -26,14 +26,6 @@ const UNITS: [&str; 3] =
 /// The hosts that have a certificate: one for each service, and one that any pod could have.
 const HOSTS: [&str; 4] =
     ["registry.mydomain.test", "grafana.mydomain.test", "wiki.mydomain.test", "late.pods.mydomain.test"];
-
-/// The registry's configuration.
-const REGISTRY: &str = "\
-version: 0.1
-log: { level: warn }
-storage: { filesystem: { rootdirectory: /var/lib/registry } }
-http: { addr: ':5000' }
-";
 
 /// The site; gone with this guard.
 #[derive(Debug)]
@@ -53,9 +45,9 @@ impl Site {
     /// Something does not come up.
     pub fn start() -> Result<Self> {
         let host = Host::boot()?;
-        build_agent(&host)?;
+        image::of_agent(&host)?;
         let nginx = programs::nginx().context("no nginx: run `cargo xtask setup`")?;
-        image::of_program(&host, "nginx", &nginx)?;
+        image::of_program(&host, "localhost/nginx", &nginx, image::Contents::default())?;
         host.podman(&format!("network create {NETWORK}"))?;
         for (name, alias) in [("grafana", None), ("wiki-1", Some("wiki")), ("wiki-2", Some("wiki"))] {
             make_pod(&host, name, alias)?;
@@ -95,17 +87,12 @@ impl Site {
     ///
     /// It is not installed, or Podman refused.
     pub fn make_registry(&self) -> Result<()> {
-        let registry = programs::registry().context("no docker-registry: run `cargo xtask setup`")?;
-        let Self { host, .. } = self;
-        image::of_program(host, "docker-registry", &registry)?;
-        host.write("registry/config.yml", REGISTRY)?;
-        host.write("registry/data/.keep", "")?;
-        host.podman(&format!("pod create --name container-registry --network {NETWORK}"))?;
-        let home = format!("/home/{USER}");
-        host.podman(&format!(
-            "run --detach --pod container-registry --name registry --volume {home}/registry/config.yml:/etc/config.yml:ro \
-             --volume {home}/registry/data:/var/lib/registry localhost/docker-registry serve /etc/config.yml"
-        ))?;
+        image::of_registry(&self.host, "localhost/registry")?;
+        self.host.podman(&format!("pod create --name container-registry --network {NETWORK}"))?;
+        self.host.podman(
+            "run --detach --pod container-registry --name registry --volume registry:/var/lib/registry \
+             localhost/registry",
+        )?;
         let ready =
             || self.get("https://registry.mydomain.test/v2/").send().ok().filter(|a| a.status() == Some(200));
         wait::until(wait::READY, "the registry to answer", ready).map(drop).with_context(|| self.log())
@@ -156,16 +143,6 @@ impl Site {
         let what = format!("{url} to be answered by {pod}");
         wait::until(wait::READY * 2, &what, answers).map(drop).with_context(|| self.log())
     }
-}
-
-/// Builds the agent's image in the user's storage, as `cargo xtask image` does.
-fn build_agent(host: &Host) -> Result<()> {
-    let context = host.folder().path().join("context");
-    fs::create_dir(&context)?;
-    image::strip(&Programs::find()?.agent, &context)?;
-    let file = context.join("Containerfile");
-    fs::copy(image::containerfile(), &file)?;
-    command::run(image::build(&mut host.user("podman"), &file, &context)).map(drop)
 }
 
 fn make_pod(host: &Host, name: &str, alias: Option<&str>) -> Result<()> {

@@ -1,6 +1,9 @@
 //! The real thing: rootless Podman of an ordinary user, with the agent in a container.
 
+#![allow(clippy::unwrap_used, reason = "a scenario fails where its helpers do")]
+
 mod changes;
+mod guide;
 mod registry;
 
 use rprox_tests::client::Version;

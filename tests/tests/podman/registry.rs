@@ -22,8 +22,8 @@ fn skopeo_pushes_an_image_to_the_registry_and_pulls_it_unchanged() {
     site.make_registry().unwrap();
     let folder = site.host.folder().path();
     let [image, pulled, trust] = ["image", "pulled", "trust"].map(|name| folder.join(name));
-    let size = std::env::var(SIZE).map_or(500, |text| text.parse().unwrap());
-    make_image(&image, size * 1_000_000);
+    let megabytes = std::env::var(SIZE).map_or(500, |text| text.parse().unwrap());
+    make_image(&image, megabytes * 1_000_000);
     fs::create_dir(&trust).unwrap();
     fs::copy(site.authority(), trust.join("ca.crt")).unwrap();
 
