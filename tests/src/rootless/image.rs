@@ -52,14 +52,27 @@ pub fn of_program(host: &Host, image: &str, program: &Path, contents: Contents<'
         fs::create_dir_all(place.parent().unwrap_or(&root))?;
         fs::write(&place, content).with_context(|| format!("write {}", place.display()))?;
     }
-    let archive = root.with_extension("tar");
-    command::run(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg("."))?;
-    let mut import = host.user("podman");
-    import.args(["import", "--quiet", "--change", &format!("ENTRYPOINT [\"{inside}\"]")]);
-    import.args(["--change", &format!("CMD {}", serde_json::to_string(contents.arguments)?)]);
-    command::run(import.arg(&archive).arg(image))?;
-    fs::remove_dir_all(&root)?;
-    Ok(fs::remove_file(&archive)?)
+    let arguments = serde_json::to_string(contents.arguments)?;
+    import(host, &root, image, &[format!("ENTRYPOINT [\"{inside}\"]"), format!("CMD {arguments}")])
+}
+
+/// Gives the user an image called `image` that needs this machine's /usr as a volume, and then has all its programs.
+///
+/// # Errors
+///
+/// Podman refused.
+pub fn of_nothing(host: &Host, image: &str) -> Result<()> {
+    let root = host.folder().path().join("image-nothing");
+    for folder in ["usr", "srv", "tmp", "etc"] {
+        fs::create_dir_all(root.join(folder))?;
+    }
+    for folder in ["bin", "lib", "lib64"] {
+        let link = root.join(folder);
+        if !link.is_symlink() {
+            std::os::unix::fs::symlink(Path::new("usr").join(folder), link)?;
+        }
+    }
+    import(host, &root, image, &[])
 }
 
 /// Gives the user an image called `image` with Docker's registry, which listens on port 5000.
@@ -143,6 +156,17 @@ pub fn name(target: &str) -> String {
 #[must_use]
 pub fn containerfile() -> PathBuf {
     programs::workspace().join("deploy/Containerfile")
+}
+
+/// Makes of the folder `root`, which is then gone, the user's image called `image`.
+fn import(host: &Host, root: &Path, image: &str, changes: &[String]) -> Result<()> {
+    let archive = root.with_extension("tar");
+    command::run(Command::new("tar").arg("-C").arg(root).arg("-cf").arg(&archive).arg("."))?;
+    let mut podman = host.user("podman");
+    podman.args(["import", "--quiet"]).args(changes.iter().flat_map(|change| ["--change", change]));
+    command::run(podman.arg(&archive).arg(image))?;
+    fs::remove_dir_all(root)?;
+    Ok(fs::remove_file(&archive)?)
 }
 
 /// The libraries that `program` is linked with, and what loads them.

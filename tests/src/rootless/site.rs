@@ -24,8 +24,14 @@ const UNITS: [&str; 3] =
     ["quadlet/rprox-http.socket", "quadlet/rprox-https.socket", "systemd/user/rprox.service"];
 
 /// The hosts that have a certificate: one for each service, and one that any pod could have.
-const HOSTS: [&str; 4] =
-    ["registry.mydomain.test", "grafana.mydomain.test", "wiki.mydomain.test", "late.pods.mydomain.test"];
+const HOSTS: [&str; 6] = [
+    "registry.mydomain.test",
+    "grafana.mydomain.test",
+    "wiki.mydomain.test",
+    "echo.mydomain.test",
+    "greeter.mydomain.test",
+    "late.pods.mydomain.test",
+];
 
 /// The site; gone with this guard.
 #[derive(Debug)]
@@ -96,6 +102,23 @@ impl Site {
         let ready =
             || self.get("https://registry.mydomain.test/v2/").send().ok().filter(|a| a.status() == Some(200));
         wait::until(wait::READY, "the registry to answer", ready).map(drop).with_context(|| self.log())
+    }
+
+    /// Makes a pod of this name in which this machine's Python runs `script`.
+    ///
+    /// # Errors
+    ///
+    /// Podman refused.
+    pub fn make_python_pod(&self, name: &str, script: &str) -> Result<()> {
+        let Self { host, .. } = self;
+        image::of_nothing(host, "localhost/nothing")?;
+        host.write(&format!("{name}/service.py"), script)?;
+        host.podman(&format!("pod create --name {name} --network {NETWORK}"))?;
+        host.podman(&format!(
+            "run --detach --pod {name} --name {name}-python --volume /usr:/usr:ro --volume /home/{USER}/{name}:/srv:ro \
+             localhost/nothing /usr/bin/python3 /srv/service.py"
+        ))?;
+        Ok(())
     }
 
     /// Kills the network's aardvark-dns as a crash would.
@@ -189,6 +212,8 @@ fn configuration() -> String {
          {certificates}\
          [[route]]\nhost = \"registry.mydomain.test\"\nupstream = \"container-registry:5000\"\n\n\
          [[route]]\nhost = \"grafana.mydomain.test\"\nupstream = \"grafana:80\"\n\n\
+         [[route]]\nhost = \"echo.mydomain.test\"\nupstream = \"echo:80\"\n\n\
+         [[route]]\nhost = \"greeter.mydomain.test\"\nupstream = \"h2c://greeter:50051\"\n\n\
          [[route]]\nhost = \"wiki.mydomain.test\"\nupstream = \"wiki:80\"\nhttps_redirect = false\n\n\
          [[route]]\nhost = \"*.pods.mydomain.test\"\nupstream = \"{{1}}:80\"\nallow = [\"late\"]\nhttps_redirect = false\n"
     )

@@ -4,6 +4,7 @@
 
 mod changes;
 mod guide;
+mod protocols;
 mod registry;
 
 use rprox_tests::client::Version;
