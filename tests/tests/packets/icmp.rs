@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use rprox_common::State;
 
-use crate::frame::{Fragment, Frame, Transport, checksum, ethernet};
+use crate::frame::{Fragment, Frame, Transport, ethernet};
 use crate::kernel::{
     Direction::{self, Egress, Ingress},
     Kernel, Verdict,
