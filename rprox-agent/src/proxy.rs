@@ -3,6 +3,7 @@
 pub mod access_log;
 pub mod activation;
 pub mod admin;
+pub mod admission;
 pub mod cli;
 pub mod config;
 pub mod connection;

@@ -25,8 +25,8 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
-use self::body::RequestBody;
 pub use self::body::ResponseBody;
+use self::body::{RequestBody, UploadError};
 use self::connect::Connect;
 use self::exchange::Exchange;
 use self::failure::Failure;
@@ -35,6 +35,7 @@ use self::target::Target;
 use self::upgrade::Offer;
 use super::connection::client::Client;
 use super::live::Live;
+use super::metrics::Limit;
 use super::respond;
 use super::route::{Match, Route};
 use super::tls::challenges;
@@ -44,14 +45,21 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
     let (mut parts, incoming) = request.into_parts();
     let mut exchange = Exchange::begin(client, &parts);
     let live = Rc::clone(exchange.live());
+    if let Err(response) = within_limits(client, &live, &parts) {
+        return exchange.answer(*response);
+    }
     let connect = Connect::take(&mut parts);
     let (target, found) = match direct(client, &live, &mut parts, &mut exchange) {
         Ok(directed) => directed,
         Err(response) => return exchange.answer(*response),
     };
-    let body = match RequestBody::new(incoming, client, &live.config) {
+    let rate = if headers::is_grpc(&parts.headers) { 0 } else { live.config.limits.client_rate };
+    let body = match RequestBody::new(incoming, client, &live.config, rate) {
         Ok(body) => body,
-        Err(failure) => return exchange.answer(respond::text(failure.status(), failure.public())),
+        Err(failure) => {
+            count(client, &failure);
+            return exchange.answer(respond::text(failure.status(), failure.public()));
+        }
     };
     let offer = match &connect {
         Some(_) => Offer::websocket(&found.route.upgrade),
@@ -74,10 +82,40 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
         Err(lost) => {
             let status = lost.failure.status();
             log(&found, &lost, status);
+            count(client, &lost.failure);
             exchange.served_by(lost.endpoint);
             exchange.answer(respond::text(status, lost.failure.public()))
         }
     }
+}
+
+/// Refuses what would be too much.
+fn within_limits(client: &Client, live: &Live, parts: &Parts) -> Result<(), Box<Response<Bytes>>> {
+    let limits = &live.config.limits;
+    let hits = &client.worker.metrics.limit_hits;
+    if client.worker.requests.get() > limits.requests_in_flight {
+        hits[Limit::RequestsInFlight].increment();
+        let reason = "too many requests are being served";
+        return Err(Box::new(respond::text(StatusCode::SERVICE_UNAVAILABLE, reason)));
+    }
+    // Over HTTP/1.1 hyper sees to it.
+    if client.http2 && parts.headers.len() > limits.headers {
+        hits[Limit::Headers].increment();
+        let reason = "the request has too many header fields";
+        return Err(Box::new(respond::text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason)));
+    }
+    Ok(())
+}
+
+/// Counts a failure that is a limit's.
+fn count(client: &Client, failure: &Failure) {
+    let limit = match failure {
+        Failure::Busy => Limit::UpstreamConnections,
+        Failure::Upload(UploadError::TooLarge) => Limit::BodyBytes,
+        Failure::Upload(UploadError::Stalled) => Limit::ClientRate,
+        _ => return,
+    };
+    client.worker.metrics.limit_hits[limit].increment();
 }
 
 fn log(found: &Match<'_>, lost: &send::Lost, status: StatusCode) {

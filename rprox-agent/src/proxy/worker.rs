@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use hyper::server::conn::{http1, http2};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::admission::Clients;
 use super::config::Limits;
 use super::dns::{DnsError, LastAnswers};
 use super::drain::Drain;
@@ -49,6 +51,8 @@ pub struct Shared {
     pub tls: Arc<Kept>,
     /// What DNS last said to any worker.
     pub last_answers: Arc<LastAnswers>,
+    /// Client connections by address.
+    pub clients: Arc<Clients>,
     /// What each worker counts.
     pub metrics: Box<[Arc<Metrics>]>,
     /// When the process started.
@@ -79,6 +83,8 @@ pub struct Worker {
     pub balance: Balance,
     /// The client connections.
     pub drain: Rc<Drain>,
+    /// Requests being served.
+    pub requests: Cell<usize>,
     view: View,
 }
 
@@ -157,6 +163,7 @@ impl Worker {
             pool,
             balance: Balance::default(),
             drain: Rc::default(),
+            requests: Cell::new(0),
             shared,
         })
     }

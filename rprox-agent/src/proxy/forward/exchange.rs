@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -25,6 +26,10 @@ use crate::proxy::route::Route;
 pub struct Exchange {
     client: Rc<Client>,
     live: Rc<Live>,
+    /// Whether all of the response has been handed over.
+    answered: Cell<bool>,
+    /// Whether it is one of the requests being served: a tunnel is not.
+    counted: bool,
     /// What the response says of HTTPS.
     hsts: Option<HeaderValue>,
     /// `None` while nobody wants an access log.
@@ -36,6 +41,7 @@ impl Exchange {
     #[must_use]
     pub fn begin(client: &Rc<Client>, parts: &Parts) -> Self {
         client.request_begins();
+        client.worker.requests.update(|requests| requests + 1);
         let live = client.worker.live();
         let wanted = live.config.log.access;
         let record = wanted.then(|| {
@@ -52,7 +58,14 @@ impl Exchange {
                 endpoint: None,
             })
         });
-        Self { client: Rc::clone(client), live, hsts: None, record }
+        Self {
+            client: Rc::clone(client),
+            live,
+            answered: Cell::new(false),
+            counted: true,
+            hsts: None,
+            record,
+        }
     }
 
     /// The client.
@@ -65,6 +78,25 @@ impl Exchange {
     #[must_use]
     pub fn live(&self) -> &Rc<Live> {
         &self.live
+    }
+
+    /// All of the response is handed over.
+    pub fn is_answered(&self) {
+        self.answered.set(true);
+    }
+
+    /// A piece of the response is handed over, which the client may take or not.
+    #[must_use]
+    pub fn offers(&self, bytes: usize) -> Option<Offered> {
+        self.client.http2.then(|| Offered::new(&self.client, bytes))
+    }
+
+    /// It becomes a tunnel.
+    fn is_tunnel(&mut self) {
+        self.is_answered();
+        if std::mem::take(&mut self.counted) {
+            self.client.worker.requests.update(|requests| requests - 1);
+        }
     }
 
     /// The host is known.
@@ -101,16 +133,22 @@ impl Exchange {
     pub fn breaks_off(&self, error: &DownloadError) {
         let route = self.record.as_ref().map(|record| record.route.as_str());
         tracing::warn!(route, client = %self.client.peer, "response cut: {error}");
+        self.is_answered();
     }
 
     /// Answers with our own words.
     #[must_use]
     pub fn answer(mut self, mut response: Response<Bytes>) -> Response<ResponseBody> {
+        self.is_answered();
         self.has_status(&response);
         self.client.framing.borrow_mut().stays_http();
-        let doubtful = matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED);
-        if doubtful && !self.client.http2 {
-            // Who makes one request that others might read otherwise may have hidden the next in it.
+        // Who makes one request that others might read otherwise may have hidden the next in it; and what can't be served
+        // now should not keep a connection.
+        let closes = matches!(
+            response.status(),
+            StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED | StatusCode::SERVICE_UNAVAILABLE
+        );
+        if closes && !self.client.http2 {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(hsts) = self.hsts.take() {
@@ -132,7 +170,8 @@ impl Exchange {
         if let Some(hsts) = self.hsts.take() {
             parts.headers.entry(STRICT_TRANSPORT_SECURITY).or_insert(hsts);
         }
-        let download = Download { incoming, lease: Some(lease), deadline: None, broken: None };
+        let offered = self.offers(0);
+        let download = Download { incoming, lease: Some(lease), deadline: None, broken: None, offered };
         Response::from_parts(parts, ResponseBody::upstream(download, self))
     }
 
@@ -143,6 +182,7 @@ impl Exchange {
         self.has_status(&answered.response);
         self.served_by(Some(answered.endpoint));
         let client = Rc::clone(&self.client);
+        self.is_tunnel();
         client.goes_on_as(Tunnel::new(switched.upstream, self));
         answered.response.map(|_| ResponseBody::tunnel())
     }
@@ -158,6 +198,7 @@ impl Exchange {
         let stream = connect.confirm(&mut answered.response);
         self.has_status(&answered.response);
         self.served_by(Some(answered.endpoint));
+        self.is_tunnel();
         let tunnel = Tunnel::new(switched.upstream, self);
         tokio::task::spawn_local(async move {
             if let Ok(stream) = stream.await {
@@ -174,8 +215,33 @@ impl Exchange {
     }
 }
 
+/// A piece of a response that the client has not taken.
+pub struct Offered {
+    client: Rc<Client>,
+    bytes: usize,
+}
+
+impl Offered {
+    fn new(client: &Rc<Client>, bytes: usize) -> Self {
+        client.offers();
+        Self { client: Rc::clone(client), bytes }
+    }
+}
+
+impl Drop for Offered {
+    fn drop(&mut self) {
+        self.client.takes(self.bytes);
+    }
+}
+
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if self.counted {
+            self.client.worker.requests.update(|requests| requests - 1);
+        }
+        if !self.answered.get() {
+            self.client.request_given_up();
+        }
         self.client.request_ends();
     }
 }
