@@ -15,6 +15,7 @@ mod routes;
 mod tls;
 mod units;
 mod upgrade;
+mod upstreams;
 
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub use self::admin::{AdminConfig, AdminListen, admin_socket};
 pub use self::error::ConfigError;
 pub use self::flags::Flags;
 pub use self::tls::{TlsConfig, TlsVersion};
+pub use self::upstreams::{PassiveHealth, Retries};
 use crate::cli::LogFormat;
 use crate::proxy::route::Route;
 
@@ -62,6 +64,12 @@ pub struct Config {
     pub workers: NonZeroUsize,
     /// How long to wait for what.
     pub timeouts: Timeouts,
+    /// How often requests are sent again.
+    pub retries: Retries,
+    /// The shortest time that any request waits for its upstream: how finely clocks have to go.
+    pub shortest_wait: Duration,
+    /// When endpoints are left out.
+    pub passive_health: PassiveHealth,
     /// How much to take.
     pub limits: Limits,
     /// What to log.
@@ -152,9 +160,12 @@ pub struct Timeouts {
     /// Between two pieces of a body, either way.
     #[serde(deserialize_with = "units::positive_duration")]
     pub body: Duration,
-    /// For a connection to an endpoint.
+    /// For a connection to an endpoint, with its TLS handshake.
     #[serde(deserialize_with = "units::positive_duration")]
     pub connect: Duration,
+    /// Before another endpoint is tried beside one that doesn't answer (RFC 8305, "Connection Attempt Delay").
+    #[serde(deserialize_with = "units::positive_duration")]
+    pub attempt_delay: Duration,
     /// For the first byte of an upstream's response.
     #[serde(deserialize_with = "units::positive_duration")]
     pub response: Duration,
@@ -173,6 +184,7 @@ impl Default for Timeouts {
             idle: Duration::from_secs(75),
             body: Duration::from_mins(1),
             connect: Duration::from_secs(2),
+            attempt_delay: Duration::from_millis(250),
             response: Duration::from_mins(1),
             tunnel: Duration::from_hours(1),
             upstream_idle: Duration::from_secs(30),

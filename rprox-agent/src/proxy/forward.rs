@@ -4,14 +4,20 @@
 
 pub mod balance;
 pub mod body;
+mod choice;
 pub mod client_certificate;
 pub mod connect;
+mod dial;
+pub mod ejection;
+pub mod endpoint;
 pub mod exchange;
 pub mod failure;
 pub mod forwarded;
+pub mod group;
 pub mod headers;
 pub mod link;
 pub mod pool;
+pub mod retry;
 pub mod send;
 pub mod target;
 pub mod tunnel;
@@ -34,6 +40,7 @@ use self::send::Reply;
 use self::target::Target;
 use self::upgrade::Offer;
 use super::connection::client::Client;
+use super::connection::patience::Patience;
 use super::live::Live;
 use super::metrics::Limit;
 use super::respond;
@@ -54,7 +61,8 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
         Err(response) => return exchange.answer(*response),
     };
     let rate = if headers::is_grpc(&parts.headers) { 0 } else { live.config.limits.client_rate };
-    let body = match RequestBody::new(incoming, client, &live.config, rate) {
+    let patience = Patience::new(found.upstreams.timeouts.body, rate);
+    let body = match RequestBody::new(incoming, client, &live.config, patience) {
         Ok(body) => body,
         Err(failure) => {
             count(client, &failure);
@@ -124,7 +132,7 @@ fn log(found: &Match<'_>, lost: &send::Lost, status: StatusCode) {
     }
     tracing::warn!(
         route = found.route.label,
-        upstream = found.upstream.authority,
+        upstream = found.upstreams.label,
         endpoint = lost.endpoint.map(tracing::field::display),
         "{status}: {}",
         lost.failure

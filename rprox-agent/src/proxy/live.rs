@@ -17,6 +17,7 @@ use hyper::server::conn::{http1, http2};
 
 use super::config::Config;
 use super::dns::{DnsError, Names};
+use super::forward::group::Groups;
 use super::forward::pool::Pool;
 use super::route::RouteTable;
 use super::tls::{Kept, TlsAcceptor, TlsError};
@@ -51,6 +52,8 @@ pub struct Live {
     rules: Arc<Rules>,
     /// Endpoints of upstreams.
     pub names: Names,
+    /// The upstreams of each route.
+    pub groups: Groups,
     /// How to serve HTTP/1.1.
     pub http1: http1::Builder,
     /// How to serve HTTP/2.
@@ -68,7 +71,13 @@ impl Deref for Live {
 impl Live {
     fn new(rules: Arc<Rules>, names: Names) -> Self {
         let limits = &rules.config.limits;
-        Self { http1: http1_server(limits), http2: http2_server(limits), names, rules }
+        Self {
+            http1: http1_server(limits),
+            http2: http2_server(limits),
+            groups: Groups::default(),
+            names,
+            rules,
+        }
     }
 }
 

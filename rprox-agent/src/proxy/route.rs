@@ -15,6 +15,7 @@ use http::HeaderValue;
 use super::host;
 use super::tls::client_auth::ClientAuth;
 use super::upstream::Upstream;
+use super::upstream::set::UpstreamSet;
 
 /// The hosts of a route.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -60,21 +61,25 @@ impl fmt::Display for HostPattern {
 /// Where a route leads.
 #[derive(Clone, Debug)]
 pub enum UpstreamTemplate {
-    /// To one upstream.
-    Plain(Arc<Upstream>),
-    /// To the upstream of the label that the wildcard stands for, made beforehand for each allowed label; nothing else is
-    /// reached.
-    Template(HashMap<String, Arc<Upstream>>),
+    /// To these.
+    Plain(Arc<UpstreamSet>),
+    /// To those of the label that the wildcard stands for, made beforehand for each allowed label; nothing else is reached.
+    Template(HashMap<String, Arc<UpstreamSet>>),
 }
 
 impl UpstreamTemplate {
+    /// All that it can lead to.
+    pub fn sets(&self) -> impl Iterator<Item = &Arc<UpstreamSet>> {
+        let (plain, template) = match self {
+            Self::Plain(set) => (Some(set), None),
+            Self::Template(allowed) => (None, Some(allowed.values())),
+        };
+        plain.into_iter().chain(template.into_iter().flatten())
+    }
+
     /// Each upstream that it can lead to.
-    #[must_use]
-    pub fn all(&self) -> Box<dyn Iterator<Item = &Arc<Upstream>> + '_> {
-        match self {
-            Self::Plain(upstream) => Box::new(std::iter::once(upstream)),
-            Self::Template(allowed) => Box::new(allowed.values()),
-        }
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.sets().flat_map(|set| &set.upstreams).map(|weighted| &weighted.upstream)
     }
 }
 
@@ -114,8 +119,8 @@ pub struct RouteTable {
 pub struct Match<'a> {
     /// The route.
     pub route: &'a Arc<Route>,
-    /// The upstream, a template's being filled in.
-    pub upstream: &'a Arc<Upstream>,
+    /// Its upstreams, a template's being filled in.
+    pub upstreams: &'a Arc<UpstreamSet>,
 }
 
 impl RouteTable {
@@ -158,11 +163,11 @@ impl RouteTable {
             (label, self.wildcard.get(domain).unwrap_or(&self.any))
         };
         let route = paths.find(path)?;
-        let upstream = match &route.upstream {
-            UpstreamTemplate::Plain(upstream) => upstream,
+        let upstreams = match &route.upstream {
+            UpstreamTemplate::Plain(upstreams) => upstreams,
             UpstreamTemplate::Template(allowed) => allowed.get(label)?,
         };
-        Some(Match { route, upstream })
+        Some(Match { route, upstreams })
     }
 }
 
@@ -205,11 +210,15 @@ fn segment_end(path: &[u8]) -> usize {
 mod tests {
     use super::*;
 
+    fn set(upstream: &str) -> Arc<UpstreamSet> {
+        Arc::new(UpstreamSet::of(Upstream::parse(upstream, None).unwrap()))
+    }
+
     fn route(host: &str, path: &str, upstream: &str) -> Route {
         Route {
             host: HostPattern::parse(host).unwrap(),
             path: path.to_owned(),
-            upstream: UpstreamTemplate::Plain(Arc::new(Upstream::parse(upstream, None).unwrap())),
+            upstream: UpstreamTemplate::Plain(set(upstream)),
             https_redirect: true,
             client_auth: None,
             hsts: None,
@@ -219,17 +228,13 @@ mod tests {
     }
 
     fn template(host: &str, allow: &[&str]) -> Route {
-        let upstreams = allow
-            .iter()
-            .map(|label| {
-                ((*label).to_owned(), Arc::new(Upstream::parse(&format!("{label}:3000"), None).unwrap()))
-            })
-            .collect();
+        let upstreams =
+            allow.iter().map(|label| ((*label).to_owned(), set(&format!("{label}:3000")))).collect();
         Route { upstream: UpstreamTemplate::Template(upstreams), ..route(host, "/", "unused:1") }
     }
 
     fn find<'a>(table: &'a RouteTable, host: &str, path: &str) -> Option<&'a str> {
-        table.find(host, path).map(|found| found.upstream.authority.as_str())
+        table.find(host, path).map(|found| found.upstreams.label.as_str())
     }
 
     #[test]

@@ -9,14 +9,17 @@ mod names;
 mod upstream;
 
 mod admin;
+mod balancing;
 mod client_certificates;
 mod ends;
+mod handover;
 mod headers;
 mod load;
 mod proxy_protocol;
 mod refusals;
 mod reload;
 mod retries;
+mod secure;
 mod streams;
 mod tls;
 mod upgrades;

@@ -109,6 +109,12 @@ pub(super) fn positive_duration<'de, D: Deserializer<'de>>(deserializer: D) -> R
     if duration.is_zero() { Err(D::Error::custom("must be more than zero")) } else { Ok(duration) }
 }
 
+pub(super) fn some_positive_duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    positive_duration(deserializer).map(Some)
+}
+
 pub(super) fn header_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     let bytes = size(deserializer)?;
     if bytes < LEAST_HEADER_BYTES {

@@ -24,6 +24,12 @@ impl Patience {
         Self { most, rate, left: most, since: None }
     }
 
+    /// How long one wait may last at most.
+    #[must_use]
+    pub fn most(&self) -> Duration {
+        self.most
+    }
+
     /// The wait goes on, or begins.
     pub fn waits(&mut self) {
         if self.since.is_none() {

@@ -56,7 +56,7 @@ impl LastAnswers {
             (Some(true), _) => "fails, and the last answer serves on",
             (Some(false), _) => "fails",
         };
-        (endpoints.unwrap_or_default(), dns)
+        (endpoints.unwrap_or_default().iter().map(|address| address.socket).collect(), dns)
     }
 
     /// Forgets a name that DNS knows no more.

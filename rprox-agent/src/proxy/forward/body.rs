@@ -67,7 +67,6 @@ struct Upload {
     left: Option<u64>,
     /// For the wait for the client's next piece.
     patience: Patience,
-    most: Duration,
     timer: Option<LazyTimer>,
     progress: Rc<Progress>,
     ended: bool,
@@ -85,12 +84,17 @@ impl Progress {
 }
 
 impl RequestBody {
-    /// The body that `incoming` is, which must come at `rate` bytes a second; costs nothing where there is none.
+    /// The body that `incoming` is, which is waited for with `patience`; costs nothing where there is none.
     ///
     /// # Errors
     ///
     /// When it says already that it is too large.
-    pub fn new(incoming: Incoming, client: &Rc<Client>, config: &Config, rate: u32) -> Result<Self, Failure> {
+    pub fn new(
+        incoming: Incoming,
+        client: &Rc<Client>,
+        config: &Config,
+        patience: Patience,
+    ) -> Result<Self, Failure> {
         if incoming.is_end_stream() {
             return Ok(Self(None));
         }
@@ -98,8 +102,7 @@ impl RequestBody {
         let upload = Upload {
             client: Rc::clone(client),
             left,
-            patience: Patience::new(config.timeouts.body, rate),
-            most: config.timeouts.body,
+            patience,
             timer: None,
             progress: Rc::new(Progress(Cell::new(Some(Instant::now())))),
             ended: false,
@@ -163,7 +166,7 @@ impl Upload {
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.patience.waits();
         let Some(deadline) = self.patience.deadline() else { return Poll::Pending };
-        self.timer.get_or_insert_with(|| LazyTimer::new(self.most)).poll(cx, deadline)
+        self.timer.get_or_insert_with(|| LazyTimer::new(self.patience.most())).poll(cx, deadline)
     }
 }
 
@@ -227,6 +230,8 @@ pub struct Download {
     pub incoming: Incoming,
     /// The connection; gone once the body has ended.
     pub lease: Option<Lease>,
+    /// How long its next piece may take.
+    pub patience: Duration,
     /// When the wait for the next piece is over.
     pub deadline: Option<Instant>,
     /// Why the body ended early, until the client has what came before.
@@ -291,7 +296,7 @@ impl Download {
         }
         match frame {
             Poll::Pending => {
-                let limit = exchange.live().config.timeouts.body;
+                let limit = self.patience;
                 let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limit);
                 let Some(lease) = &mut self.lease else { return Poll::Pending };
                 ready!(lease.timer().poll(cx, deadline));

@@ -19,6 +19,7 @@ use super::tunnel::Tunnel;
 use super::upgrade;
 use crate::proxy::access_log::Record;
 use crate::proxy::connection::client::Client;
+use crate::proxy::drain::Stop;
 use crate::proxy::live::Live;
 use crate::proxy::route::Route;
 
@@ -148,7 +149,7 @@ impl Exchange {
             response.status(),
             StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED | StatusCode::SERVICE_UNAVAILABLE
         );
-        if closes && !self.client.http2 {
+        if (closes || self.client.worker.drain.stop() != Stop::No) && !self.client.http2 {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(hsts) = self.hsts.take() {
@@ -160,18 +161,22 @@ impl Exchange {
     /// Answers with the upstream's response.
     #[must_use]
     pub fn forward(mut self, answered: Answered) -> Response<ResponseBody> {
-        let Answered { response, endpoint, lease } = answered;
+        let Answered { response, lease, patience } = answered;
         self.has_status(&response);
         self.client.framing.borrow_mut().stays_http();
-        self.served_by(Some(endpoint));
+        self.served_by(Some(lease.endpoint().way.address));
         let (mut parts, incoming) = response.into_parts();
         // The version of this hop, not of the one behind us.
         parts.version = Version::HTTP_11;
+        if self.client.worker.drain.stop() != Stop::No && !self.client.http2 {
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Some(hsts) = self.hsts.take() {
             parts.headers.entry(STRICT_TRANSPORT_SECURITY).or_insert(hsts);
         }
         let offered = self.offers(0);
-        let download = Download { incoming, lease: Some(lease), deadline: None, broken: None, offered };
+        let download =
+            Download { incoming, lease: Some(lease), patience, deadline: None, broken: None, offered };
         Response::from_parts(parts, ResponseBody::upstream(download, self))
     }
 
@@ -180,7 +185,7 @@ impl Exchange {
     pub fn switch(mut self, mut answered: Answered, switched: Switched) -> Response<ResponseBody> {
         upgrade::confirm(switched.protocol, answered.response.headers_mut());
         self.has_status(&answered.response);
-        self.served_by(Some(answered.endpoint));
+        self.served_by(Some(answered.lease.endpoint().way.address));
         let client = Rc::clone(&self.client);
         self.is_tunnel();
         client.goes_on_as(Tunnel::new(switched.upstream, self));
@@ -197,7 +202,7 @@ impl Exchange {
     ) -> Response<ResponseBody> {
         let stream = connect.confirm(&mut answered.response);
         self.has_status(&answered.response);
-        self.served_by(Some(answered.endpoint));
+        self.served_by(Some(answered.lease.endpoint().way.address));
         self.is_tunnel();
         let tunnel = Tunnel::new(switched.upstream, self);
         tokio::task::spawn_local(async move {
