@@ -36,7 +36,7 @@ use super::admission::Place;
 use super::drain::{Stop, Ticket};
 use super::forward::{self, ResponseBody};
 use super::listen;
-use super::metrics::Limit;
+use super::metrics::{HandshakeFailure, Limit, TlsVersion};
 use super::proxy_protocol::{self, Ends, HeaderError};
 use super::timer::LazyTimer;
 use super::tls::TlsConnection;
@@ -88,14 +88,12 @@ async fn ends(worker: &Worker, tcp: &mut TcpStream, peer: SocketAddr) -> Option<
 }
 
 /// A place among the client's connections; `None` where it has as many as it may, which it is told.
-fn place(worker: &Worker, tcp: &TcpStream, client: SocketAddr, secure: bool) -> Option<Option<Place>> {
+fn place(worker: &Worker, tcp: &TcpStream, client: SocketAddr, secure: bool) -> Option<Place> {
     let config = &worker.live().config;
-    if contains(&config.trusted_proxies, client.ip()) {
-        return Some(None);
-    }
     let limits = &config.limits;
-    let clients = &worker.shared.clients;
-    let place = clients.enter(client.ip(), limits.client_prefix, limits.client_connections);
+    let trusted = contains(&config.trusted_proxies, client.ip());
+    let limit = if trusted { usize::MAX } else { limits.client_connections };
+    let place = worker.shared.clients.enter(client.ip(), limits.client_prefix, limit);
     if place.is_none() {
         worker.metrics.limit_hits[Limit::ClientConnections].increment();
         tracing::debug!(%client, "limits.client_connections reached: connection refused");
@@ -103,7 +101,7 @@ fn place(worker: &Worker, tcp: &TcpStream, client: SocketAddr, secure: bool) -> 
             listen::refuse(tcp, "too many connections from this address");
         }
     }
-    place.map(Some)
+    place
 }
 
 fn contains(networks: &[IpNet], address: IpAddr) -> bool {
@@ -120,17 +118,23 @@ async fn serve_tls(worker: Rc<Worker>, tcp: TcpStream, ends: Ends, ticket: Ticke
 /// `None` where it fails, which is the client's concern more than ours.
 async fn shake_hands(worker: &Worker, tcp: TcpStream, peer: SocketAddr) -> Option<TlsConnection> {
     let live = worker.live();
-    match timeout(live.config.timeouts.header, live.tls.accept(tcp)).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => {
-            tracing::debug!(client = %peer, %error, "TLS handshake failed");
-            None
+    let metrics = &worker.metrics;
+    let accepted = timeout(live.config.timeouts.header, live.tls.accept(tcp)).await;
+    let (failure, error) = match accepted {
+        Ok(Ok(connection)) => {
+            if let Some(TlsConnection { tls13, resumed, .. }) = &connection {
+                let version = if *tls13 { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
+                metrics.tls_handshakes[version].increment();
+                metrics.tls_sessions_resumed.add(u64::from(*resumed));
+            }
+            return connection;
         }
-        Err(_) => {
-            tracing::debug!(client = %peer, "TLS handshake took longer than timeouts.header");
-            None
-        }
-    }
+        Ok(Err(error)) => (error.failure(), error.to_string()),
+        Err(_) => (HandshakeFailure::TimedOut, "longer than timeouts.header".to_owned()),
+    };
+    metrics.tls_handshakes_failed[failure].increment();
+    tracing::debug!(client = %peer, error, "TLS handshake failed");
+    None
 }
 
 async fn serve_plain(worker: Rc<Worker>, mut tcp: TcpStream, ends: Ends, ticket: Ticket) {
@@ -252,7 +256,7 @@ async fn run(
 ) -> Result<(), ConnectionError> {
     let grain = {
         let timeouts = &client.worker.live().config.timeouts;
-        timeouts.header.min(timeouts.idle).min(timeouts.body)
+        timeouts.header.min(timeouts.idle).min(timeouts.body).min(timeouts.half_closed)
     };
     let mut timer = LazyTimer::new(grain);
     let mut finishing = false;
@@ -285,7 +289,7 @@ async fn run(
             match what {
                 Deadline::Head => client.worker.metrics.limit_hits[Limit::HeaderTimeout].increment(),
                 Deadline::Taking => client.worker.metrics.limit_hits[Limit::ClientRate].increment(),
-                Deadline::Idle => {}
+                Deadline::Idle | Deadline::HalfClosed => {}
             }
             if finishing || !client.is_idle() {
                 return Poll::Ready(Err(ConnectionError::TimedOut(what)));

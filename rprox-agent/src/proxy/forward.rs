@@ -43,7 +43,7 @@ use super::connection::client::Client;
 use super::connection::patience::Patience;
 use super::live::Live;
 use super::metrics::Limit;
-use super::respond;
+use super::respond::{self, grpc};
 use super::route::{Match, Route};
 use super::tls::challenges;
 
@@ -60,7 +60,7 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
         Ok(directed) => directed,
         Err(response) => return exchange.answer(*response),
     };
-    let rate = if headers::is_grpc(&parts.headers) { 0 } else { live.config.limits.client_rate };
+    let rate = if grpc::is_call(&parts.headers) { 0 } else { live.config.limits.client_rate };
     let patience = Patience::new(found.upstreams.timeouts.body, rate);
     let body = match RequestBody::new(incoming, client, &live.config, patience) {
         Ok(body) => body,

@@ -11,7 +11,7 @@ mod define;
 use std::sync::Arc;
 
 pub use self::cell::{Counter, Gauge, Label, Labelled};
-pub use self::define::{Kind, Series};
+pub use self::define::{Kind, LabelPair, Series};
 
 define::metrics! {
     /// Client connections accepted
@@ -26,6 +26,12 @@ define::metrics! {
     counter proxy_headers_refused = "rprox_proxy_headers_refused";
     /// Connections and requests refused or cut by a limit
     counter limit_hits = "rprox_limit_hits", by limit: Limit;
+    /// TLS handshakes that succeeded
+    counter tls_handshakes = "rprox_tls_handshakes", by version: TlsVersion;
+    /// TLS handshakes that resumed a session
+    counter tls_sessions_resumed = "rprox_tls_sessions_resumed";
+    /// TLS handshakes that failed
+    counter tls_handshakes_failed = "rprox_tls_handshakes_failed", by reason: HandshakeFailure;
 }
 
 cell::labels! {
@@ -54,6 +60,30 @@ cell::labels! {
     }
 }
 
+cell::labels! {
+    /// A version of TLS.
+    pub enum TlsVersion {
+        /// RFC 5246
+        Tls12 = "1.2",
+        /// RFC 8446
+        Tls13 = "1.3",
+    }
+}
+
+cell::labels! {
+    /// Why a TLS handshake failed.
+    pub enum HandshakeFailure {
+        /// No certificate is for the name asked for
+        UnrecognizedName = "unrecognized_name",
+        /// The client left
+        Closed = "closed",
+        /// It took longer than `timeouts.header`
+        TimedOut = "timed_out",
+        /// The client refused what it saw, or we what it showed
+        Refused = "refused",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,8 +102,8 @@ mod tests {
         assert_eq!(find("rprox_client_connections").values, [(None, 4)]);
         assert_eq!(find("rprox_client_connections_open").values, [(None, 1)]);
         let hits = &find("rprox_limit_hits").values;
-        assert!(hits.contains(&(Some(("limit", "body_bytes")), 2)), "{hits:?}");
-        assert!(hits.contains(&(Some(("limit", "connections")), 0)), "{hits:?}");
+        assert!(hits.contains(&(Some(("limit", "body_bytes".into())), 2)), "{hits:?}");
+        assert!(hits.contains(&(Some(("limit", "connections".into())), 0)), "{hits:?}");
     }
 
     #[test]

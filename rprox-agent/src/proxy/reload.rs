@@ -68,7 +68,9 @@ impl Reloads {
             name: "rprox_reloads",
             help: "Times that the configuration was loaded anew",
             kind: Kind::Counter,
-            values: values.map(|(result, count)| (Some(("result", result)), count.load(Relaxed))).into(),
+            values: values
+                .map(|(result, count)| (Some(("result", result.into())), count.load(Relaxed)))
+                .into(),
         }
     }
 }

@@ -15,6 +15,7 @@ use hyper::server::conn::{http1, http2};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use super::acme::Orders;
 use super::admission::Clients;
 use super::config::Limits;
 use super::dns::{DnsError, LastAnswers};
@@ -56,6 +57,8 @@ pub struct Shared {
     pub metrics: Box<[Arc<Metrics>]>,
     /// When the process started.
     pub started: SystemTime,
+    /// What came of asking for certificates by ACME.
+    pub acme: Orders,
     /// What came of loading the configuration anew.
     pub reloads: Reloads,
     /// Client connections of the process; changed when one comes or goes, not by requests.

@@ -6,12 +6,15 @@
 mod agent;
 mod client;
 mod names;
+mod pebble;
 mod upstream;
 
+mod acme;
 mod admin;
 mod balancing;
 mod client_certificates;
 mod ends;
+mod grpc;
 mod handover;
 mod headers;
 mod load;
@@ -22,5 +25,6 @@ mod retries;
 mod secure;
 mod streams;
 mod tls;
+mod trailers;
 mod upgrades;
 mod websocket_over_http2;

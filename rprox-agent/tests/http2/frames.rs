@@ -192,7 +192,7 @@ impl Peer {
 
     /// Takes what has come without waiting for more; whether the connection is still open.
     pub(crate) fn drain(&mut self) -> bool {
-        let mut piece = [0; 65_536];
+        let mut piece = [0; 16_384];
         self.stream.set_nonblocking(true).unwrap();
         let open = loop {
             match self.stream.read(&mut piece) {

@@ -152,5 +152,7 @@ fn under_far_too_much_load_who_is_within_the_limits_is_served() {
         assert!(start.elapsed() < Duration::from_secs(5));
     }
     ends.store(true, Ordering::Relaxed);
-    flood.into_iter().for_each(|client| client.join().unwrap());
+    for client in flood {
+        client.join().unwrap();
+    }
 }

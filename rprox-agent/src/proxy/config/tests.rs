@@ -102,6 +102,11 @@ header_bytes = "8KiB"
 headers = 20
 streams = 30
 body_bytes = "1GiB"
+client_connections = 50
+client_prefix = 56
+client_rate = "1KiB"
+requests_in_flight = 60
+resets = 70
 upstream_connections = 40
 
 [[certificate]]
@@ -150,7 +155,12 @@ allow = ["Grafana", "wiki"]
             headers: 20,
             streams: 30,
             body_bytes: Some(1 << 30),
-            upstream_connections: 40
+            client_connections: 50,
+            client_prefix: 56,
+            client_rate: 1024,
+            requests_in_flight: 60,
+            resets: 70,
+            upstream_connections: 40,
         }
     );
     assert_eq!(config.certificates.len(), 1, "the same pair twice is one certificate");
@@ -168,6 +178,7 @@ fn every_time_out_is_taken() {
 header = "1s"
 idle = "2s"
 body = "3s"
+half_closed = "8s"
 connect = "4s"
 attempt_delay = "40ms"
 response = "5s"
@@ -185,6 +196,7 @@ upstream = "web:80"
             header: s(1),
             idle: s(2),
             body: s(3),
+            half_closed: s(8),
             connect: s(4),
             attempt_delay: Duration::from_millis(40),
             response: s(5),

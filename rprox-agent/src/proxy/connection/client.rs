@@ -43,6 +43,8 @@ pub struct Client {
     untaken: Cell<u32>,
     given_up: Cell<GivenUp>,
     unread_body: Cell<bool>,
+    answering: Cell<bool>,
+    half_closed: Cell<Option<Instant>>,
     tunnel: RefCell<Option<Tunnel>>,
 }
 
@@ -66,6 +68,9 @@ pub enum Deadline {
     /// Asking for something more.
     #[error("no request within timeouts.idle")]
     Idle,
+    /// Waiting on a connection that the client has closed its half of.
+    #[error("closed its half, and no response began within timeouts.half_closed")]
+    HalfClosed,
     /// Taking a response.
     #[error("took less than limits.client_rate for timeouts.body")]
     Taking,
@@ -108,6 +113,8 @@ impl Client {
             untaken: Cell::new(0),
             given_up: Cell::new(GivenUp { since: Instant::now(), requests: 0 }),
             unread_body: Cell::new(false),
+            answering: Cell::new(false),
+            half_closed: Cell::new(None),
             tunnel: RefCell::new(None),
             worker,
         }
@@ -117,6 +124,7 @@ impl Client {
     pub fn request_begins(&self) {
         self.requests.set(self.requests.get() + 1);
         self.phase.set(Phase::Busy);
+        self.answering.set(false);
         self.look_at_flow();
     }
 
@@ -197,6 +205,18 @@ impl Client {
     /// The socket took bytes.
     pub fn has_written(&self, bytes: usize) {
         self.socket.update(|socket| moved(socket, bytes));
+        self.answering.set(true);
+        self.half_closed.set(None);
+    }
+
+    /// Nothing more will come in. Whether there is something to send yet, because the last request has come whole and is being
+    /// answered. A client that is gone looks the same until it is sent something, so the response has to begin soon.
+    pub fn closes_its_half(&self) -> bool {
+        let is_waiting = matches!(self.phase.get(), Phase::Busy) && self.framing.borrow().is_between();
+        if is_waiting && !self.answering.get() && self.half_closed.get().is_none() {
+            self.half_closed.set(Some(Instant::now() + self.worker.live().config.timeouts.half_closed));
+        }
+        is_waiting
     }
 
     /// The socket takes no more bytes.
@@ -216,7 +236,8 @@ impl Client {
         };
         let taking = [self.socket.get().deadline(), self.flow.get().deadline()];
         let taking = taking.into_iter().flatten().map(|deadline| (deadline, Deadline::Taking));
-        phase.into_iter().chain(taking).min_by_key(|(deadline, _)| *deadline)
+        let half_closed = self.half_closed.get().map(|deadline| (deadline, Deadline::HalfClosed));
+        phase.into_iter().chain(taking).chain(half_closed).min_by_key(|(deadline, _)| *deadline)
     }
 
     /// Whether no request is running or arriving.

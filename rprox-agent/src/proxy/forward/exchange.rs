@@ -21,6 +21,7 @@ use crate::proxy::access_log::Record;
 use crate::proxy::connection::client::Client;
 use crate::proxy::drain::Stop;
 use crate::proxy::live::Live;
+use crate::proxy::respond::grpc;
 use crate::proxy::route::Route;
 
 /// Lasts from a request's head to the end of the response's body.
@@ -31,6 +32,8 @@ pub struct Exchange {
     answered: Cell<bool>,
     /// Whether it is one of the requests being served: a tunnel is not.
     counted: bool,
+    /// Whether it is a gRPC call.
+    grpc: bool,
     /// What the response says of HTTPS.
     hsts: Option<HeaderValue>,
     /// `None` while nobody wants an access log.
@@ -59,11 +62,13 @@ impl Exchange {
                 endpoint: None,
             })
         });
+        let grpc = client.http2 && grpc::is_call(&parts.headers);
         Self {
             client: Rc::clone(client),
             live,
             answered: Cell::new(false),
             counted: true,
+            grpc,
             hsts: None,
             record,
         }
@@ -143,6 +148,9 @@ impl Exchange {
         self.is_answered();
         self.has_status(&response);
         self.client.framing.borrow_mut().stays_http();
+        if self.grpc {
+            return grpc::failed(&response).map(|text| ResponseBody::text(text, self));
+        }
         // Who makes one request that others might read otherwise may have hidden the next in it; and what can't be served
         // now should not keep a connection.
         let closes = matches!(

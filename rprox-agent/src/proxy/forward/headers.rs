@@ -4,9 +4,7 @@
 
 use std::iter;
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -94,12 +92,6 @@ pub fn one_cookie(headers: &mut HeaderMap) {
             headers.insert(COOKIE, whole);
         }
     }
-}
-
-/// Whether it is a gRPC message, whose body is a stream of messages at whatever pace there is something to say.
-#[must_use]
-pub fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Whether the sender takes trailers: `TE: trailers`.
