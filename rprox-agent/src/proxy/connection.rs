@@ -228,7 +228,7 @@ async fn run(
 ) -> Result<(), ConnectionError> {
     let mut timer = {
         let timeouts = &client.worker.live().config.timeouts;
-        LazyTimer::new(timeouts.header.min(timeouts.idle).min(timeouts.body))
+        LazyTimer::new(timeouts.header.min(timeouts.idle).min(timeouts.body).min(timeouts.half_closed))
     };
     let mut finishing = false;
     poll_fn(|cx: &mut Context<'_>| {

@@ -37,6 +37,9 @@ pub(super) fn set_up() -> Result<()> {
     if programs::aardvark().is_none() {
         missing.push("aardvark-dns".to_owned());
     }
+    if !has_grpcio() {
+        missing.push("python3-grpcio".to_owned());
+    }
     missing.dedup();
     let nginx_missing = programs::nginx().is_none();
     if !missing.is_empty() {
@@ -56,6 +59,11 @@ pub(super) fn set_up() -> Result<()> {
         format!("installed {}", missing.join(" "))
     });
     Ok(())
+}
+
+/// Whether the system's own Python, which has the distribution's packages, has gRPC's.
+fn has_grpcio() -> bool {
+    command::run(Command::new("/usr/bin/python3").args(["-c", "import grpc"])).is_ok()
 }
 
 /// Unpacks Debian's nginx beside the other tools. Installed as a package, it would start a service on port 80, and again
