@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
@@ -17,12 +18,14 @@ use super::body::RequestBody;
 use super::endpoint::{Endpoint, Idle, Place, Use, Way};
 use super::failure::Failure;
 use super::link::{Connected, Dial, Http1, Http2, SendError};
+use crate::proxy::metrics::Metrics;
 use crate::proxy::timer::LazyTimer;
 use crate::proxy::upstream::{Protocol, Upstream};
 
 /// A worker's endpoints with their connections.
 #[derive(Default)]
 pub struct Pool {
+    metrics: Arc<Metrics>,
     endpoints: RefCell<HashMap<Way, Rc<Endpoint>>>,
 }
 
@@ -51,11 +54,20 @@ enum Link {
 }
 
 impl Pool {
+    /// A pool of no endpoint.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, endpoints: RefCell::default() }
+    }
+
     /// The endpoint of `upstream` at `address`.
     pub fn endpoint(&self, address: SocketAddr, upstream: &Upstream) -> Rc<Endpoint> {
         let mut endpoints = self.endpoints.borrow_mut();
         let way = Way::new(address, upstream);
-        let endpoint = endpoints.entry(way.clone()).or_insert_with(|| Rc::new(Endpoint::new(way)));
+        let endpoint = endpoints.entry(way.clone()).or_insert_with(|| {
+            let counts = self.metrics.endpoints.of(address);
+            Rc::new(Endpoint::new(way, counts))
+        });
         Rc::clone(endpoint)
     }
 
@@ -91,7 +103,10 @@ pub fn idle(used: Use, limit: Duration, only_http1: bool) -> Result<Lease, Use> 
     let endpoint = used.endpoint();
     let stream = if endpoint.way.protocol == Protocol::Http1 || only_http1 { None } else { share(endpoint) };
     match stream.or_else(|| take_idle(endpoint, limit)) {
-        Some(link) => Ok(Lease { link, used }),
+        Some(link) => {
+            endpoint.counts.reuses.increment();
+            Ok(Lease { link, used })
+        }
         None => Err(used),
     }
 }
@@ -133,7 +148,12 @@ pub async fn connect(used: Use, dial: &Dial<'_>) -> Result<Lease, (Failure, Use)
     };
     match link {
         Ok(link) => Ok(Lease { link, used }),
-        Err(failure) => Err((failure, used)),
+        Err(failure) => {
+            if !matches!(failure, Failure::Busy) {
+                endpoint.counts.connect_failures.increment();
+            }
+            Err((failure, used))
+        }
     }
 }
 
@@ -146,7 +166,9 @@ async fn alone(endpoint: &Endpoint, dial: &Dial<'_>) -> Result<Link, Failure> {
 /// A connection of its own.
 async fn open(endpoint: &Endpoint, dial: &Dial<'_>) -> Result<Link, Failure> {
     let place = Place::take(&endpoint.open, dial.config.limits.upstream_connections).ok_or(Failure::Busy)?;
-    match dial.connect(&endpoint.way).await? {
+    let connected = dial.connect(&endpoint.way).await?;
+    endpoint.counts.connects.increment();
+    match connected {
         Connected::Http1(link) => {
             if !dial.only_http1 {
                 endpoint.speaks_http2.set(Some(false));
@@ -185,7 +207,9 @@ async fn stream(endpoint: &Endpoint, dial: &Dial<'_>) -> Result<Link, Failure> {
         return open(endpoint, dial).await;
     }
     let place = Place::take(&endpoint.open, dial.config.limits.upstream_connections).ok_or(Failure::Busy)?;
-    match dial.connect(&endpoint.way).await? {
+    let connected = dial.connect(&endpoint.way).await?;
+    endpoint.counts.connects.increment();
+    match connected {
         Connected::Http2(link) => {
             endpoint.speaks_http2.set(Some(true));
             let link = slot.insert(link).share();

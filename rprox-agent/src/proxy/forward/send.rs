@@ -115,12 +115,16 @@ pub async fn send(
             // A connection that was used before may have ended for its own reasons.
             endpoint.ejection.broke(&config.passive_health);
         }
+        if !lease.is_reused() {
+            endpoint.counts.failures.increment();
+        }
         let Some(again) = again else { return Err(lost(error.failure)) };
         if !lease.is_reused() {
             resends += 1;
             if resends > config.retries.attempts || !group.budget.withdraw(&config.retries) {
                 return Err(lost(error.failure));
             }
+            client.worker.metrics.retries.increment();
             choice.avoid(endpoint);
         }
         tracing::debug!(endpoint = %endpoint.way.address, error = %error.failure, "sending the request again");
