@@ -74,16 +74,15 @@ fn program() -> String {
 #[test]
 fn nginx_is_told_whose_connection_it_is_and_no_two_clients_share_one() {
     let nginx = Nginx::start();
-    let mut more = String::from("listen.proxy_protocol = [\"127.0.0.1\"]\n");
-    for (host, upstream, version) in [
+    let routes = [
         ("one.example", nginx.plain.to_string(), "v1"),
         ("two.example", nginx.plain.to_string(), "v2"),
         ("h2.example", format!("h2c://{}", nginx.http2), "v2"),
-    ] {
-        more.push_str(&format!(
-            "[[route]]\nhost = \"{host}\"\nupstream = \"{upstream}\"\nproxy_protocol = \"{version}\"\n"
-        ));
-    }
+    ];
+    let routes = routes.map(|(host, upstream, version)| {
+        format!("[[route]]\nhost = \"{host}\"\nupstream = \"{upstream}\"\nproxy_protocol = \"{version}\"\n")
+    });
+    let more = format!("listen.proxy_protocol = [\"127.0.0.1\"]\n{}", routes.concat());
     let agent = Agent::start(&[], &more);
     for host in ["one.example", "two.example", "h2.example"] {
         for client in ["192.0.2.7", "2001:db8::7"] {
