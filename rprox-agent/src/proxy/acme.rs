@@ -22,7 +22,7 @@ use self::account::Accounts;
 use self::error::AcmeError;
 use self::schedule::{Schedule, Task};
 use super::config::AcmeConfig;
-use super::metrics::{Kind, Series};
+use super::metrics::{Kind, Series, labelled};
 use super::state::StateFolder;
 use super::worker::Shared;
 
@@ -50,9 +50,7 @@ impl Orders {
             name: "rprox_acme_orders",
             help: "Certificates asked for by ACME",
             kind: Kind::Counter,
-            values: values
-                .map(|(result, count)| (Some(("result", result.into())), count.load(Relaxed)))
-                .into(),
+            values: values.map(|(result, count)| labelled("result", result, count.load(Relaxed))).into(),
         }
     }
 }

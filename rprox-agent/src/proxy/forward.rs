@@ -42,7 +42,7 @@ use self::upgrade::Offer;
 use super::connection::client::Client;
 use super::connection::patience::Patience;
 use super::live::Live;
-use super::metrics::Limit;
+use super::metrics::{Limit, Metrics};
 use super::respond::{self, grpc};
 use super::route::{Match, Route};
 use super::tls::challenges;
@@ -65,7 +65,7 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
     let body = match RequestBody::new(incoming, client, &live.config, patience) {
         Ok(body) => body,
         Err(failure) => {
-            count(client, &failure);
+            count(&client.worker.metrics, &failure);
             return exchange.answer(respond::text(failure.status(), failure.public()));
         }
     };
@@ -90,7 +90,7 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
         Err(lost) => {
             let status = lost.failure.status();
             log(&found, &lost, status);
-            count(client, &lost.failure);
+            count(&client.worker.metrics, &lost.failure);
             exchange.served_by(lost.endpoint);
             exchange.answer(respond::text(status, lost.failure.public()))
         }
@@ -116,14 +116,14 @@ fn within_limits(client: &Client, live: &Live, parts: &Parts) -> Result<(), Box<
 }
 
 /// Counts a failure that is a limit's.
-fn count(client: &Client, failure: &Failure) {
+fn count(metrics: &Metrics, failure: &Failure) {
     let limit = match failure {
         Failure::Busy => Limit::UpstreamConnections,
         Failure::Upload(UploadError::TooLarge) => Limit::BodyBytes,
         Failure::Upload(UploadError::Stalled) => Limit::ClientRate,
         _ => return,
     };
-    client.worker.metrics.limit_hits[limit].increment();
+    metrics.limit_hits[limit].increment();
 }
 
 fn log(found: &Match<'_>, lost: &send::Lost, status: StatusCode) {
@@ -174,7 +174,7 @@ fn direct<'a>(
     let Some(found) = live.routes.find(&host, parts.uri.path()) else {
         return refuse(StatusCode::NOT_FOUND, "no route leads from here");
     };
-    exchange.takes(found.route);
+    exchange.takes(&found);
     if client.secure.is_none() && found.route.https_redirect && live.tls.serves(&host) {
         let resource = parts.uri.path_and_query().map_or("/", |resource| resource.as_str());
         return Err(Box::new(respond::https_redirect(&parts.method, &host, resource)));

@@ -172,9 +172,9 @@ async fn drain(worker: &Worker, mut stop: watch::Receiver<Stop>) {
 
 impl Worker {
     fn new(shared: Arc<Shared>, metrics: Arc<Metrics>) -> Result<Self, DnsError> {
-        let pool = Rc::new(Pool::default());
+        let pool = Rc::new(Pool::new(Arc::clone(&metrics)));
         Ok(Self {
-            view: View::new(Arc::clone(&shared), Rc::clone(&pool))?,
+            view: View::new(Arc::clone(&shared), Arc::clone(&metrics), Rc::clone(&pool))?,
             metrics,
             pool,
             drain: Rc::default(),

@@ -2,6 +2,8 @@
 
 mod upstreams;
 
+mod tls;
+
 use std::fs;
 
 use clap::Parser;

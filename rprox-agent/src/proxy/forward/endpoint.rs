@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::ejection::{Ejection, Standing};
 use super::link::{Http1, Http2};
+use crate::proxy::metrics::EndpointMetrics;
 use crate::proxy::upstream::tls::UpstreamTls;
 use crate::proxy::upstream::{Protocol, Upstream};
 
@@ -38,6 +39,8 @@ impl Way {
 pub struct Endpoint {
     /// Where it is.
     pub way: Way,
+    /// What is counted of it.
+    pub counts: Arc<EndpointMetrics>,
     /// Whether it is left out.
     pub ejection: Ejection,
     /// Requests that it serves.
@@ -86,9 +89,10 @@ impl Drop for Place {
 }
 
 impl Endpoint {
-    pub(super) fn new(way: Way) -> Self {
+    pub(super) fn new(way: Way, counts: Arc<EndpointMetrics>) -> Self {
         Self {
             way,
+            counts,
             ejection: Ejection::default(),
             running: Cell::new(0),
             open: Rc::default(),

@@ -5,6 +5,7 @@
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, STRICT_TRANSPORT_SECURITY};
@@ -21,17 +22,22 @@ use crate::proxy::access_log::Record;
 use crate::proxy::connection::client::Client;
 use crate::proxy::drain::Stop;
 use crate::proxy::live::Live;
+use crate::proxy::metrics::Class;
 use crate::proxy::respond::grpc;
-use crate::proxy::route::Route;
+use crate::proxy::route::Match;
 
 /// Lasts from a request's head to the end of the response's body.
 pub struct Exchange {
     client: Rc<Client>,
     live: Rc<Live>,
+    start: Instant,
+    status: Option<StatusCode>,
+    bytes: u64,
+    is_tunnel: bool,
+    /// The route's place in the configuration; behind the last one while none is known.
+    place: usize,
     /// Whether all of the response has been handed over.
     answered: Cell<bool>,
-    /// Whether it is one of the requests being served: a tunnel is not.
-    counted: bool,
     /// Whether it is a gRPC call.
     grpc: bool,
     /// What the response says of HTTPS.
@@ -47,11 +53,12 @@ impl Exchange {
         client.request_begins();
         client.worker.requests.update(|requests| requests + 1);
         let live = client.worker.live();
+        let start = Instant::now();
         let wanted = live.config.log.access;
         let record = wanted.then(|| {
             Box::new(Record {
                 client: client.peer,
-                start: std::time::Instant::now(),
+                start,
                 version: parts.version,
                 method: parts.method.clone(),
                 host: String::new(),
@@ -63,11 +70,16 @@ impl Exchange {
             })
         });
         let grpc = client.http2 && grpc::is_call(&parts.headers);
+        let place = live.config.routes.len();
         Self {
             client: Rc::clone(client),
             live,
+            start,
+            status: None,
+            bytes: 0,
+            is_tunnel: false,
+            place,
             answered: Cell::new(false),
-            counted: true,
             grpc,
             hsts: None,
             record,
@@ -97,12 +109,11 @@ impl Exchange {
         self.client.http2.then(|| Offered::new(&self.client, bytes))
     }
 
-    /// It becomes a tunnel.
-    fn is_tunnel(&mut self) {
+    /// It becomes a tunnel, which is no request being served any more.
+    fn becomes_tunnel(&mut self) {
         self.is_answered();
-        if std::mem::take(&mut self.counted) {
-            self.client.worker.requests.update(|requests| requests - 1);
-        }
+        self.is_tunnel = true;
+        self.client.worker.requests.update(|requests| requests - 1);
     }
 
     /// The host is known.
@@ -113,7 +124,9 @@ impl Exchange {
     }
 
     /// The route is known.
-    pub fn takes(&mut self, route: &Route) {
+    pub fn takes(&mut self, found: &Match<'_>) {
+        let route = found.route;
+        self.place = found.place;
         // Over plain HTTP it must not be said (RFC 6797 section 7.2).
         self.hsts = route.hsts.clone().filter(|_| self.client.secure.is_some());
         if let Some(record) = &mut self.record {
@@ -130,9 +143,7 @@ impl Exchange {
 
     /// A piece of the response's body goes out.
     pub fn sends(&mut self, bytes: usize) {
-        if let Some(record) = &mut self.record {
-            record.bytes += bytes as u64;
-        }
+        self.bytes += bytes as u64;
     }
 
     /// The response's body can't be finished.
@@ -193,9 +204,9 @@ impl Exchange {
     pub fn switch(mut self, mut answered: Answered, switched: Switched) -> Response<ResponseBody> {
         upgrade::confirm(switched.protocol, answered.response.headers_mut());
         self.has_status(&answered.response);
+        self.becomes_tunnel();
         self.served_by(Some(answered.lease.endpoint().way.address));
         let client = Rc::clone(&self.client);
-        self.is_tunnel();
         client.goes_on_as(Tunnel::new(switched.upstream, self));
         answered.response.map(|_| ResponseBody::tunnel())
     }
@@ -210,8 +221,8 @@ impl Exchange {
     ) -> Response<ResponseBody> {
         let stream = connect.confirm(&mut answered.response);
         self.has_status(&answered.response);
+        self.becomes_tunnel();
         self.served_by(Some(answered.lease.endpoint().way.address));
-        self.is_tunnel();
         let tunnel = Tunnel::new(switched.upstream, self);
         tokio::task::spawn_local(async move {
             if let Ok(stream) = stream.await {
@@ -222,9 +233,7 @@ impl Exchange {
     }
 
     fn has_status<B>(&mut self, response: &Response<B>) {
-        if let Some(record) = &mut self.record {
-            record.status = Some(response.status());
-        }
+        self.status = Some(response.status());
     }
 }
 
@@ -249,11 +258,24 @@ impl Drop for Offered {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if self.counted {
+        if !self.is_tunnel {
             self.client.worker.requests.update(|requests| requests - 1);
         }
         if !self.answered.get() {
             self.client.request_given_up();
+        }
+        let lasted = self.start.elapsed();
+        if let Some(route) = self.live.route_metrics.get(self.place) {
+            let class = Class::of(self.status);
+            route.requests[class].increment();
+            route.response_bytes.add(self.bytes);
+            if !self.is_tunnel {
+                route.duration.observe(lasted);
+            }
+        }
+        if let Some(record) = &mut self.record {
+            record.status = self.status;
+            record.bytes = self.bytes;
         }
         self.client.request_ends();
     }

@@ -86,7 +86,7 @@ pub async fn send(
     if let Some(offer) = &offer {
         offer.make(request.headers_mut());
     }
-    let mut choice = Choice::new(&client.worker, live, Rc::clone(&group), offer.is_some()).await?;
+    let mut choice = Choice::new(client, live, Rc::clone(&group), offer.is_some()).await?;
     let mut resends = 0;
     loop {
         let mut lease = choice.connect().await?;
@@ -115,12 +115,16 @@ pub async fn send(
             // A connection that was used before may have ended for its own reasons.
             endpoint.ejection.broke(&config.passive_health);
         }
+        if !lease.is_reused() {
+            endpoint.counts.failures.increment();
+        }
         let Some(again) = again else { return Err(lost(error.failure)) };
         if !lease.is_reused() {
             resends += 1;
             if resends > config.retries.attempts || !group.budget.withdraw(&config.retries) {
                 return Err(lost(error.failure));
             }
+            client.worker.metrics.retries.increment();
             choice.avoid(endpoint);
         }
         tracing::debug!(endpoint = %endpoint.way.address, error = %error.failure, "sending the request again");

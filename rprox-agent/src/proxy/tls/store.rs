@@ -24,7 +24,7 @@ use super::client_auth::AskedByHost;
 use super::sessions::{self, Asked, Sessions};
 use super::{Certificate, Certificates, TlsError, self_signed};
 use crate::proxy::config::{CertificateFiles, Config, TlsVersion};
-use crate::proxy::metrics::{Kind, Series};
+use crate::proxy::metrics::{Kind, Series, labelled};
 
 /// What outlives every configuration.
 #[derive(Debug, Default)]
@@ -159,7 +159,7 @@ impl TlsAcceptor {
             name: "rprox_tls_certificate_expiry_timestamp_seconds",
             help: "When the certificate for a name ends, in seconds since 1970",
             kind: Kind::Gauge,
-            values: ends.into_iter().map(|(name, end)| (Some(("name", name.into())), end)).collect(),
+            values: ends.into_iter().map(|(name, end)| labelled("name", name, end)).collect(),
         }
     }
 
