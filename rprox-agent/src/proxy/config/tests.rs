@@ -2,6 +2,7 @@
 
 mod upstreams;
 
+use crate::cli::LogFormat;
 use std::fs;
 
 use clap::Parser;
@@ -95,6 +96,8 @@ attempts = 3
 level = "debug"
 format = "json"
 access = false
+access_format = "combined"
+traceparent = "create"
 
 [limits]
 connections = 10
@@ -141,7 +144,16 @@ allow = ["Grafana", "wiki"]
             attempts: 3,
         }
     );
-    assert_eq!(config.log, Log { level: "debug".to_owned(), format: LogFormat::Json, access: false });
+    assert_eq!(
+        config.log,
+        Log {
+            level: "debug".to_owned(),
+            format: LogFormat::Json,
+            access: false,
+            access_format: AccessFormat::Combined,
+            traceparent: Traceparent::Create,
+        }
+    );
     assert_eq!(
         config.limits,
         Limits {
