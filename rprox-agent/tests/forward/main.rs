@@ -20,6 +20,7 @@ mod handover;
 mod headers;
 mod load;
 mod proxy_protocol;
+mod proxy_protocol_out;
 mod refusals;
 mod reload;
 mod retries;

@@ -59,7 +59,7 @@ fn id(traceparent: &str) -> Option<&str> {
 }
 
 fn random(bytes: usize) -> Option<String> {
-    let mut random = [0; 16];
+    let mut random = [0_u8; 16];
     rand::fill(&mut random[..bytes]);
     random[..bytes].iter().try_fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").ok()?;

@@ -2,13 +2,15 @@
 
 mod upstreams;
 
-use crate::cli::LogFormat;
+mod tls;
+
 use std::fs;
 
 use clap::Parser;
 use tempfile::TempDir;
 
 use super::*;
+use crate::cli::LogFormat;
 use crate::proxy::route::{HostPattern, UpstreamTemplate};
 
 #[derive(Parser)]

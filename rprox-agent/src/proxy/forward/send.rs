@@ -86,7 +86,7 @@ pub async fn send(
     if let Some(offer) = &offer {
         offer.make(request.headers_mut());
     }
-    let mut choice = Choice::new(&client.worker, live, Rc::clone(&group), offer.is_some()).await?;
+    let mut choice = Choice::new(client, live, Rc::clone(&group), offer.is_some()).await?;
     let mut resends = 0;
     loop {
         let mut lease = choice.connect().await?;

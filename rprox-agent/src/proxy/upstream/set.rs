@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Upstream;
 use crate::proxy::config::Timeouts;
+use crate::proxy::proxy_protocol;
 
 /// The most that an upstream can weigh.
 pub const HEAVIEST: u32 = 1000;
@@ -20,6 +21,8 @@ pub struct UpstreamSet {
     pub balance: Balancing,
     /// How long to wait for what.
     pub timeouts: UpstreamTimeouts,
+    /// The PROXY header that connections begin with.
+    pub proxy_protocol: Option<proxy_protocol::Version>,
     /// For logs: the upstreams as the configuration has them.
     pub label: String,
 }
@@ -63,6 +66,7 @@ impl UpstreamSet {
             upstreams: vec![Weighted { upstream: Arc::new(upstream), weight: 1 }],
             balance: Balancing::default(),
             timeouts: UpstreamTimeouts::from(&Timeouts::default()),
+            proxy_protocol: None,
         }
     }
 
