@@ -11,6 +11,7 @@ mod build;
 mod error;
 mod file;
 mod flags;
+mod log;
 mod routes;
 mod tls;
 mod units;
@@ -32,9 +33,9 @@ pub use self::acme::{AcmeChallenge, AcmeConfig, ExternalAccount};
 pub use self::admin::{AdminConfig, AdminListen, admin_socket};
 pub use self::error::ConfigError;
 pub use self::flags::Flags;
+pub use self::log::{AccessFormat, Log, Traceparent};
 pub use self::tls::{TlsConfig, TlsVersion};
 pub use self::upstreams::{PassiveHealth, Retries};
-use crate::cli::LogFormat;
 use crate::proxy::route::Route;
 
 /// Everything the agent is told.
@@ -250,25 +251,5 @@ impl Default for Limits {
             resets: 200,
             upstream_connections: 256,
         }
-    }
-}
-
-/// What is logged, and how.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Log {
-    /// A level or an `EnvFilter` directive list.
-    #[serde(deserialize_with = "units::log_level")]
-    pub level: String,
-    /// Text or JSON.
-    #[serde(deserialize_with = "units::log_format")]
-    pub format: LogFormat,
-    /// Whether each request gets a line.
-    pub access: bool,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Text, access: true }
     }
 }

@@ -50,7 +50,7 @@ use super::tls::challenges;
 /// Answers a request: by its upstream's response or by one of our own.
 pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response<ResponseBody> {
     let (mut parts, incoming) = request.into_parts();
-    let mut exchange = Exchange::begin(client, &parts);
+    let mut exchange = Exchange::begin(client, &mut parts);
     let live = Rc::clone(exchange.live());
     if let Err(response) = within_limits(client, &live, &parts) {
         return exchange.answer(*response);

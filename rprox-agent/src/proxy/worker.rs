@@ -15,6 +15,7 @@ use hyper::server::conn::{http1, http2};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use super::access_log::{AccessLog, Writer};
 use super::acme::Orders;
 use super::admission::Clients;
 use super::config::Limits;
@@ -59,6 +60,8 @@ pub struct Shared {
     pub started: SystemTime,
     /// What came of asking for certificates by ACME.
     pub acme: Orders,
+    /// Where requests are logged.
+    pub access_log: AccessLog,
     /// What came of loading the configuration anew.
     pub reloads: Reloads,
     /// Client connections of the process; changed when one comes or goes, not by requests.
@@ -77,6 +80,8 @@ impl Shared {
 pub struct Worker {
     /// What all workers read.
     pub shared: Arc<Shared>,
+    /// Where it logs requests.
+    pub access_log: Writer,
     /// What it counts.
     pub metrics: Arc<Metrics>,
     /// Connections to endpoints.
@@ -175,6 +180,7 @@ impl Worker {
         let pool = Rc::new(Pool::new(Arc::clone(&metrics)));
         Ok(Self {
             view: View::new(Arc::clone(&shared), Arc::clone(&metrics), Rc::clone(&pool))?,
+            access_log: shared.access_log.writer(),
             metrics,
             pool,
             drain: Rc::default(),

@@ -10,6 +10,7 @@ use clap::Parser;
 use tempfile::TempDir;
 
 use super::*;
+use crate::cli::LogFormat;
 use crate::proxy::route::{HostPattern, UpstreamTemplate};
 
 #[derive(Parser)]
@@ -97,6 +98,8 @@ attempts = 3
 level = "debug"
 format = "json"
 access = false
+access_format = "combined"
+traceparent = "create"
 
 [limits]
 connections = 10
@@ -148,7 +151,16 @@ allow = ["Grafana", "wiki"]
             attempts: 3,
         }
     );
-    assert_eq!(config.log, Log { level: "debug".to_owned(), format: LogFormat::Json, access: false });
+    assert_eq!(
+        config.log,
+        Log {
+            level: "debug".to_owned(),
+            format: LogFormat::Json,
+            access: false,
+            access_format: AccessFormat::Combined,
+            traceparent: Traceparent::Create,
+        }
+    );
     assert_eq!(
         config.limits,
         Limits {

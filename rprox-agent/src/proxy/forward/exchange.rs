@@ -18,7 +18,9 @@ use super::connect::Connect;
 use super::send::{Answered, Switched};
 use super::tunnel::Tunnel;
 use super::upgrade;
-use crate::proxy::access_log::Record;
+use crate::proxy::access_log::trace::Trace;
+use crate::proxy::access_log::{Outcome, Record};
+use crate::proxy::config::Traceparent;
 use crate::proxy::connection::client::Client;
 use crate::proxy::drain::Stop;
 use crate::proxy::live::Live;
@@ -49,26 +51,15 @@ pub struct Exchange {
 impl Exchange {
     /// A request has come.
     #[must_use]
-    pub fn begin(client: &Rc<Client>, parts: &Parts) -> Self {
+    pub fn begin(client: &Rc<Client>, parts: &mut Parts) -> Self {
         client.request_begins();
         client.worker.requests.update(|requests| requests + 1);
         let live = client.worker.live();
         let start = Instant::now();
         let wanted = live.config.log.access;
-        let record = wanted.then(|| {
-            Box::new(Record {
-                client: client.peer,
-                start,
-                version: parts.version,
-                method: parts.method.clone(),
-                host: String::new(),
-                path: parts.uri.path().to_owned(),
-                status: None,
-                bytes: 0,
-                route: String::new(),
-                endpoint: None,
-            })
-        });
+        let trace = Trace::of(&mut parts.headers, live.config.log.traceparent == Traceparent::Create);
+        let record =
+            wanted.then(|| Box::new(Record::new(client.peer, client.secure.is_some(), parts, trace)));
         let grpc = client.http2 && grpc::is_call(&parts.headers);
         let place = live.config.routes.len();
         Self {
@@ -273,9 +264,9 @@ impl Drop for Exchange {
                 route.duration.observe(lasted);
             }
         }
-        if let Some(record) = &mut self.record {
-            record.status = self.status;
-            record.bytes = self.bytes;
+        if let Some(record) = &self.record {
+            let outcome = Outcome { status: self.status, bytes: self.bytes, lasted };
+            self.client.worker.access_log.write(self.live.config.log.access_format, record, outcome);
         }
         self.client.request_ends();
     }
