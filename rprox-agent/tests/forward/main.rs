@@ -6,18 +6,27 @@
 mod agent;
 mod client;
 mod names;
+mod pebble;
 mod upstream;
 
+mod access_log;
+mod acme;
 mod admin;
+mod balancing;
 mod client_certificates;
 mod ends;
+mod grpc;
+mod handover;
 mod headers;
 mod load;
 mod proxy_protocol;
+mod proxy_protocol_out;
 mod refusals;
 mod reload;
 mod retries;
+mod secure;
 mod streams;
 mod tls;
+mod trailers;
 mod upgrades;
 mod websocket_over_http2;

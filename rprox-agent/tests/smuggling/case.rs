@@ -100,6 +100,6 @@ impl Bench {
 }
 
 /// Characters up to U+00FF as one byte each, so that rows can hold any.
-fn latin1(text: &str) -> Vec<u8> {
+pub(crate) fn latin1(text: &str) -> Vec<u8> {
     text.chars().map(|character| u8::try_from(u32::from(character)).unwrap()).collect()
 }

@@ -9,10 +9,15 @@
 #[expect(dead_code, reason = "shared with other tests")]
 mod agent;
 mod case;
+#[path = "../http2/frames.rs"]
+#[expect(dead_code, reason = "shared with other tests")]
+mod frames;
 mod recorder;
 
 mod chunks;
+mod downgrade;
 mod hosts;
 mod lengths;
 mod lines;
 mod requests;
+mod responses;

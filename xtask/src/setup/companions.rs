@@ -10,7 +10,7 @@ use super::apt;
 use crate::steps::Step;
 
 /// Programs, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 14] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("curl", "curl"),
@@ -19,8 +19,12 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("iptables", "iptables"),
     ("nft", "nftables"),
     ("ethtool", "ethtool"),
+    ("slowhttptest", "slowhttptest"),
     ("strace", "strace"),
     ("systemd-socket-activate", "systemd"),
+    ("openssl", "openssl"),
+    ("pebble", "pebble"),
+    ("pebble-challtestsrv", "pebble"),
 ];
 
 /// Installs what is missing.
@@ -29,6 +33,9 @@ pub(super) fn set_up() -> Result<()> {
     let mut missing = apt::missing(&PROGRAMS);
     if programs::aardvark().is_none() {
         missing.push("aardvark-dns".to_owned());
+    }
+    if !has_grpcio() {
+        missing.push("python3-grpcio".to_owned());
     }
     let nginx_missing = programs::nginx().is_none();
     if !missing.is_empty() {
@@ -44,6 +51,11 @@ pub(super) fn set_up() -> Result<()> {
     }
     step.finish(&apt::installed(&missing));
     Ok(())
+}
+
+/// Whether the system's own Python, which has the distribution's packages, has gRPC's.
+fn has_grpcio() -> bool {
+    command::run(Command::new("/usr/bin/python3").args(["-c", "import grpc"])).is_ok()
 }
 
 /// Unpacks Debian's nginx beside the other tools. Installed as a package, it would start a service on port 80, and again

@@ -4,7 +4,7 @@
 
 use std::iter;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -65,14 +65,32 @@ pub fn has_look_alike(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Writes a length with leading zeros as what hyper has read it as: others might take it for octal.
+/// Writes a length that hyper took although it stands there twice (`5, 5`) or has leading zeros as the number that it is: others
+/// might see no number there, or an octal one.
 pub fn canonical_length(headers: &mut HeaderMap) {
-    if let Some(length) = headers.get_mut(CONTENT_LENGTH)
-        && length.len() > 1
-        && length.as_bytes().starts_with(b"0")
-        && let Some(number) = length.to_str().ok().and_then(|digits| digits.parse::<u64>().ok())
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else { return };
+    let written = first.as_bytes();
+    if lengths.next().is_none()
+        && (written.len() == 1 || !written.starts_with(b"0"))
+        && !written.contains(&b',')
     {
-        *length = HeaderValue::from(number);
+        return;
+    }
+    let number = tokens(first).next().and_then(|digits| digits.parse::<u64>().ok());
+    if let Some(number) = number {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(number));
+    }
+}
+
+/// Puts the cookies of an HTTP/2 request, which may come in crumbs, into the one field that others expect (RFC 9113 section 8.2.3).
+pub fn one_cookie(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_some() {
+        let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        // Made of header values, and so one.
+        if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+            headers.insert(COOKIE, whole);
+        }
     }
 }
 
