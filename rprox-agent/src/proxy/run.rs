@@ -97,6 +97,7 @@ async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
         tls: kept,
         last_answers: Arc::default(),
         connections: AtomicUsize::new(0),
+        clients: Arc::default(),
         metrics: (0..workers).map(|_| Arc::default()).collect(),
         started: SystemTime::now(),
         acme: Orders::default(),

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::access_log::{AccessLog, Writer};
 use super::acme::Orders;
+use super::admission::Clients;
 use super::config::Limits;
 use super::dns::{DnsError, LastAnswers};
 use super::drain::{Drain, Stop};
@@ -50,6 +52,8 @@ pub struct Shared {
     pub tls: Arc<Kept>,
     /// What DNS last said to any worker.
     pub last_answers: Arc<LastAnswers>,
+    /// Client connections by address.
+    pub clients: Arc<Clients>,
     /// What each worker counts.
     pub metrics: Box<[Arc<Metrics>]>,
     /// When the process started.
@@ -84,6 +88,8 @@ pub struct Worker {
     pub pool: Rc<Pool>,
     /// The client connections.
     pub drain: Rc<Drain>,
+    /// Requests being served.
+    pub requests: Cell<usize>,
     view: View,
 }
 
@@ -178,6 +184,7 @@ impl Worker {
             metrics,
             pool,
             drain: Rc::default(),
+            requests: Cell::new(0),
             shared,
         })
     }

@@ -107,6 +107,11 @@ header_bytes = "8KiB"
 headers = 20
 streams = 30
 body_bytes = "1GiB"
+client_connections = 50
+client_prefix = 56
+client_rate = "1KiB"
+requests_in_flight = 60
+resets = 70
 upstream_connections = 40
 
 [[certificate]]
@@ -164,7 +169,12 @@ allow = ["Grafana", "wiki"]
             headers: 20,
             streams: 30,
             body_bytes: Some(1 << 30),
-            upstream_connections: 40
+            client_connections: 50,
+            client_prefix: 56,
+            client_rate: 1024,
+            requests_in_flight: 60,
+            resets: 70,
+            upstream_connections: 40,
         }
     );
     assert_eq!(config.certificates.len(), 1, "the same pair twice is one certificate");
