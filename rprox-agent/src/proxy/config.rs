@@ -12,6 +12,7 @@ mod error;
 mod file;
 mod flags;
 mod log;
+mod nearest;
 mod routes;
 mod tls;
 mod units;

@@ -249,8 +249,9 @@ fn each_mistake_has_its_line_and_reason() {
     let route = "[[route]]\nhost = 'a.example.com'\nupstream = 'web:80'\n";
     for (toml, expected) in [
         ("[listen\n", "rprox.toml:1:8: "),
-        ("nonsense = 1\n", "rprox.toml:1:1: unknown field `nonsense`"),
-        ("[dns]\n\nttl = '1s'\n", "rprox.toml:3:1: unknown field `ttl`"),
+        ("nonsense = 1\n", "rprox.toml:1:1: unknown key `nonsense`"),
+        ("[dns]\n\nttl = '1s'\n", "rprox.toml:3:1: unknown key `ttl`"),
+        ("[log]\nacess = true\n", "rprox.toml:2:1: unknown key `acess`; did you mean `access`?"),
         ("[dns]\nmin_ttl = '1 second'\n", "rprox.toml:2:11: \"1 second\" is not a duration"),
         (
             "[dns]\nmin_ttl = 1\n",
