@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use rprox_common::State;
 
+use rprox_tests::checksum::checksum;
+
 use crate::frame::{Fragment, Frame, Transport, ethernet};
 use crate::kernel::{
     Direction::{self, Egress, Ingress},
