@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use rprox_common::State;
-
 use rprox_tests::checksum::checksum;
 
 use crate::frame::{Fragment, Frame, Transport, ethernet};
