@@ -7,11 +7,13 @@
 
 mod cell;
 mod define;
+mod endpoints;
 
 use std::sync::Arc;
 
 pub use self::cell::{Counter, Gauge, Label, Labelled};
 pub use self::define::{Kind, Series};
+pub use self::endpoints::{EndpointBoard, EndpointCounters};
 
 define::metrics! {
     /// Client connections accepted
@@ -24,6 +26,10 @@ define::metrics! {
     gauge tunnels_open = "rprox_tunnels_open";
     /// Connections refused for want of a good PROXY header
     counter proxy_headers_refused = "rprox_proxy_headers_refused";
+    /// Requests sent again, or tried at another endpoint while all are left out
+    counter retries = "rprox_retries";
+    /// Retries that were not made, since the budget was used up
+    counter retries_refused = "rprox_retries_refused";
     /// Connections and requests refused or cut by a limit
     counter limit_hits = "rprox_limit_hits", by limit: Limit;
 }
@@ -33,6 +39,8 @@ cell::labels! {
     pub enum Limit {
         /// `limits.connections`
         Connections = "connections",
+        /// `limits.passes`
+        Passes = "passes",
         /// `limits.body_bytes`
         BodyBytes = "body_bytes",
         /// `limits.upstream_connections`
@@ -60,8 +68,8 @@ mod tests {
         assert_eq!(find("rprox_client_connections").values, [(None, 4)]);
         assert_eq!(find("rprox_client_connections_open").values, [(None, 1)]);
         let hits = &find("rprox_limit_hits").values;
-        assert!(hits.contains(&(Some(("limit", "body_bytes")), 2)), "{hits:?}");
-        assert!(hits.contains(&(Some(("limit", "connections")), 0)), "{hits:?}");
+        assert!(hits.contains(&(Some(("limit", "body_bytes".into())), 2)), "{hits:?}");
+        assert!(hits.contains(&(Some(("limit", "connections".into())), 0)), "{hits:?}");
     }
 
     #[test]

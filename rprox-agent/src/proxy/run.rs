@@ -19,12 +19,14 @@ use tokio::sync::{mpsc, watch};
 use super::activation::{self, ActivationError};
 use super::admin::{self, Admin, AdminError, Order, Phase};
 use super::config::{Config, Flags};
+use super::health;
 use super::listen::{ListenError, Listener};
 use super::live::Rules;
 use super::metrics::Metrics;
 use super::reload::{Reloader, Reloads};
 use super::signals::{Asked, Signals};
 use super::tls::TlsError;
+use super::via::Via;
 use super::watcher::Watcher;
 use super::worker::{self, Shared, WorkerError};
 
@@ -99,11 +101,15 @@ async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
         swapped: watch::Sender::default(),
         tls: kept,
         last_answers: Arc::default(),
+        endpoints: Arc::default(),
+        health: Arc::default(),
+        via: Via::default(),
         connections: AtomicUsize::new(0),
         metrics: (0..workers).map(|_| Arc::default()).collect(),
         started: SystemTime::now(),
         reloads: Reloads::default(),
     });
+    tokio::task::spawn_local(health::run(Arc::clone(&shared)));
     let reloader = Reloader::new(flags, Arc::clone(&shared), secure);
     let (orders, ordered) = mpsc::channel(1);
     let phase = Rc::new(Cell::new(Phase::Starting));

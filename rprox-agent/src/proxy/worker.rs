@@ -18,11 +18,13 @@ use super::config::Limits;
 use super::dns::{DnsError, LastAnswers};
 use super::drain::Drain;
 use super::forward::pool::Pool;
+use super::health::Board;
 use super::listen::{self, Listener};
 use super::live::{Live, Rules, View};
-use super::metrics::Metrics;
+use super::metrics::{EndpointBoard, Metrics};
 use super::reload::Reloads;
 use super::tls::Kept;
+use super::via::Via;
 
 /// hyper's own limit on the number of header fields; what it does without being told is faster than being told the same.
 const HYPER_MAX_HEADERS: usize = 100;
@@ -54,6 +56,12 @@ pub struct Shared {
     pub started: SystemTime,
     /// What came of loading the configuration anew.
     pub reloads: Reloads,
+    /// What workers count of endpoints.
+    pub endpoints: Arc<EndpointBoard>,
+    /// What health checks say.
+    pub health: Arc<Board>,
+    /// This process in `Via`.
+    pub via: Via,
     /// Client connections of the process; changed when one comes or goes, not by requests.
     pub connections: AtomicUsize,
 }
@@ -147,7 +155,7 @@ pub fn run(
 
 impl Worker {
     fn new(shared: Arc<Shared>, metrics: Arc<Metrics>) -> Result<Self, DnsError> {
-        let pool = Rc::new(Pool::default());
+        let pool = Rc::new(Pool::new(Arc::clone(&shared.endpoints), Arc::clone(&shared.health)));
         Ok(Self {
             view: View::new(Arc::clone(&shared), Rc::clone(&pool))?,
             metrics,

@@ -10,7 +10,7 @@ use super::apt;
 use crate::steps::Step;
 
 /// Programs, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 11] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("curl", "curl"),
@@ -21,6 +21,7 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("ethtool", "ethtool"),
     ("strace", "strace"),
     ("systemd-socket-activate", "systemd"),
+    ("dnsmasq", "dnsmasq-base"),
 ];
 
 /// Installs what is missing.

@@ -22,6 +22,8 @@ use crate::proxy::worker::Shared;
 pub(super) fn text(shared: &Shared) -> Result<String, fmt::Error> {
     let mut series = Metrics::sum(&shared.metrics);
     series.push(shared.reloads.series());
+    series.extend(shared.endpoints.series());
+    series.push(shared.health.series());
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Snapshot(series)));
     let mut text = String::new();
@@ -45,7 +47,9 @@ impl Collector for Snapshot {
             let mut metric = encoder.encode_descriptor(series.name, series.help, None, kind)?;
             for (label, value) in &series.values {
                 match label {
-                    Some(label) => write(series.kind, *value, metric.encode_family(&[*label])?)?,
+                    Some((label, of)) => {
+                        write(series.kind, *value, metric.encode_family(&[(*label, of.as_ref())])?)?;
+                    }
                     None => write(series.kind, *value, metric.encode_family(&NONE)?)?,
                 }
             }

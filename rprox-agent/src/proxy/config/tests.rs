@@ -98,6 +98,7 @@ access = false
 
 [limits]
 connections = 10
+passes = 11
 header_bytes = "8KiB"
 headers = 20
 streams = 30
@@ -146,6 +147,7 @@ allow = ["Grafana", "wiki"]
         config.limits,
         Limits {
             connections: 10,
+            passes: 11,
             header_bytes: 8192,
             headers: 20,
             streams: 30,

@@ -12,6 +12,8 @@ use tokio::time::Instant;
 
 use super::ejection::{Ejection, Standing};
 use super::link::{Http1, Http2};
+use crate::proxy::config::PassiveHealth;
+use crate::proxy::metrics::EndpointCounters;
 use crate::proxy::upstream::tls::UpstreamTls;
 use crate::proxy::upstream::{Protocol, Upstream};
 
@@ -40,10 +42,8 @@ pub struct Endpoint {
     pub way: Way,
     /// Whether it is left out.
     pub ejection: Ejection,
-    /// Requests that it serves.
-    running: Cell<u32>,
-    /// HTTP/1.1 connections, idle and in use.
-    pub(super) open: Rc<Cell<usize>>,
+    /// What this worker counts of it.
+    pub counters: Arc<EndpointCounters>,
     pub(super) slots: RefCell<Slots>,
     /// Over TLS: what it chose the last time. Until it is known, one connection at a time is made.
     pub(super) speaks_http2: Cell<Option<bool>>,
@@ -67,31 +67,31 @@ pub(super) struct Idle {
 }
 
 /// One of the connections that an endpoint may have.
-pub(super) struct Place(Rc<Cell<usize>>);
+pub(super) struct Place(Arc<EndpointCounters>);
 
 impl Place {
     /// One more, if there are fewer than `limit`.
-    pub(super) fn take(open: &Rc<Cell<usize>>, limit: usize) -> Option<Self> {
-        (open.get() < limit).then(|| {
-            open.set(open.get() + 1);
-            Self(Rc::clone(open))
+    pub(super) fn take(counters: &Arc<EndpointCounters>, limit: usize) -> Option<Self> {
+        let open = usize::try_from(counters.connections.get()).unwrap_or(0);
+        (open < limit).then(|| {
+            counters.connections.up();
+            Self(Arc::clone(counters))
         })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.connections.down();
     }
 }
 
 impl Endpoint {
-    pub(super) fn new(way: Way) -> Self {
+    pub(super) fn new(way: Way, counters: Arc<EndpointCounters>) -> Self {
         Self {
             way,
             ejection: Ejection::default(),
-            running: Cell::new(0),
-            open: Rc::default(),
+            counters,
             slots: RefCell::default(),
             speaks_http2: Cell::new(None),
         }
@@ -99,14 +99,53 @@ impl Endpoint {
 
     /// How many requests it serves for this worker.
     #[must_use]
-    pub fn running(&self) -> u32 {
-        self.running.get()
+    pub fn running(&self) -> u64 {
+        u64::try_from(self.counters.running.get()).unwrap_or(0)
     }
 
     /// Whether any connection to it is open, for a request or for the next.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.open.get() > 0 || self.slots.borrow().http2_used.is_some()
+        self.counters.connections.get() > 0 || self.slots.borrow().http2_used.is_some()
+    }
+
+    /// Connecting failed.
+    pub fn connect_failed(&self, rules: &PassiveHealth) {
+        self.counters.connect_failures.increment();
+        if self.ejection.connect_failed(rules) {
+            tracing::debug!(endpoint = %self.way.address, "can't be connected to, left out");
+        }
+        self.tell();
+    }
+
+    /// Connecting succeeded.
+    pub fn connected(&self) {
+        self.ejection.connected();
+        self.tell();
+    }
+
+    /// A request got no response.
+    pub fn broke(&self, rules: &PassiveHealth) {
+        self.counters.broken.increment();
+        if self.ejection.broke(rules) {
+            tracing::warn!(
+                endpoint = %self.way.address,
+                "left out, since it gave no response to {} requests in a row",
+                rules.failures
+            );
+        }
+        self.tell();
+    }
+
+    /// A response came.
+    pub fn answered(&self) {
+        if self.ejection.answered() {
+            self.tell();
+        }
+    }
+
+    fn tell(&self) {
+        self.counters.left_out.set(self.ejection.is_out().into());
     }
 
     /// Closes the connections that no request uses.
@@ -128,7 +167,7 @@ impl Use {
     /// Counts a request with `endpoint`; it finds out whether the endpoint is well again, if that is wanted.
     #[must_use]
     pub fn of(endpoint: &Rc<Endpoint>) -> Self {
-        endpoint.running.set(endpoint.running.get() + 1);
+        endpoint.counters.running.up();
         let standing = endpoint.ejection.standing();
         let probes = matches!(standing, Standing::ProbeConnection | Standing::ProbeRequest);
         if probes {
@@ -152,7 +191,7 @@ impl Use {
 
 impl Drop for Use {
     fn drop(&mut self) {
-        self.endpoint.running.set(self.endpoint.running.get() - 1);
+        self.endpoint.counters.running.down();
         if self.probes {
             self.endpoint.ejection.probe(false);
         }

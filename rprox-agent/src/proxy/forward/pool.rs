@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
@@ -17,12 +18,17 @@ use super::body::RequestBody;
 use super::endpoint::{Endpoint, Idle, Place, Use, Way};
 use super::failure::Failure;
 use super::link::{Connected, Dial, Http1, Http2, SendError};
+use crate::proxy::health::{Board, Verdict};
+use crate::proxy::metrics::EndpointBoard;
 use crate::proxy::timer::LazyTimer;
+use crate::proxy::upstream::set::HealthCheck;
 use crate::proxy::upstream::{Protocol, Upstream};
 
 /// A worker's endpoints with their connections.
 #[derive(Default)]
 pub struct Pool {
+    board: Arc<EndpointBoard>,
+    health: Arc<Board>,
     endpoints: RefCell<HashMap<Way, Rc<Endpoint>>>,
 }
 
@@ -39,11 +45,24 @@ enum Link {
 }
 
 impl Pool {
+    /// A pool without endpoints, whose endpoints are counted on `board` and checked on `health`.
+    #[must_use]
+    pub fn new(board: Arc<EndpointBoard>, health: Arc<Board>) -> Self {
+        Self { board, health, endpoints: RefCell::default() }
+    }
+
+    /// What `check` says of an endpoint.
+    pub fn verdict(&self, way: &Way, check: &Arc<HealthCheck>) -> Arc<Verdict> {
+        self.health.verdict(way, check)
+    }
+
     /// The endpoint of `upstream` at `address`.
     pub fn endpoint(&self, address: SocketAddr, upstream: &Upstream) -> Rc<Endpoint> {
         let mut endpoints = self.endpoints.borrow_mut();
         let way = Way::new(address, upstream);
-        let endpoint = endpoints.entry(way.clone()).or_insert_with(|| Rc::new(Endpoint::new(way)));
+        let endpoint = endpoints
+            .entry(way.clone())
+            .or_insert_with(|| Rc::new(Endpoint::new(way, self.board.add(address))));
         Rc::clone(endpoint)
     }
 
@@ -126,7 +145,8 @@ pub async fn connect(used: Use, dial: &Dial<'_>) -> Result<Lease, (Failure, Use)
 
 /// A connection of its own.
 async fn open(endpoint: &Endpoint, dial: &Dial<'_>) -> Result<Link, Failure> {
-    let place = Place::take(&endpoint.open, dial.config.limits.upstream_connections).ok_or(Failure::Busy)?;
+    let place =
+        Place::take(&endpoint.counters, dial.config.limits.upstream_connections).ok_or(Failure::Busy)?;
     match dial.connect(&endpoint.way).await? {
         Connected::Http1(link) => {
             if !dial.only_http1 {
@@ -165,7 +185,8 @@ async fn stream(endpoint: &Endpoint, dial: &Dial<'_>) -> Result<Link, Failure> {
         drop(slot);
         return open(endpoint, dial).await;
     }
-    let place = Place::take(&endpoint.open, dial.config.limits.upstream_connections).ok_or(Failure::Busy)?;
+    let place =
+        Place::take(&endpoint.counters, dial.config.limits.upstream_connections).ok_or(Failure::Busy)?;
     match dial.connect(&endpoint.way).await? {
         Connected::Http2(link) => {
             endpoint.speaks_http2.set(Some(true));

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
+
 /// What a metric does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -21,7 +23,7 @@ pub struct Series {
     /// What it does.
     pub kind: Kind,
     /// Each value, with its label where it has one.
-    pub values: Vec<(Option<(&'static str, &'static str)>, i64)>,
+    pub values: Vec<(Option<(&'static str, Cow<'static, str>)>, i64)>,
 }
 
 /// Defines `Metrics` of lines `counter FIELD = NAME;` or `gauge FIELD = NAME;`, each with its help before it and, where it has
@@ -66,7 +68,7 @@ macro_rules! metrics {
             .enumerate()
             .map(|(index, value)| {
                 let cells = $workers.iter().filter_map(|worker| worker.$field.iter().nth(index));
-                (Some((stringify!($label), *value)), cells.map(|cell| cell.get()).sum())
+                (Some((stringify!($label), (*value).into())), cells.map(|cell| cell.get()).sum())
             })
             .collect()
     };
