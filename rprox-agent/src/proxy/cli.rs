@@ -44,6 +44,7 @@ Exit status:
 Signals:
   SIGTERM, SIGINT  stop accepting, finish what runs within drain_timeout, and end
   SIGHUP           load the configuration anew, as when its file changes; if it is wrong the log says so and nothing changes
+  SIGUSR2          let the program that is now where this one was started from take over
 
 Examples:
   rprox-agent run --route registry.example.com=container-registry:80 --dns-search dns.podman
@@ -80,6 +81,12 @@ Examples:
 
 Exit status: 0 it is in force, 1 no agent answers, 2 it is refused; the one that was in force then stays.";
 
+const UPGRADE_EXAMPLES: &str = "\
+Example:
+  install -m 755 target/release/rprox-agent /usr/local/bin/ && rprox-agent upgrade -c rprox.toml
+
+Exit status: 0 the new one serves, 1 no agent answers, 2 the new one did not start; the old one then serves on.";
+
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
   rprox-agent completions bash > ~/.local/share/bash-completion/completions/rprox-agent
@@ -99,6 +106,13 @@ pub enum Command {
     /// Have the agent that runs load its configuration anew, and show what is wrong with it if it refuses
     #[command(after_help = RELOAD_EXAMPLES)]
     Reload(CallArgs),
+
+    /// Have a new build take the place of the agent that runs, without a lost request
+    ///
+    /// Put the new program where the old one is, then run this. The new one is started with the same arguments and gets the
+    /// old one's sockets; once it serves, the old one finishes what it has and ends. If it can't start, the old one serves on.
+    #[command(after_help = UPGRADE_EXAMPLES)]
+    Upgrade(CallArgs),
 
     /// Write a shell's completions to standard output
     #[command(after_help = COMPLETIONS_EXAMPLES)]
@@ -224,6 +238,11 @@ impl Command {
             Self::Reload(args) => {
                 args.order("reload")?;
                 println!("The configuration was loaded anew.");
+                Ok(())
+            }
+            Self::Upgrade(args) => {
+                args.order("upgrade")?;
+                println!("A new process serves.");
                 Ok(())
             }
             Self::Completions { shell } => {

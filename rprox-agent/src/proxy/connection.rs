@@ -31,7 +31,7 @@ use tokio::time::timeout;
 use self::client::Client;
 use self::framing::Body;
 use self::io::ClientIo;
-use super::drain::Ticket;
+use super::drain::{Stop, Ticket};
 use super::forward::{self, ResponseBody};
 use super::proxy_protocol::{self, Ends, HeaderError};
 use super::timer::LazyTimer;
@@ -225,7 +225,10 @@ async fn run(
     };
     let mut finishing = false;
     poll_fn(|cx: &mut Context<'_>| {
-        if !finishing && ticket.poll_draining(cx) {
+        let stop = ticket.poll_stop(cx);
+        // Over HTTP/2 a client is told what was not taken any more; over HTTP/1.1 one that is just sending could only guess,
+        // so while there is time its connection is left to end with its next answer.
+        if !finishing && (stop == Stop::Now || (stop == Stop::HandOver && client.http2)) {
             finishing = true;
             connection.as_mut().finish();
         }

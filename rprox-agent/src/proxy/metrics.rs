@@ -12,7 +12,7 @@ mod endpoints;
 use std::sync::Arc;
 
 pub use self::cell::{Counter, Gauge, Label, Labelled};
-pub use self::define::{Kind, Series};
+pub use self::define::{Kind, LabelValue, Series};
 pub use self::endpoints::{EndpointBoard, EndpointCounters};
 
 define::metrics! {

@@ -12,11 +12,11 @@ use arc_swap::ArcSwap;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::config::Limits;
 use super::dns::{DnsError, LastAnswers};
-use super::drain::Drain;
+use super::drain::{Drain, Stop};
 use super::forward::pool::Pool;
 use super::health::Board;
 use super::listen::{self, Listener};
@@ -122,7 +122,7 @@ pub fn run(
     metrics: Arc<Metrics>,
     listeners: Vec<Listener>,
     started: impl FnOnce(),
-    mut stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<Stop>,
 ) -> Result<usize, WorkerError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -143,14 +143,30 @@ pub fn run(
                 tokio::task::spawn_local(listen::accept(listener, secure, Rc::clone(&worker), stop.clone()))
             })
             .collect();
-        let _ = stop.wait_for(|stop| *stop).await;
+        let _ = stop.wait_for(|stop| *stop != Stop::No).await;
         for task in accepting {
             let _ = task.await;
         }
-        worker.drain.start();
-        let _ = timeout(worker.live().config.drain_timeout, worker.drain.finished()).await;
+        drain(&worker, stop).await;
         Ok(worker.drain.running())
     })
+}
+
+/// Ends the connections within `drain_timeout`. Where another process has taken over there is no hurry for the first half of
+/// it: a connection that is in use ends with the answer to its next request, which no client can take amiss.
+async fn drain(worker: &Worker, mut stop: watch::Receiver<Stop>) {
+    let limit = Instant::now() + worker.live().config.drain_timeout;
+    if *stop.borrow() == Stop::HandOver {
+        worker.drain.start(Stop::HandOver);
+        let half = Instant::now() + worker.live().config.drain_timeout / 2;
+        tokio::select! {
+            () = worker.drain.finished() => {}
+            _ = stop.wait_for(|stop| *stop == Stop::Now) => {}
+            () = sleep_until(half) => {}
+        }
+    }
+    worker.drain.start(Stop::Now);
+    let _ = timeout_at(limit, worker.drain.finished()).await;
 }
 
 impl Worker {

@@ -13,6 +13,7 @@ mod affinity;
 mod balancing;
 mod client_certificates;
 mod ends;
+mod handover;
 mod headers;
 mod load;
 mod loops;

@@ -98,11 +98,11 @@ fn srv_records_say_where_how_much_and_what_comes_after() {
     let dead = free_address().port();
     let dns = dns.restart(&[(dead, 10, 1), (port(&reserve), 20, 1)]);
     let deadline = Instant::now() + PATIENCE;
-    while get(&agent, "a.example", "/").text() != "reserve" {
+    // Each worker follows by itself, and either may be asked.
+    let mut in_a_row = 0;
+    while in_a_row < 20 {
+        in_a_row = if get(&agent, "a.example", "/").text() == "reserve" { in_a_row + 1 } else { 0 };
         assert!(Instant::now() < deadline, "the change is not followed");
-    }
-    for _ in 0..10 {
-        assert_eq!(get(&agent, "a.example", "/").text(), "reserve", "the higher priority has nobody");
     }
     drop(dns);
     assert_eq!(get(&agent, "a.example", "/").text(), "reserve", "the last answer serves on");

@@ -18,6 +18,7 @@ use super::tunnel::Tunnel;
 use super::upgrade;
 use crate::proxy::access_log::Record;
 use crate::proxy::connection::client::Client;
+use crate::proxy::drain::Stop;
 use crate::proxy::live::Live;
 use crate::proxy::route::Route;
 
@@ -109,8 +110,8 @@ impl Exchange {
         self.has_status(&response);
         self.client.framing.borrow_mut().stays_http();
         let doubtful = matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED);
-        if doubtful && !self.client.http2 {
-            // Who makes one request that others might read otherwise may have hidden the next in it.
+        // Who makes one request that others might read otherwise may have hidden the next in it.
+        if (doubtful || self.client.worker.drain.stop() != Stop::No) && !self.client.http2 {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(hsts) = self.hsts.take() {
@@ -129,6 +130,9 @@ impl Exchange {
         let (mut parts, incoming) = response.into_parts();
         // The version of this hop, not of the one behind us.
         parts.version = Version::HTTP_11;
+        if self.client.worker.drain.stop() != Stop::No && !self.client.http2 {
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Some(hsts) = self.hsts.take() {
             parts.headers.entry(STRICT_TRANSPORT_SECURITY).or_insert(hsts);
         }

@@ -13,6 +13,9 @@ pub enum Kind {
     Gauge,
 }
 
+/// A label and its value.
+pub type LabelValue = (&'static str, Cow<'static, str>);
+
 /// A metric, summed over all workers.
 #[derive(Debug)]
 pub struct Series {
@@ -23,7 +26,7 @@ pub struct Series {
     /// What it does.
     pub kind: Kind,
     /// Each value, with its label where it has one.
-    pub values: Vec<(Option<(&'static str, Cow<'static, str>)>, i64)>,
+    pub values: Vec<(Option<LabelValue>, i64)>,
 }
 
 /// Defines `Metrics` of lines `counter FIELD = NAME;` or `gauge FIELD = NAME;`, each with its help before it and, where it has
