@@ -1,6 +1,7 @@
 //! The rootless proxy.
 
 pub mod access_log;
+pub mod acme;
 pub mod activation;
 pub mod admin;
 pub mod cli;

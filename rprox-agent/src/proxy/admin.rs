@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod families;
 mod metrics;
 mod socket;
 mod status;

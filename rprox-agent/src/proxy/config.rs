@@ -160,6 +160,9 @@ pub struct Timeouts {
     /// Between two pieces of a body, either way.
     #[serde(deserialize_with = "units::positive_duration")]
     pub body: Duration,
+    /// For a response to begin once the client has closed its half of the connection.
+    #[serde(deserialize_with = "units::positive_duration")]
+    pub half_closed: Duration,
     /// For a connection to an endpoint, with its TLS handshake.
     #[serde(deserialize_with = "units::positive_duration")]
     pub connect: Duration,
@@ -183,6 +186,7 @@ impl Default for Timeouts {
             header: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             body: Duration::from_mins(1),
+            half_closed: Duration::from_secs(5),
             connect: Duration::from_secs(2),
             attempt_delay: Duration::from_millis(250),
             response: Duration::from_mins(1),

@@ -33,6 +33,7 @@ use self::framing::Body;
 use self::io::ClientIo;
 use super::drain::{Stop, Ticket};
 use super::forward::{self, ResponseBody};
+use super::metrics::{HandshakeFailure, TlsVersion};
 use super::proxy_protocol::{self, Ends, HeaderError};
 use super::timer::LazyTimer;
 use super::tls::TlsConnection;
@@ -95,17 +96,23 @@ async fn serve_tls(worker: Rc<Worker>, tcp: TcpStream, ends: Ends, ticket: Ticke
 /// `None` where it fails, which is the client's concern more than ours.
 async fn shake_hands(worker: &Worker, tcp: TcpStream, peer: SocketAddr) -> Option<TlsConnection> {
     let live = worker.live();
-    match timeout(live.config.timeouts.header, live.tls.accept(tcp)).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => {
-            tracing::debug!(client = %peer, %error, "TLS handshake failed");
-            None
+    let metrics = &worker.metrics;
+    let accepted = timeout(live.config.timeouts.header, live.tls.accept(tcp)).await;
+    let (failure, error) = match accepted {
+        Ok(Ok(connection)) => {
+            if let Some(TlsConnection { tls13, resumed, .. }) = &connection {
+                let version = if *tls13 { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
+                metrics.tls_handshakes[version].increment();
+                metrics.tls_sessions_resumed.add(u64::from(*resumed));
+            }
+            return connection;
         }
-        Err(_) => {
-            tracing::debug!(client = %peer, "TLS handshake took longer than timeouts.header");
-            None
-        }
-    }
+        Ok(Err(error)) => (error.failure(), error.to_string()),
+        Err(_) => (HandshakeFailure::TimedOut, "longer than timeouts.header".to_owned()),
+    };
+    metrics.tls_handshakes_failed[failure].increment();
+    tracing::debug!(client = %peer, error, "TLS handshake failed");
+    None
 }
 
 async fn serve_plain(worker: Rc<Worker>, mut tcp: TcpStream, ends: Ends, ticket: Ticket) {
@@ -221,7 +228,7 @@ async fn run(
 ) -> Result<(), ConnectionError> {
     let mut timer = {
         let timeouts = &client.worker.live().config.timeouts;
-        LazyTimer::new(timeouts.header.min(timeouts.idle).min(timeouts.body))
+        LazyTimer::new(timeouts.header.min(timeouts.idle).min(timeouts.body).min(timeouts.half_closed))
     };
     let mut finishing = false;
     poll_fn(|cx: &mut Context<'_>| {

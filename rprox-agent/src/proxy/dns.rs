@@ -229,6 +229,7 @@ impl Shared {
     /// the next one.
     fn settle(&self, upstream: &Arc<Upstream>, entry: &Entry, outcome: Result<Found, Miss>) -> Duration {
         let now = Instant::now();
+        self.last_answers.count(&outcome);
         if let Ok(found) = &outcome {
             self.last_answers.note(upstream, found.clone(), now);
         }

@@ -32,8 +32,8 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use self::body::RequestBody;
 pub use self::body::ResponseBody;
+use self::body::{RequestBody, UploadError};
 use self::connect::Connect;
 use self::exchange::Exchange;
 use self::failure::Failure;
@@ -42,7 +42,7 @@ use self::target::Target;
 use self::upgrade::Offer;
 use super::connection::client::Client;
 use super::live::Live;
-use super::metrics::Limit;
+use super::metrics::{Limit, Metrics};
 use super::respond;
 use super::route::{Match, Route};
 use super::tls::challenges;
@@ -59,7 +59,10 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
     };
     let body = match RequestBody::new(incoming, client, &live.config, found.upstreams.timeouts.body) {
         Ok(body) => body,
-        Err(failure) => return exchange.answer(respond::text(failure.status(), failure.public())),
+        Err(failure) => {
+            count(&client.worker.metrics, &failure);
+            return exchange.answer(respond::text(failure.status(), failure.public()));
+        }
     };
     let offer = match &connect {
         Some(_) => Offer::websocket(&found.route.upgrade),
@@ -82,10 +85,20 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
         Err(lost) => {
             let status = lost.failure.status();
             log(&found, &lost, status);
+            count(&client.worker.metrics, &lost.failure);
             exchange.served_by(lost.endpoint);
             exchange.answer(respond::text(status, lost.failure.public()))
         }
     }
+}
+
+fn count(metrics: &Metrics, failure: &Failure) {
+    let limit = match failure {
+        Failure::Busy => Limit::UpstreamConnections,
+        Failure::Upload(UploadError::TooLarge) => Limit::BodyBytes,
+        _ => return,
+    };
+    metrics.limit_hits[limit].increment();
 }
 
 fn log(found: &Match<'_>, lost: &send::Lost, status: StatusCode) {
@@ -136,7 +149,7 @@ fn direct<'a>(
     let Some(found) = live.routes.find(&host, parts.uri.path()) else {
         return refuse(StatusCode::NOT_FOUND, "no route leads from here");
     };
-    exchange.takes(found.route);
+    exchange.takes(&found);
     if client.secure.is_none() && found.route.https_redirect && live.tls.serves(&host) {
         let resource = parts.uri.path_and_query().map_or("/", |resource| resource.as_str());
         return Err(Box::new(respond::https_redirect(&parts.method, &host, resource)));

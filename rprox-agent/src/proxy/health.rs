@@ -19,7 +19,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::dns::Names;
 use super::forward::endpoint::Way;
 use super::live::Rules;
-use super::metrics::{Kind, Series};
+use super::metrics::{Kind, Series, labelled};
+use super::proxy_protocol::Version;
 use super::upstream::Upstream;
 use super::upstream::set::{HealthCheck, UpstreamSet, Weighted};
 use super::worker::Shared;
@@ -58,7 +59,7 @@ impl Board {
         }
         let mut values: Vec<_> = healthy.into_iter().collect();
         values.sort();
-        let values = values.into_iter().map(|(at, healthy)| (Some(("endpoint", at.into())), healthy.into()));
+        let values = values.into_iter().map(|(at, healthy)| labelled("endpoint", at, healthy.into()));
         Series {
             name: "rprox_endpoint_healthy",
             help: "Whether an endpoint passes its health checks",
@@ -132,7 +133,8 @@ async fn watch(set: Arc<UpstreamSet>, names: Names, rules: Arc<Rules>, shared: A
         }
         tallies.retain(|way, _| endpoints.iter().any(|(known, _)| known == way));
         let checks = endpoints.iter().map(async |(way, upstream)| {
-            let passed = check::passes(check, way, upstream, &rules.config).await;
+            let preface = set.proxy_protocol.map(Version::own_header);
+            let passed = check::passes(check, way, upstream, &rules.config, preface.as_deref()).await;
             (way, passed)
         });
         for (way, passed) in join_all(checks).await {

@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::config::{Config, ConfigError, Flags};
 use super::dns::{DnsError, Names};
 use super::live::Rules;
-use super::metrics::{Kind, Series};
+use super::metrics::{Kind, Series, labelled};
 use super::tls::TlsError;
 use super::worker::Shared;
 
@@ -68,9 +68,7 @@ impl Reloads {
             name: "rprox_reloads",
             help: "Times that the configuration was loaded anew",
             kind: Kind::Counter,
-            values: values
-                .map(|(result, count)| (Some(("result", result.into())), count.load(Relaxed)))
-                .into(),
+            values: values.map(|(result, count)| labelled("result", result, count.load(Relaxed))).into(),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod grpc;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, Method, Response, StatusCode};

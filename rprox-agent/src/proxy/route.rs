@@ -119,6 +119,8 @@ pub struct RouteTable {
 pub struct Match<'a> {
     /// The route.
     pub route: &'a Arc<Route>,
+    /// Its place among the configuration's.
+    pub place: usize,
     /// Its upstreams, a template's being filled in.
     pub upstreams: &'a Arc<UpstreamSet>,
 }
@@ -129,14 +131,14 @@ impl RouteTable {
     #[must_use]
     pub fn new(routes: Vec<Route>) -> Self {
         let mut table = Self::default();
-        for route in routes {
+        for (place, route) in routes.into_iter().enumerate() {
             table.upstreams.extend(route.upstream.all().cloned());
             let paths = match &route.host {
                 HostPattern::Exact(host) => table.exact.entry(host.clone()).or_default(),
                 HostPattern::Wildcard(domain) => table.wildcard.entry(domain.clone()).or_default(),
                 HostPattern::Any => &mut table.any,
             };
-            paths.insert(Arc::new(route));
+            paths.insert(place, Arc::new(route));
         }
         table
     }
@@ -162,12 +164,12 @@ impl RouteTable {
             let (label, domain) = host.split_once('.').unwrap_or((host, ""));
             (label, self.wildcard.get(domain).unwrap_or(&self.any))
         };
-        let route = paths.find(path)?;
+        let (place, route) = paths.find(path)?;
         let upstreams = match &route.upstream {
             UpstreamTemplate::Plain(upstreams) => upstreams,
             UpstreamTemplate::Template(allowed) => allowed.get(label)?,
         };
-        Some(Match { route, upstreams })
+        Some(Match { route, place: *place, upstreams })
     }
 }
 
@@ -175,19 +177,19 @@ impl RouteTable {
 #[derive(Debug, Default)]
 struct Paths {
     /// By path without trailing slash, so `/` is the empty string.
-    routes: HashMap<String, Arc<Route>>,
+    routes: HashMap<String, (usize, Arc<Route>)>,
     /// The longest path's bytes: nothing beyond it is worth looking at, however long a path a client sends.
     longest: usize,
 }
 
 impl Paths {
-    fn insert(&mut self, route: Arc<Route>) {
+    fn insert(&mut self, place: usize, route: Arc<Route>) {
         let path = route.path.trim_end_matches('/').to_owned();
         self.longest = self.longest.max(path.len());
-        self.routes.insert(path, route);
+        self.routes.insert(path, (place, route));
     }
 
-    fn find(&self, path: &str) -> Option<&Arc<Route>> {
+    fn find(&self, path: &str) -> Option<&(usize, Arc<Route>)> {
         let bytes = path.as_bytes();
         let mut end =
             if bytes.len() <= self.longest { bytes.len() } else { segment_end(&bytes[..=self.longest]) };

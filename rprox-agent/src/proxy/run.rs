@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 
+use super::acme::{self, Orders};
 use super::activation::{self, ActivationError};
 use super::admin::{self, AdminError};
 use super::config::{Config, Flags};
@@ -95,15 +96,16 @@ async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
         swapped: watch::Sender::default(),
         tls: kept,
         last_answers: Arc::default(),
-        endpoints: Arc::default(),
         health: Arc::default(),
         via: Via::default(),
         connections: AtomicUsize::new(0),
         metrics: (0..workers).map(|_| Arc::default()).collect(),
         started: SystemTime::now(),
+        acme: Orders::default(),
         reloads: Reloads::default(),
     });
     tokio::task::spawn_local(health::run(Arc::clone(&shared)));
+    tokio::task::spawn_local(acme::start(Arc::clone(&shared)));
     let reloader = Reloader::new(flags, Arc::clone(&shared), secure);
     Supervisor::new(shared, reloader, groups, admin, inherited)?.run(signals).await
 }

@@ -14,6 +14,7 @@ use hyper::server::conn::{http1, http2};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use super::acme::Orders;
 use super::config::Limits;
 use super::dns::{DnsError, LastAnswers};
 use super::drain::{Drain, Stop};
@@ -21,7 +22,7 @@ use super::forward::pool::Pool;
 use super::health::Board;
 use super::listen::{self, Listener};
 use super::live::{Live, Rules, View};
-use super::metrics::{EndpointBoard, Metrics};
+use super::metrics::Metrics;
 use super::reload::Reloads;
 use super::tls::Kept;
 use super::via::Via;
@@ -54,10 +55,10 @@ pub struct Shared {
     pub metrics: Box<[Arc<Metrics>]>,
     /// When the process started.
     pub started: SystemTime,
+    /// What came of asking for certificates by ACME.
+    pub acme: Orders,
     /// What came of loading the configuration anew.
     pub reloads: Reloads,
-    /// What workers count of endpoints.
-    pub endpoints: Arc<EndpointBoard>,
     /// What health checks say.
     pub health: Arc<Board>,
     /// This process in `Via`.
@@ -171,9 +172,9 @@ async fn drain(worker: &Worker, mut stop: watch::Receiver<Stop>) {
 
 impl Worker {
     fn new(shared: Arc<Shared>, metrics: Arc<Metrics>) -> Result<Self, DnsError> {
-        let pool = Rc::new(Pool::new(Arc::clone(&shared.endpoints), Arc::clone(&shared.health)));
+        let pool = Rc::new(Pool::new(Arc::clone(&metrics), Arc::clone(&shared.health)));
         Ok(Self {
-            view: View::new(Arc::clone(&shared), Rc::clone(&pool))?,
+            view: View::new(Arc::clone(&shared), Arc::clone(&metrics), Rc::clone(&pool))?,
             metrics,
             pool,
             drain: Rc::default(),

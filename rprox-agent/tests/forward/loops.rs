@@ -43,11 +43,12 @@ fn endpoints_are_counted() {
     assert_eq!(get(&agent, "b.example", "/").status(), 502);
     let (_, metrics) = agent.admin("/metrics");
     for line in [
-        format!("rprox_endpoint_requests_total{{endpoint=\"{}\"}} 3", upstream.address),
-        format!("rprox_endpoint_requests_running{{endpoint=\"{}\"}} 0", upstream.address),
-        format!("rprox_endpoint_connect_failures_total{{endpoint=\"{gone}\"}} 1"),
-        format!("rprox_endpoint_left_out{{endpoint=\"{gone}\"}} 1"),
-        "rprox_retries_total 0".to_owned(),
+        format!("rprox_upstream_requests_running{{endpoint=\"{}\"}} 0", upstream.address),
+        format!("rprox_upstream_left_out{{endpoint=\"{}\"}} 0", upstream.address),
+        format!("rprox_upstream_connect_failures_total{{endpoint=\"{gone}\"}} 1"),
+        format!("rprox_upstream_left_out{{endpoint=\"{gone}\"}} 1"),
+        "rprox_upstream_retries_total 0".to_owned(),
+        "rprox_upstream_retries_refused_total 0".to_owned(),
     ] {
         assert!(metrics.lines().any(|known| known == line), "{line} is not in {metrics}");
     }

@@ -10,7 +10,7 @@ use super::apt;
 use crate::steps::Step;
 
 /// Programs, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 11] = [
+const PROGRAMS: [(&str, &str); 14] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("curl", "curl"),
@@ -22,6 +22,9 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("strace", "strace"),
     ("systemd-socket-activate", "systemd"),
     ("dnsmasq", "dnsmasq-base"),
+    ("openssl", "openssl"),
+    ("pebble", "pebble"),
+    ("pebble-challtestsrv", "pebble"),
 ];
 
 /// Installs what is missing.
@@ -34,6 +37,9 @@ pub(super) fn set_up() -> Result<()> {
         .collect();
     if programs::aardvark().is_none() {
         missing.push("aardvark-dns".to_owned());
+    }
+    if !has_grpcio() {
+        missing.push("python3-grpcio".to_owned());
     }
     missing.dedup();
     let nginx_missing = programs::nginx().is_none();
@@ -54,6 +60,11 @@ pub(super) fn set_up() -> Result<()> {
         format!("installed {}", missing.join(" "))
     });
     Ok(())
+}
+
+/// Whether the system's own Python, which has the distribution's packages, has gRPC's.
+fn has_grpcio() -> bool {
+    command::run(Command::new("/usr/bin/python3").args(["-c", "import grpc"])).is_ok()
 }
 
 /// Unpacks Debian's nginx beside the other tools. Installed as a package, it would start a service on port 80, and again

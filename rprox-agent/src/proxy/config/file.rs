@@ -17,6 +17,7 @@ use super::units::{self, Addresses};
 use super::upgrade;
 use super::upstreams::{self, HealthTable, RouteTimeouts, StickyTable, UpstreamKey};
 use super::{DnsConfig, Limits, Log, PassiveHealth, Retries, Timeouts};
+use crate::proxy::proxy_protocol;
 use crate::proxy::upstream::set::Balancing;
 
 #[derive(Debug, Deserialize)]
@@ -105,6 +106,7 @@ pub(super) struct RouteTable {
     pub(super) hsts: Option<Hsts>,
     #[serde(default = "upgrade::default", deserialize_with = "upgrade::protocols")]
     pub(super) upgrade: Vec<String>,
+    pub(super) proxy_protocol: Option<proxy_protocol::Version>,
     #[serde(default = "default_https_redirect")]
     pub(super) https_redirect: bool,
 }

@@ -15,6 +15,7 @@ use super::tls::{Hsts, WrittenClientAuth};
 use super::upgrade;
 use super::upstreams::{self, Context, HealthTable, RouteTimeouts, StickyTable, WrittenUpstream};
 use crate::proxy::host;
+use crate::proxy::proxy_protocol;
 use crate::proxy::route::{HostPattern, Route, UpstreamTemplate};
 use crate::proxy::upstream::set::{Balancing, UpstreamSet};
 
@@ -42,6 +43,7 @@ pub(super) struct WrittenRoute {
     pub(super) client_auth: WrittenClientAuth,
     pub(super) hsts: Option<Hsts>,
     pub(super) upgrade: Vec<String>,
+    pub(super) proxy_protocol: Option<proxy_protocol::Version>,
     pub(super) https_redirect: bool,
 }
 
@@ -77,6 +79,7 @@ impl From<RouteTable> for WrittenRoute {
             client_auth: WrittenClientAuth::new(table.client_ca, table.client_cert),
             hsts: table.hsts,
             upgrade: table.upgrade,
+            proxy_protocol: table.proxy_protocol,
             https_redirect: table.https_redirect,
         }
     }
@@ -102,6 +105,7 @@ impl From<FlagRoute> for WrittenRoute {
             client_auth: WrittenClientAuth::default(),
             hsts: None,
             upgrade: upgrade::default(),
+            proxy_protocol: None,
             https_redirect: true,
         }
     }
@@ -173,6 +177,7 @@ impl WrittenRoute {
             sticky: self.sticky.as_ref().map(|sticky| sticky.on(path)),
             health: self.health.as_ref().map(|health| Arc::new(health.read())),
             timeouts: self.timeouts.over(context.timeouts),
+            proxy_protocol: self.proxy_protocol,
         })
     }
 

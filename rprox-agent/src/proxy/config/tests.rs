@@ -170,6 +170,7 @@ fn every_time_out_is_taken() {
 header = "1s"
 idle = "2s"
 body = "3s"
+half_closed = "8s"
 connect = "4s"
 attempt_delay = "40ms"
 response = "5s"
@@ -187,6 +188,7 @@ upstream = "web:80"
             header: s(1),
             idle: s(2),
             body: s(3),
+            half_closed: s(8),
             connect: s(4),
             attempt_delay: Duration::from_millis(40),
             response: s(5),

@@ -35,6 +35,8 @@ pub struct Client {
     requests: Cell<u32>,
     blocked: Cell<Option<Instant>>,
     unread_body: Cell<bool>,
+    answering: Cell<bool>,
+    half_closed: Cell<Option<Instant>>,
     tunnel: RefCell<Option<Tunnel>>,
 }
 
@@ -66,6 +68,8 @@ impl Client {
             requests: Cell::new(0),
             blocked: Cell::new(None),
             unread_body: Cell::new(false),
+            answering: Cell::new(false),
+            half_closed: Cell::new(None),
             tunnel: RefCell::new(None),
             worker,
         }
@@ -75,6 +79,7 @@ impl Client {
     pub fn request_begins(&self) {
         self.requests.set(self.requests.get() + 1);
         self.phase.set(Phase::Busy);
+        self.answering.set(false);
     }
 
     /// The last byte of a response's body has been handed over, or the request was given up.
@@ -111,6 +116,18 @@ impl Client {
     /// The socket took bytes.
     pub fn has_written(&self) {
         self.blocked.set(None);
+        self.answering.set(true);
+        self.half_closed.set(None);
+    }
+
+    /// Nothing more will come in. Whether there is something to send yet, because the last request has come whole and is being
+    /// answered. A client that is gone looks the same until it is sent something, so the response has to begin soon.
+    pub fn closes_its_half(&self) -> bool {
+        let is_waiting = matches!(self.phase.get(), Phase::Busy) && self.framing.borrow().is_between();
+        if is_waiting && !self.answering.get() && self.half_closed.get().is_none() {
+            self.half_closed.set(Some(Instant::now() + self.worker.live().config.timeouts.half_closed));
+        }
+        is_waiting
     }
 
     /// The socket takes no more bytes.
@@ -129,10 +146,9 @@ impl Client {
             Phase::Busy => None,
         };
         let blocked = self.blocked.get().map(|deadline| (deadline, "took no bytes for timeouts.body"));
-        match (phase, blocked) {
-            (Some(phase), Some(blocked)) => Some(if phase.0 < blocked.0 { phase } else { blocked }),
-            (phase, blocked) => phase.or(blocked),
-        }
+        let half_closed = "closed its half, and no response began within timeouts.half_closed";
+        let half_closed = self.half_closed.get().map(|deadline| (deadline, half_closed));
+        [phase, blocked, half_closed].into_iter().flatten().min_by_key(|(deadline, _)| *deadline)
     }
 
     /// Whether no request is running or arriving.

@@ -96,7 +96,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
         ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
         let read = &mut buffer.filled_mut()[before..];
         if read.is_empty() {
-            return Poll::Ready(Ok(()));
+            // hyper would take it for the end of the connection, and asks again after the response.
+            return if this.client.closes_its_half() { Poll::Pending } else { Poll::Ready(Ok(())) };
         }
         let (mut given, refused) = this.judge(read);
         if refused {

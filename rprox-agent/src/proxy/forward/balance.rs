@@ -149,7 +149,7 @@ fn less_busy<'a>(tier: &'a [Member], usable: &impl Fn(&Member) -> bool) -> Optio
     let first = draw(tier, usable)?;
     let second = draw(tier, &|member| !std::ptr::eq(member, first) && usable(member));
     let Some(second) = second else { return Some(first) };
-    let load = |one: &Member, other: &Member| one.endpoint.running() * other.weight;
+    let load = |one: &Member, other: &Member| u64::from(one.endpoint.running()) * other.weight;
     // Where both are as busy the first it is, so that in quiet times weights alone decide.
     Some(if load(second, first) < load(first, second) { second } else { first })
 }

@@ -18,6 +18,7 @@ use super::failure::Failure;
 use super::group::Group;
 use super::pool::{self, Lease};
 use super::send::Lost;
+use crate::proxy::connection::client::Client;
 use crate::proxy::live::Live;
 use crate::proxy::worker::Worker;
 
@@ -35,6 +36,8 @@ pub(super) struct Choice<'a> {
     only_http1: bool,
     /// Whom a cookie asks for.
     marked: Option<u64>,
+    /// The PROXY header that connections begin with.
+    preface: Option<Rc<[u8]>>,
     tried: Vec<SocketAddr>,
     /// What came of the last one tried.
     lost: Option<Lost>,
@@ -51,16 +54,18 @@ struct Attempt {
 impl<'a> Choice<'a> {
     /// The endpoints of `group`, each to be had.
     pub(super) async fn new(
-        worker: &'a Worker,
+        client: &'a Client,
         live: &'a Rc<Live>,
         group: Rc<Group>,
         only_http1: bool,
         marked: Option<u64>,
     ) -> Result<Self, Lost> {
+        let worker = &client.worker;
+        let preface = group.set.proxy_protocol.map(|version| version.header(client.ends).into());
         let members = group.members(&live.names, &worker.pool).await;
         let members = members.map_err(|error| Lost { failure: Failure::Dns(error), endpoint: None })?;
         let (tried, lost, rounds, start) = (Vec::new(), None, 0, None);
-        Ok(Self { worker, live, group, members, only_http1, marked, tried, lost, rounds, start })
+        Ok(Self { worker, live, group, members, only_http1, preface, marked, tried, lost, rounds, start })
     }
 
     /// A connection to the next endpoint that takes one.
@@ -71,7 +76,9 @@ impl<'a> Choice<'a> {
                 Box::pin(self.look_again()).await?;
                 continue;
             };
-            match pool::idle(used, limit, self.only_http1) {
+            let idle =
+                if self.preface.is_some() { Err(used) } else { pool::idle(used, limit, self.only_http1) };
+            match idle {
                 Ok(lease) => return Ok(lease),
                 // Rare, and large: it should not make every request's future large.
                 Err(used) => {
@@ -135,11 +142,9 @@ impl<'a> Choice<'a> {
             Standing::In | Standing::ProbeRequest => true,
             Standing::Out => false,
             Standing::ProbeConnection => {
-                tokio::task::spawn_local(probe(
-                    Use::of(endpoint),
-                    Rc::clone(self.live),
-                    self.group.set.timeouts.connect,
-                ));
+                let (set, live) = (&self.group.set, Rc::clone(self.live));
+                let preface = set.proxy_protocol.map(|version| version.own_header().into());
+                tokio::task::spawn_local(probe(Use::of(endpoint), live, set.timeouts.connect, preface));
                 false
             }
         }
@@ -161,6 +166,7 @@ impl<'a> Choice<'a> {
                     self.live,
                     self.group.set.timeouts.connect,
                     self.only_http1,
+                    self.preface.clone(),
                     reached,
                 ));
             }
@@ -264,9 +270,11 @@ async fn attempt(
     live: &Live,
     limit: Duration,
     only_http1: bool,
+    preface: Option<Rc<[u8]>>,
     reached: Rc<Cell<bool>>,
 ) -> Result<Lease, (Failure, Use)> {
-    let dial = Dial { config: &live.config, limit, only_http1, reached: &reached };
+    let dial =
+        Dial { config: &live.config, limit, only_http1, preface: preface.as_deref(), reached: &reached };
     let lease = pool::connect(used, &dial).await?;
     if !lease.is_reused() {
         lease.endpoint().connected();
@@ -275,9 +283,9 @@ async fn attempt(
 }
 
 /// Finds out whether an endpoint that could not be connected to is well again. The connection is kept for a request.
-async fn probe(used: Use, live: Rc<Live>, limit: Duration) {
+async fn probe(used: Use, live: Rc<Live>, limit: Duration, preface: Option<Rc<[u8]>>) {
     let reached = Rc::default();
-    match attempt(used, &live, limit, false, reached).await {
+    match attempt(used, &live, limit, false, preface, reached).await {
         Ok(lease) => {
             tracing::debug!(endpoint = %lease.endpoint().way.address, "can be connected to again");
             lease.keep();

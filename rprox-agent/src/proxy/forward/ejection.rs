@@ -103,14 +103,12 @@ impl Ejection {
         broken >= rules.failures && self.put_out(rules, false)
     }
 
-    /// A response came. Returns whether that changed anything.
-    pub fn answered(&self) -> bool {
-        let changes = self.broken.get() > 0 || self.is_out();
-        if changes {
+    /// A response came.
+    pub fn answered(&self) {
+        if self.broken.get() > 0 || self.is_out() {
             self.broken.set(0);
             self.out.set(None);
         }
-        changes
     }
 
     fn put_out(&self, rules: &PassiveHealth, connecting: bool) -> bool {

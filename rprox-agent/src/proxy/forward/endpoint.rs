@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::ejection::{Ejection, Standing};
 use super::link::{Http1, Http2};
 use crate::proxy::config::PassiveHealth;
-use crate::proxy::metrics::EndpointCounters;
+use crate::proxy::metrics::EndpointMetrics;
 use crate::proxy::upstream::tls::UpstreamTls;
 use crate::proxy::upstream::{Protocol, Upstream};
 
@@ -40,10 +40,14 @@ impl Way {
 pub struct Endpoint {
     /// Where it is.
     pub way: Way,
+    /// What is counted of it.
+    pub counts: Arc<EndpointMetrics>,
     /// Whether it is left out.
     pub ejection: Ejection,
-    /// What this worker counts of it.
-    pub counters: Arc<EndpointCounters>,
+    /// Requests that it serves.
+    running: Cell<u32>,
+    /// HTTP/1.1 connections, idle and in use.
+    pub(super) open: Rc<Cell<usize>>,
     pub(super) slots: RefCell<Slots>,
     /// Over TLS: what it chose the last time. Until it is known, one connection at a time is made.
     pub(super) speaks_http2: Cell<Option<bool>>,
@@ -67,31 +71,32 @@ pub(super) struct Idle {
 }
 
 /// One of the connections that an endpoint may have.
-pub(super) struct Place(Arc<EndpointCounters>);
+pub(super) struct Place(Rc<Cell<usize>>);
 
 impl Place {
     /// One more, if there are fewer than `limit`.
-    pub(super) fn take(counters: &Arc<EndpointCounters>, limit: usize) -> Option<Self> {
-        let open = usize::try_from(counters.connections.get()).unwrap_or(0);
-        (open < limit).then(|| {
-            counters.connections.up();
-            Self(Arc::clone(counters))
+    pub(super) fn take(open: &Rc<Cell<usize>>, limit: usize) -> Option<Self> {
+        (open.get() < limit).then(|| {
+            open.set(open.get() + 1);
+            Self(Rc::clone(open))
         })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.connections.down();
+        self.0.set(self.0.get() - 1);
     }
 }
 
 impl Endpoint {
-    pub(super) fn new(way: Way, counters: Arc<EndpointCounters>) -> Self {
+    pub(super) fn new(way: Way, counts: Arc<EndpointMetrics>) -> Self {
         Self {
             way,
+            counts,
             ejection: Ejection::default(),
-            counters,
+            running: Cell::new(0),
+            open: Rc::default(),
             slots: RefCell::default(),
             speaks_http2: Cell::new(None),
         }
@@ -99,34 +104,35 @@ impl Endpoint {
 
     /// How many requests it serves for this worker.
     #[must_use]
-    pub fn running(&self) -> u64 {
-        u64::try_from(self.counters.running.get()).unwrap_or(0)
+    pub fn running(&self) -> u32 {
+        self.running.get()
     }
 
     /// Whether any connection to it is open, for a request or for the next.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.counters.connections.get() > 0 || self.slots.borrow().http2_used.is_some()
+        self.open.get() > 0 || self.slots.borrow().http2_used.is_some()
     }
 
     /// Connecting failed.
     pub fn connect_failed(&self, rules: &PassiveHealth) {
-        self.counters.connect_failures.increment();
+        let before = self.ejection.is_out();
         if self.ejection.connect_failed(rules) {
             tracing::debug!(endpoint = %self.way.address, "can't be connected to, left out");
         }
-        self.tell();
+        self.tell(before);
     }
 
     /// Connecting succeeded.
     pub fn connected(&self) {
+        let before = self.ejection.is_out();
         self.ejection.connected();
-        self.tell();
+        self.tell(before);
     }
 
     /// A request got no response.
     pub fn broke(&self, rules: &PassiveHealth) {
-        self.counters.broken.increment();
+        let before = self.ejection.is_out();
         if self.ejection.broke(rules) {
             tracing::warn!(
                 endpoint = %self.way.address,
@@ -134,18 +140,22 @@ impl Endpoint {
                 rules.failures
             );
         }
-        self.tell();
+        self.tell(before);
     }
 
     /// A response came.
     pub fn answered(&self) {
-        if self.ejection.answered() {
-            self.tell();
-        }
+        let before = self.ejection.is_out();
+        self.ejection.answered();
+        self.tell(before);
     }
 
-    fn tell(&self) {
-        self.counters.left_out.set(self.ejection.is_out().into());
+    fn tell(&self, was_out: bool) {
+        match (was_out, self.ejection.is_out()) {
+            (false, true) => self.counts.left_out.up(),
+            (true, false) => self.counts.left_out.down(),
+            _ => {}
+        }
     }
 
     /// Closes the connections that no request uses.
@@ -167,7 +177,8 @@ impl Use {
     /// Counts a request with `endpoint`; it finds out whether the endpoint is well again, if that is wanted.
     #[must_use]
     pub fn of(endpoint: &Rc<Endpoint>) -> Self {
-        endpoint.counters.running.up();
+        endpoint.running.set(endpoint.running.get() + 1);
+        endpoint.counts.running.up();
         let standing = endpoint.ejection.standing();
         let probes = matches!(standing, Standing::ProbeConnection | Standing::ProbeRequest);
         if probes {
@@ -191,9 +202,18 @@ impl Use {
 
 impl Drop for Use {
     fn drop(&mut self) {
-        self.endpoint.counters.running.down();
+        self.endpoint.running.set(self.endpoint.running.get() - 1);
+        self.endpoint.counts.running.down();
         if self.probes {
             self.endpoint.ejection.probe(false);
+        }
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        if self.ejection.is_out() {
+            self.counts.left_out.down();
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, STRICT_TRANSPORT_SECURITY};
@@ -20,12 +21,22 @@ use crate::proxy::access_log::Record;
 use crate::proxy::connection::client::Client;
 use crate::proxy::drain::Stop;
 use crate::proxy::live::Live;
-use crate::proxy::route::Route;
+use crate::proxy::metrics::Class;
+use crate::proxy::respond::grpc;
+use crate::proxy::route::Match;
 
 /// Lasts from a request's head to the end of the response's body.
 pub struct Exchange {
     client: Rc<Client>,
     live: Rc<Live>,
+    start: Instant,
+    status: Option<StatusCode>,
+    bytes: u64,
+    is_tunnel: bool,
+    /// The route's place in the configuration; behind the last one while none is known.
+    place: usize,
+    /// Whether it is a gRPC call.
+    grpc: bool,
     /// What the response says of HTTPS.
     hsts: Option<HeaderValue>,
     /// `None` while nobody wants an access log.
@@ -38,11 +49,12 @@ impl Exchange {
     pub fn begin(client: &Rc<Client>, parts: &Parts) -> Self {
         client.request_begins();
         let live = client.worker.live();
+        let start = Instant::now();
         let wanted = live.config.log.access;
         let record = wanted.then(|| {
             Box::new(Record {
                 client: client.peer,
-                start: std::time::Instant::now(),
+                start,
                 version: parts.version,
                 method: parts.method.clone(),
                 host: String::new(),
@@ -53,7 +65,20 @@ impl Exchange {
                 endpoint: None,
             })
         });
-        Self { client: Rc::clone(client), live, hsts: None, record }
+        let grpc = client.http2 && grpc::is_call(&parts.headers);
+        let place = live.config.routes.len();
+        Self {
+            client: Rc::clone(client),
+            live,
+            start,
+            status: None,
+            bytes: 0,
+            is_tunnel: false,
+            place,
+            grpc,
+            hsts: None,
+            record,
+        }
     }
 
     /// The client.
@@ -76,7 +101,9 @@ impl Exchange {
     }
 
     /// The route is known.
-    pub fn takes(&mut self, route: &Route) {
+    pub fn takes(&mut self, found: &Match<'_>) {
+        let route = found.route;
+        self.place = found.place;
         // Over plain HTTP it must not be said (RFC 6797 section 7.2).
         self.hsts = route.hsts.clone().filter(|_| self.client.secure.is_some());
         if let Some(record) = &mut self.record {
@@ -93,9 +120,7 @@ impl Exchange {
 
     /// A piece of the response's body goes out.
     pub fn sends(&mut self, bytes: usize) {
-        if let Some(record) = &mut self.record {
-            record.bytes += bytes as u64;
-        }
+        self.bytes += bytes as u64;
     }
 
     /// The response's body can't be finished.
@@ -109,6 +134,9 @@ impl Exchange {
     pub fn answer(mut self, mut response: Response<Bytes>) -> Response<ResponseBody> {
         self.has_status(&response);
         self.client.framing.borrow_mut().stays_http();
+        if self.grpc {
+            return grpc::failed(&response).map(|text| ResponseBody::text(text, self));
+        }
         let doubtful = matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED);
         // Who makes one request that others might read otherwise may have hidden the next in it.
         if (doubtful || self.client.worker.drain.stop() != Stop::No) && !self.client.http2 {
@@ -145,6 +173,7 @@ impl Exchange {
     pub fn switch(mut self, mut answered: Answered, switched: Switched) -> Response<ResponseBody> {
         upgrade::confirm(switched.protocol, answered.response.headers_mut());
         self.has_status(&answered.response);
+        self.is_tunnel = true;
         self.served_by(Some(answered.lease.endpoint().way.address));
         let client = Rc::clone(&self.client);
         client.goes_on_as(Tunnel::new(switched.upstream, self));
@@ -161,6 +190,7 @@ impl Exchange {
     ) -> Response<ResponseBody> {
         let stream = connect.confirm(&mut answered.response);
         self.has_status(&answered.response);
+        self.is_tunnel = true;
         self.served_by(Some(answered.lease.endpoint().way.address));
         let tunnel = Tunnel::new(switched.upstream, self);
         tokio::task::spawn_local(async move {
@@ -172,14 +202,25 @@ impl Exchange {
     }
 
     fn has_status<B>(&mut self, response: &Response<B>) {
-        if let Some(record) = &mut self.record {
-            record.status = Some(response.status());
-        }
+        self.status = Some(response.status());
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        let lasted = self.start.elapsed();
+        if let Some(route) = self.live.route_metrics.get(self.place) {
+            let class = Class::of(self.status);
+            route.requests[class].increment();
+            route.response_bytes.add(self.bytes);
+            if !self.is_tunnel {
+                route.duration.observe(lasted);
+            }
+        }
+        if let Some(record) = &mut self.record {
+            record.status = self.status;
+            record.bytes = self.bytes;
+        }
         self.client.request_ends();
     }
 }

@@ -88,12 +88,11 @@ pub async fn send(
         offer.make(request.headers_mut());
     }
     let marked = set.sticky.as_ref().and_then(|sticky| sticky::take(sticky, request.headers_mut()));
-    let mut choice = Choice::new(&client.worker, live, Rc::clone(&group), offer.is_some(), marked).await?;
+    let mut choice = Choice::new(client, live, Rc::clone(&group), offer.is_some(), marked).await?;
     let mut resends = 0;
     loop {
         let mut lease = choice.connect().await?;
         address(&mut request, &lease, set, &target);
-        lease.endpoint().counters.requests.increment();
         let copy = may_be_sent_again(&request).then(|| Copy::of(&request));
         let error = match lease.send(request, set.timeouts.response).await {
             Ok(mut response) => {
@@ -121,6 +120,7 @@ pub async fn send(
         };
         if !lease.is_reused() && !error.failure.is_clients() {
             // A connection that was used before may have ended for its own reasons.
+            endpoint.counts.failures.increment();
             endpoint.broke(&config.passive_health);
         }
         let Some(again) = again else { return Err(lost(error.failure)) };

@@ -22,15 +22,22 @@ pub(super) async fn passes(
     way: &Way,
     upstream: &Upstream,
     config: &Config,
+    preface: Option<&[u8]>,
 ) -> Result<(), String> {
-    let asked = timeout(check.timeout, ask(check, way, upstream, config));
+    let asked = timeout(check.timeout, ask(check, way, upstream, config, preface));
     let status = asked.await.map_err(|_| "no answer within health.timeout".to_owned())??;
     if check.accepts(status) { Ok(()) } else { Err(format!("status {status}")) }
 }
 
-async fn ask(check: &HealthCheck, way: &Way, upstream: &Upstream, config: &Config) -> Result<u16, String> {
+async fn ask(
+    check: &HealthCheck,
+    way: &Way,
+    upstream: &Upstream,
+    config: &Config,
+    preface: Option<&[u8]>,
+) -> Result<u16, String> {
     let reached = Cell::new(false);
-    let dial = Dial { config, limit: check.timeout, only_http1: false, reached: &reached };
+    let dial = Dial { config, limit: check.timeout, only_http1: false, preface, reached: &reached };
     let connected = dial.connect(way).await.map_err(|failure| failure.to_string())?;
     let mut request = Request::new(RequestBody::none());
     *request.uri_mut() = Uri::from(check.path.clone());

@@ -39,11 +39,6 @@ impl Gauge {
         self.0.store(self.0.load(Relaxed) + 1, Relaxed);
     }
 
-    /// As much as that.
-    pub fn set(&self, value: i64) {
-        self.0.store(value, Relaxed);
-    }
-
     /// One less.
     pub fn down(&self) {
         self.0.store(self.0.load(Relaxed) - 1, Relaxed);

@@ -10,6 +10,7 @@ use http::uri::PathAndQuery;
 
 use super::Upstream;
 use crate::proxy::config::Timeouts;
+use crate::proxy::proxy_protocol;
 
 /// The most that an upstream can weigh.
 pub const HEAVIEST: u32 = 1000;
@@ -27,6 +28,8 @@ pub struct UpstreamSet {
     pub health: Option<Arc<HealthCheck>>,
     /// How long to wait for what.
     pub timeouts: UpstreamTimeouts,
+    /// The PROXY header that connections begin with.
+    pub proxy_protocol: Option<proxy_protocol::Version>,
     /// For logs: the upstreams as the configuration has them.
     pub label: String,
 }
@@ -125,6 +128,7 @@ impl UpstreamSet {
             sticky: None,
             health: None,
             timeouts: UpstreamTimeouts::from(&Timeouts::default()),
+            proxy_protocol: None,
         }
     }
 
