@@ -65,7 +65,7 @@ impl<'a> Choice<'a> {
         let members = group.members(&live.names, &worker.pool).await;
         let members = members.map_err(|error| Lost { failure: Failure::Dns(error), endpoint: None })?;
         let (tried, lost, rounds, start) = (Vec::new(), None, 0, None);
-        Ok(Self { worker, live, group, members, only_http1, preface, marked, tried, lost, rounds, start })
+        Ok(Self { worker, live, group, members, only_http1, marked, preface, tried, lost, rounds, start })
     }
 
     /// A connection to the next endpoint that takes one.
