@@ -19,6 +19,7 @@ const PROGRAMS: [(&str, &str); 14] = [
     ("iptables", "iptables"),
     ("nft", "nftables"),
     ("ethtool", "ethtool"),
+    ("slowhttptest", "slowhttptest"),
     ("strace", "strace"),
     ("systemd-socket-activate", "systemd"),
     ("dnsmasq", "dnsmasq-base"),
