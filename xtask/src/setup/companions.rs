@@ -10,7 +10,7 @@ use super::apt;
 use crate::steps::Step;
 
 /// Programs, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 14] = [
+const PROGRAMS: [(&str, &str); 15] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("curl", "curl"),
