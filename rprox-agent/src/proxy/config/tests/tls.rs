@@ -39,7 +39,7 @@ fn mistakes_about_tls_and_acme_have_their_line_and_reason() {
         ),
         (
             &format!("{route}[acme]\nagree_terms = true\nchallenge = 'dns-01'\n"),
-            "rprox.toml:6:13: unknown variant `dns-01`",
+            "rprox.toml:6:13: unknown value `dns-01`",
         ),
         (
             &format!("{route}[acme]\nagree_terms = true\neab_kid = 'x'\n"),
