@@ -10,6 +10,7 @@ use clap::Parser;
 use tempfile::TempDir;
 
 use super::*;
+use crate::cli::LogFormat;
 use crate::proxy::route::{HostPattern, UpstreamTemplate};
 
 #[derive(Parser)]
@@ -97,6 +98,8 @@ attempts = 3
 level = "debug"
 format = "json"
 access = false
+access_format = "combined"
+traceparent = "create"
 
 [limits]
 connections = 10
@@ -104,6 +107,11 @@ header_bytes = "8KiB"
 headers = 20
 streams = 30
 body_bytes = "1GiB"
+client_connections = 50
+client_prefix = 56
+client_rate = "1KiB"
+requests_in_flight = 60
+resets = 70
 upstream_connections = 40
 
 [[certificate]]
@@ -143,7 +151,16 @@ allow = ["Grafana", "wiki"]
             attempts: 3,
         }
     );
-    assert_eq!(config.log, Log { level: "debug".to_owned(), format: LogFormat::Json, access: false });
+    assert_eq!(
+        config.log,
+        Log {
+            level: "debug".to_owned(),
+            format: LogFormat::Json,
+            access: false,
+            access_format: AccessFormat::Combined,
+            traceparent: Traceparent::Create,
+        }
+    );
     assert_eq!(
         config.limits,
         Limits {
@@ -152,7 +169,12 @@ allow = ["Grafana", "wiki"]
             headers: 20,
             streams: 30,
             body_bytes: Some(1 << 30),
-            upstream_connections: 40
+            client_connections: 50,
+            client_prefix: 56,
+            client_rate: 1024,
+            requests_in_flight: 60,
+            resets: 70,
+            upstream_connections: 40,
         }
     );
     assert_eq!(config.certificates.len(), 1, "the same pair twice is one certificate");
@@ -227,8 +249,9 @@ fn each_mistake_has_its_line_and_reason() {
     let route = "[[route]]\nhost = 'a.example.com'\nupstream = 'web:80'\n";
     for (toml, expected) in [
         ("[listen\n", "rprox.toml:1:8: "),
-        ("nonsense = 1\n", "rprox.toml:1:1: unknown field `nonsense`"),
-        ("[dns]\n\nttl = '1s'\n", "rprox.toml:3:1: unknown field `ttl`"),
+        ("nonsense = 1\n", "rprox.toml:1:1: unknown key `nonsense`"),
+        ("[dns]\n\nttl = '1s'\n", "rprox.toml:3:1: unknown key `ttl`"),
+        ("[log]\nacess = true\n", "rprox.toml:2:1: unknown key `acess`; did you mean `access`?"),
         ("[dns]\nmin_ttl = '1 second'\n", "rprox.toml:2:11: \"1 second\" is not a duration"),
         (
             "[dns]\nmin_ttl = 1\n",
