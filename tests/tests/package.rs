@@ -14,7 +14,7 @@ fn packages() -> [PathBuf; 2] {
     let xtask = programs::target().join("debug/xtask");
     assert!(xtask.exists(), "{} is not built: run `cargo build --package xtask`", xtask.display());
     let made = command::run(Command::new(xtask).args(["package", "--prebuilt"])).unwrap();
-    let made: Vec<_> = made.lines().map(PathBuf::from).collect();
+    let made: Vec<_> = made.lines().filter(|line| line.starts_with('/')).map(PathBuf::from).collect();
     made.try_into().unwrap()
 }
 
@@ -44,9 +44,7 @@ impl Root {
 
     fn dpkg(&self, arguments: &[&str]) -> String {
         let mut dpkg = Command::new("dpkg");
-        dpkg.arg(format!("--root={}", self.path().display()))
-            .arg("--force-script-chrootless")
-            .args(arguments);
+        dpkg.arg(format!("--root={}", self.path().display())).args(arguments);
         dpkg.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command::run(&mut dpkg).unwrap()
     }

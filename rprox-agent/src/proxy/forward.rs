@@ -7,7 +7,7 @@ pub mod body;
 mod choice;
 pub mod client_certificate;
 pub mod connect;
-mod dial;
+pub mod dial;
 pub mod ejection;
 pub mod endpoint;
 pub mod exchange;
@@ -19,6 +19,7 @@ pub mod link;
 pub mod pool;
 pub mod retry;
 pub mod send;
+pub mod sticky;
 pub mod target;
 pub mod tunnel;
 pub mod upgrade;
@@ -26,9 +27,9 @@ pub mod upgrade;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, EXPECT, MAX_FORWARDS, TRANSFER_ENCODING, VIA};
+use http::header::{CONTENT_LENGTH, EXPECT, MAX_FORWARDS, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 pub use self::body::ResponseBody;
@@ -40,23 +41,29 @@ use self::send::Reply;
 use self::target::Target;
 use self::upgrade::Offer;
 use super::connection::client::Client;
+use super::connection::patience::Patience;
 use super::live::Live;
 use super::metrics::{Limit, Metrics};
-use super::respond;
+use super::respond::{self, grpc};
 use super::route::{Match, Route};
 use super::tls::challenges;
 
 /// Answers a request: by its upstream's response or by one of our own.
 pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response<ResponseBody> {
     let (mut parts, incoming) = request.into_parts();
-    let mut exchange = Exchange::begin(client, &parts);
+    let mut exchange = Exchange::begin(client, &mut parts);
     let live = Rc::clone(exchange.live());
+    if let Err(response) = within_limits(client, &live, &parts) {
+        return exchange.answer(*response);
+    }
     let connect = Connect::take(&mut parts);
     let (target, found) = match direct(client, &live, &mut parts, &mut exchange) {
         Ok(directed) => directed,
         Err(response) => return exchange.answer(*response),
     };
-    let body = match RequestBody::new(incoming, client, &live.config, found.upstreams.timeouts.body) {
+    let rate = if grpc::is_call(&parts.headers) { 0 } else { live.config.limits.client_rate };
+    let patience = Patience::new(found.upstreams.timeouts.body, rate);
+    let body = match RequestBody::new(incoming, client, &live.config, patience) {
         Ok(body) => body,
         Err(failure) => {
             count(&client.worker.metrics, &failure);
@@ -91,10 +98,30 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
     }
 }
 
+/// Refuses what would be too much.
+fn within_limits(client: &Client, live: &Live, parts: &Parts) -> Result<(), Box<Response<Bytes>>> {
+    let limits = &live.config.limits;
+    let hits = &client.worker.metrics.limit_hits;
+    if client.worker.requests.get() > limits.requests_in_flight {
+        hits[Limit::RequestsInFlight].increment();
+        let reason = "too many requests are being served";
+        return Err(Box::new(respond::text(StatusCode::SERVICE_UNAVAILABLE, reason)));
+    }
+    // Over HTTP/1.1 hyper sees to it.
+    if client.http2 && parts.headers.len() > limits.headers {
+        hits[Limit::Headers].increment();
+        let reason = "the request has too many header fields";
+        return Err(Box::new(respond::text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason)));
+    }
+    Ok(())
+}
+
+/// Counts a failure that is a limit's.
 fn count(metrics: &Metrics, failure: &Failure) {
     let limit = match failure {
         Failure::Busy => Limit::UpstreamConnections,
         Failure::Upload(UploadError::TooLarge) => Limit::BodyBytes,
+        Failure::Upload(UploadError::Stalled) => Limit::ClientRate,
         _ => return,
     };
     metrics.limit_hits[limit].increment();
@@ -205,17 +232,18 @@ fn prepare(
     let trusted = live.config.trusts(client.peer);
     client.forwarding.apply(headers, target.authority(), trusted);
     client_certificate::apply(client, route, headers);
-    headers.append(VIA, via(parts.version));
+    let via = &client.worker.shared.via;
+    if via.passes(headers) > live.config.limits.passes {
+        client.worker.metrics.limit_hits[Limit::Passes].increment();
+        tracing::warn!(
+            route = route.label,
+            "508: the route leads back here; the request came by more than limits.passes times"
+        );
+        let reason = "this service leads back to itself";
+        return Err(Box::new(respond::text(StatusCode::LOOP_DETECTED, reason)));
+    }
+    via.mark(parts.version, headers);
     Ok(())
-}
-
-/// This hop, for loops to be seen (RFC 9110 section 7.6.3).
-fn via(version: Version) -> HeaderValue {
-    HeaderValue::from_static(match version {
-        Version::HTTP_2 => "2.0 rprox",
-        Version::HTTP_10 => "1.0 rprox",
-        _ => "1.1 rprox",
-    })
 }
 
 /// Makes the upstream's header section the one for the client.

@@ -18,6 +18,7 @@ use super::failure::Failure;
 use super::group::Group;
 use super::pool::{self, Lease};
 use super::send::Lost;
+use crate::proxy::connection::client::Client;
 use crate::proxy::live::Live;
 use crate::proxy::worker::Worker;
 
@@ -33,6 +34,10 @@ pub(super) struct Choice<'a> {
     group: Rc<Group>,
     members: Rc<Members>,
     only_http1: bool,
+    /// Whom a cookie asks for.
+    marked: Option<u64>,
+    /// The PROXY header that connections begin with.
+    preface: Option<Rc<[u8]>>,
     tried: Vec<SocketAddr>,
     /// What came of the last one tried.
     lost: Option<Lost>,
@@ -49,26 +54,31 @@ struct Attempt {
 impl<'a> Choice<'a> {
     /// The endpoints of `group`, each to be had.
     pub(super) async fn new(
-        worker: &'a Worker,
+        client: &'a Client,
         live: &'a Rc<Live>,
         group: Rc<Group>,
         only_http1: bool,
+        marked: Option<u64>,
     ) -> Result<Self, Lost> {
+        let worker = &client.worker;
+        let preface = group.set.proxy_protocol.map(|version| version.header(client.ends).into());
         let members = group.members(&live.names, &worker.pool).await;
         let members = members.map_err(|error| Lost { failure: Failure::Dns(error), endpoint: None })?;
         let (tried, lost, rounds, start) = (Vec::new(), None, 0, None);
-        Ok(Self { worker, live, group, members, only_http1, tried, lost, rounds, start })
+        Ok(Self { worker, live, group, members, only_http1, marked, preface, tried, lost, rounds, start })
     }
 
     /// A connection to the next endpoint that takes one.
     pub(super) async fn connect(&mut self) -> Result<Lease, Lost> {
         let limit = self.live.config.timeouts.upstream_idle;
         loop {
-            let Some(used) = self.next(|_| true) else {
+            let Some(used) = self.marked().or_else(|| self.next(|_| true)) else {
                 Box::pin(self.look_again()).await?;
                 continue;
             };
-            match pool::idle(used, limit, self.only_http1) {
+            let idle =
+                if self.preface.is_some() { Err(used) } else { pool::idle(used, limit, self.only_http1) };
+            match idle {
                 Ok(lease) => return Ok(lease),
                 // Rare, and large: it should not make every request's future large.
                 Err(used) => {
@@ -90,6 +100,18 @@ impl<'a> Choice<'a> {
         }
     }
 
+    /// The one that the cookie asks for, the first time and if it is well.
+    fn marked(&mut self) -> Option<Use> {
+        let member = self.members.marked(self.marked.take()?)?;
+        (member.is_healthy() && self.is_well(&member.endpoint)).then(|| Use::of(&member.endpoint))
+    }
+
+    /// What a cookie calls `endpoint`.
+    pub(super) fn mark_of(&self, endpoint: &Rc<Endpoint>) -> Option<u64> {
+        let member = self.members.all().iter().find(|member| Rc::ptr_eq(&member.endpoint, endpoint))?;
+        Some(member.mark)
+    }
+
     fn is_tried(&self, member: &Member) -> bool {
         self.tried.contains(&member.endpoint.way.address)
     }
@@ -100,14 +122,16 @@ impl<'a> Choice<'a> {
             return (only.weight > 0 && wanted(only)).then(|| Use::of(&only.endpoint));
         }
         let possible = |member: &Member| !self.is_tried(member) && wanted(member);
-        let usable = |member: &Member| possible(member) && self.is_well(&member.endpoint);
+        let usable =
+            |member: &Member| possible(member) && member.is_healthy() && self.is_well(&member.endpoint);
         let chosen = self.members.choose(self.group.set.balance, usable);
         let chosen = chosen.or_else(|| {
             // When all are out it is not for long, or not their fault: better to try one than none. But not one after the
             // other, for each request.
             let first = self.tried.is_empty();
             let best = self.members.best(possible)?;
-            let affordable = first || self.group.budget.withdraw(&self.live.config.retries);
+            let affordable =
+                first || self.group.budget.withdraw(&self.live.config.retries, &self.worker.metrics);
             affordable.then_some(best)
         });
         chosen.map(|member| Use::of(&member.endpoint))
@@ -118,11 +142,9 @@ impl<'a> Choice<'a> {
             Standing::In | Standing::ProbeRequest => true,
             Standing::Out => false,
             Standing::ProbeConnection => {
-                tokio::task::spawn_local(probe(
-                    Use::of(endpoint),
-                    Rc::clone(self.live),
-                    self.group.set.timeouts.connect,
-                ));
+                let (set, live) = (&self.group.set, Rc::clone(self.live));
+                let preface = set.proxy_protocol.map(|version| version.own_header().into());
+                tokio::task::spawn_local(probe(Use::of(endpoint), live, set.timeouts.connect, preface));
                 false
             }
         }
@@ -144,6 +166,7 @@ impl<'a> Choice<'a> {
                     self.live,
                     self.group.set.timeouts.connect,
                     self.only_http1,
+                    self.preface.clone(),
                     reached,
                 ));
             }
@@ -190,8 +213,7 @@ impl<'a> Choice<'a> {
             let whole_family = is_ipv4 != winner.way.address.is_ipv4();
             for member in self.members.all().iter().filter(alike) {
                 if whole_family || Rc::ptr_eq(&member.endpoint, &slow.endpoint) {
-                    member.endpoint.ejection.connect_failed(rules);
-                    tracing::debug!(endpoint = %member.endpoint.way.address, "slow to connect, left out");
+                    member.endpoint.connect_failed(rules);
                 }
             }
         }
@@ -201,8 +223,8 @@ impl<'a> Choice<'a> {
         self.tried.push(used.address());
         if !matches!(failure, Failure::Busy) {
             self.start.get_or_insert_with(Instant::now);
-            let newly_out = used.endpoint().ejection.connect_failed(&self.live.config.passive_health);
-            tracing::debug!(endpoint = %used.address(), error = %failure, newly_out, "trying another endpoint");
+            used.endpoint().connect_failed(&self.live.config.passive_health);
+            tracing::debug!(endpoint = %used.address(), error = %failure, "trying another endpoint");
             let (group, live) = (Rc::clone(&self.group), Rc::clone(self.live));
             tokio::task::spawn_local(async move { group.refresh(&live.names).await });
         }
@@ -248,26 +270,28 @@ async fn attempt(
     live: &Live,
     limit: Duration,
     only_http1: bool,
+    preface: Option<Rc<[u8]>>,
     reached: Rc<Cell<bool>>,
 ) -> Result<Lease, (Failure, Use)> {
-    let dial = Dial { config: &live.config, limit, only_http1, reached: &reached };
+    let dial =
+        Dial { config: &live.config, limit, only_http1, preface: preface.as_deref(), reached: &reached };
     let lease = pool::connect(used, &dial).await?;
     if !lease.is_reused() {
-        lease.endpoint().ejection.connected();
+        lease.endpoint().connected();
     }
     Ok(lease)
 }
 
 /// Finds out whether an endpoint that could not be connected to is well again. The connection is kept for a request.
-async fn probe(used: Use, live: Rc<Live>, limit: Duration) {
+async fn probe(used: Use, live: Rc<Live>, limit: Duration, preface: Option<Rc<[u8]>>) {
     let reached = Rc::default();
-    match attempt(used, &live, limit, false, reached).await {
+    match attempt(used, &live, limit, false, preface, reached).await {
         Ok(lease) => {
             tracing::debug!(endpoint = %lease.endpoint().way.address, "can be connected to again");
             lease.keep();
         }
         Err((failure, used)) => {
-            used.endpoint().ejection.connect_failed(&live.config.passive_health);
+            used.endpoint().connect_failed(&live.config.passive_health);
             tracing::debug!(endpoint = %used.address(), error = %failure, "still can't be connected to");
         }
     }

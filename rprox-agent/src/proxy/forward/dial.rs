@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -31,6 +31,8 @@ pub struct Dial<'a> {
     pub limit: Duration,
     /// Whether HTTP/2 is of no use, as for an upgrade.
     pub only_http1: bool,
+    /// The PROXY header to begin with: the connection is then for one client, and shared with nobody.
+    pub preface: Option<&'a [u8]>,
     /// Set once the endpoint's TCP has answered.
     pub reached: &'a Cell<bool>,
 }
@@ -76,7 +78,7 @@ impl Dial<'_> {
     }
 
     async fn tcp(&self, way: &Way) -> Result<TcpStream, Failure> {
-        let stream = TcpStream::connect(way.address).await.map_err(|error| match error.kind() {
+        let mut stream = TcpStream::connect(way.address).await.map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => Failure::ConnectTimeout,
             _ => Failure::Connect(error),
         })?;
@@ -85,6 +87,9 @@ impl Dial<'_> {
         // An endpoint that vanished without a word acknowledges nothing; TCP alone would hope for a quarter of an hour.
         if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(self.limit)) {
             tracing::debug!(%error, "TCP_USER_TIMEOUT refused");
+        }
+        if let Some(preface) = self.preface {
+            stream.write_all(preface).await.map_err(Failure::Connect)?;
         }
         Ok(stream)
     }

@@ -18,14 +18,17 @@ use super::body::RequestBody;
 use super::endpoint::{Endpoint, Idle, Place, Use, Way};
 use super::failure::Failure;
 use super::link::{Connected, Dial, Http1, Http2, SendError};
+use crate::proxy::health::{Board, Verdict};
 use crate::proxy::metrics::Metrics;
 use crate::proxy::timer::LazyTimer;
+use crate::proxy::upstream::set::HealthCheck;
 use crate::proxy::upstream::{Protocol, Upstream};
 
 /// A worker's endpoints with their connections.
 #[derive(Default)]
 pub struct Pool {
     metrics: Arc<Metrics>,
+    health: Arc<Board>,
     endpoints: RefCell<HashMap<Way, Rc<Endpoint>>>,
 }
 
@@ -37,15 +40,32 @@ pub struct Lease {
 }
 
 enum Link {
-    Http1 { link: Http1, place: Place, reused: bool },
-    Http2 { link: Http2, reused: bool },
+    Http1 {
+        link: Http1,
+        place: Place,
+        reused: bool,
+    },
+    Http2 {
+        link: Http2,
+        reused: bool,
+    },
+    /// For one client, and over with its request.
+    Alone {
+        link: Connected,
+        _place: Place,
+    },
 }
 
 impl Pool {
-    /// A pool of no endpoint.
+    /// A pool of no endpoint; `health` is where checks say how endpoints are.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, endpoints: RefCell::default() }
+    pub fn new(metrics: Arc<Metrics>, health: Arc<Board>) -> Self {
+        Self { metrics, health, endpoints: RefCell::default() }
+    }
+
+    /// What `check` says of an endpoint.
+    pub fn verdict(&self, way: &Way, check: &Arc<HealthCheck>) -> Arc<Verdict> {
+        self.health.verdict(way, check)
     }
 
     /// The endpoint of `upstream` at `address`.
@@ -129,6 +149,7 @@ fn take_idle(endpoint: &Endpoint, limit: Duration) -> Option<Link> {
 pub async fn connect(used: Use, dial: &Dial<'_>) -> Result<Lease, (Failure, Use)> {
     let endpoint = used.endpoint();
     let link = match (endpoint.way.protocol, endpoint.speaks_http2.get()) {
+        _ if dial.preface.is_some() => alone(endpoint, dial).await,
         (Protocol::Http1, _) | (Protocol::Https, Some(false)) => open(endpoint, dial).await,
         (Protocol::Https, _) if dial.only_http1 => open(endpoint, dial).await,
         (Protocol::H2c | Protocol::Https, _) => stream(endpoint, dial).await,
@@ -142,6 +163,12 @@ pub async fn connect(used: Use, dial: &Dial<'_>) -> Result<Lease, (Failure, Use)
             Err((failure, used))
         }
     }
+}
+
+/// A connection that nobody else has or will have.
+async fn alone(endpoint: &Endpoint, dial: &Dial<'_>) -> Result<Link, Failure> {
+    let place = Place::take(&endpoint.open, dial.config.limits.upstream_connections).ok_or(Failure::Busy)?;
+    Ok(Link::Alone { link: dial.connect(&endpoint.way).await?, _place: place })
 }
 
 /// A connection of its own.
@@ -216,8 +243,12 @@ impl Lease {
         limit: Duration,
     ) -> Result<Response<Incoming>, SendError> {
         match &mut self.link {
-            Link::Http1 { link, .. } => link.send(request, limit).await,
-            Link::Http2 { link, .. } => link.send(request, limit).await,
+            Link::Http1 { link, .. } | Link::Alone { link: Connected::Http1(link), .. } => {
+                link.send(request, limit).await
+            }
+            Link::Http2 { link, .. } | Link::Alone { link: Connected::Http2(link), .. } => {
+                link.send(request, limit).await
+            }
         }
     }
 
@@ -230,7 +261,7 @@ impl Lease {
     /// Whether HTTP/2 is spoken.
     #[must_use]
     pub fn is_http2(&self) -> bool {
-        matches!(self.link, Link::Http2 { .. })
+        matches!(self.link, Link::Http2 { .. } | Link::Alone { link: Connected::Http2(_), .. })
     }
 
     /// Whether the connection has served another request before, so that its end may have nothing to do with this one.
@@ -242,23 +273,29 @@ impl Lease {
     /// Moves the connection on if that is up to the caller's task; whether it was.
     pub fn drive(&mut self, cx: &mut Context<'_>) -> bool {
         match &mut self.link {
-            Link::Http1 { link, .. } => link.drive(cx),
-            Link::Http2 { .. } => false,
+            Link::Http1 { link, .. } | Link::Alone { link: Connected::Http1(link), .. } => link.drive(cx),
+            Link::Http2 { .. } | Link::Alone { .. } => false,
         }
     }
 
     /// For the waits of this request.
     pub fn timer(&mut self) -> &mut LazyTimer {
         match &mut self.link {
-            Link::Http1 { link, .. } => link.timer(),
-            Link::Http2 { link, .. } => link.timer(),
+            Link::Http1 { link, .. } | Link::Alone { link: Connected::Http1(link), .. } => link.timer(),
+            Link::Http2 { link, .. } | Link::Alone { link: Connected::Http2(link), .. } => link.timer(),
         }
     }
 
     /// The response has been read to its end: the connection is for the next request, if it can take one. It can't while
     /// the request's body is still on its way; then it ends after that, or at once if `stop`.
     pub fn give_back(self, stop: bool) {
-        let Self { link: Link::Http1 { mut link, place, .. }, used } = self else { return };
+        let (mut link, place, used) = match self {
+            Self { link: Link::Http1 { link, place, .. }, used } => (link, place, used),
+            Self { link: Link::Alone { link: Connected::Http1(link), .. }, .. } if stop => {
+                return link.abort();
+            }
+            _ => return,
+        };
         if link.is_ready() || link.is_usable() {
             used.endpoint().slots.borrow_mut().idle.push(Idle { link, place, since: Instant::now() });
         } else if stop {
