@@ -6,17 +6,18 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use rprox_tests::{command, programs};
 
-/// The packages, made of the programs that are there: the Debian package and the tarball.
-fn packages() -> [PathBuf; 2] {
+/// The packages, made once of the programs that are there: the Debian package and the tarball.
+static PACKAGES: LazyLock<[PathBuf; 2]> = LazyLock::new(|| {
     let xtask = programs::target().join("debug/xtask");
     assert!(xtask.exists(), "{} is not built: run `cargo build --package xtask`", xtask.display());
     let made = command::run(Command::new(xtask).args(["package", "--prebuilt"])).unwrap();
     let made: Vec<_> = made.lines().filter(|line| line.starts_with('/')).map(PathBuf::from).collect();
     made.try_into().unwrap()
-}
+});
 
 /// A root file system with a shell and nothing else, in which dpkg can run a package's scripts.
 struct Root(tempfile::TempDir);
@@ -56,14 +57,14 @@ impl Root {
 
 #[test]
 fn the_debian_package_has_what_a_service_needs_and_comes_and_goes() {
-    let [package, _] = packages();
-    let control = command::run(Command::new("dpkg-deb").arg("--field").arg(&package)).unwrap();
+    let [package, _] = &*PACKAGES;
+    let control = command::run(Command::new("dpkg-deb").arg("--field").arg(package)).unwrap();
     for line in ["Package: rprox-loader", &format!("Version: {}", env!("CARGO_PKG_VERSION")), "Section: net"]
     {
         assert!(control.lines().any(|found| found == line), "{line}: {control}");
     }
     assert!(!control.contains("Depends:"), "a static program needs nothing: {control}");
-    let contents = command::run(Command::new("dpkg-deb").arg("--contents").arg(&package)).unwrap();
+    let contents = command::run(Command::new("dpkg-deb").arg("--contents").arg(package)).unwrap();
     let line = |file: &str| {
         contents.lines().find(|line| line.ends_with(file)).unwrap_or_else(|| panic!("{file}: {contents}"))
     };
@@ -105,9 +106,9 @@ fn the_debian_package_has_what_a_service_needs_and_comes_and_goes() {
 
 #[test]
 fn the_tarball_has_both_programs_linked_statically() {
-    let [_, tarball] = packages();
+    let [_, tarball] = &*PACKAGES;
     let folder = tempfile::tempdir().unwrap();
-    command::run(Command::new("tar").arg("-xzf").arg(&tarball).arg("-C").arg(folder.path())).unwrap();
+    command::run(Command::new("tar").arg("-xzf").arg(tarball).arg("-C").arg(folder.path())).unwrap();
     let inside = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
     for program in ["rprox-loader", "rprox-agent"] {
         let path = inside.join("bin").join(program);
