@@ -33,7 +33,7 @@ use self::framing::Body;
 use self::io::ClientIo;
 use super::drain::{Stop, Ticket};
 use super::forward::{self, ResponseBody};
-use super::metrics::{HandshakeFailure, TlsVersion};
+use super::metrics::{HandshakeFailure, Limit, TlsVersion};
 use super::proxy_protocol::{self, Ends, HeaderError};
 use super::timer::LazyTimer;
 use super::tls::TlsConnection;
@@ -242,6 +242,12 @@ async fn run(
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(ended.map_err(ConnectionError::Http));
+            }
+            if !finishing && client.was_last_request(&client.worker.live().config.limits) {
+                client.worker.metrics.limit_hits[Limit::Requests].increment();
+                finishing = true;
+                connection.as_mut().finish();
+                continue;
             }
             let Some((deadline, what)) = client.deadline() else { return Poll::Pending };
             if timer.poll(cx, deadline).is_pending() {

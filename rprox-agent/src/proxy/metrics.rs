@@ -81,6 +81,8 @@ cell::labels! {
     pub enum Limit {
         /// `limits.connections`
         Connections = "connections",
+        /// `limits.requests`
+        Requests = "requests",
         /// `limits.body_bytes`
         BodyBytes = "body_bytes",
         /// `limits.upstream_connections`

@@ -102,6 +102,7 @@ access = false
 connections = 10
 header_bytes = "8KiB"
 headers = 20
+requests = 50
 streams = 30
 body_bytes = "1GiB"
 upstream_connections = 40
@@ -150,6 +151,7 @@ allow = ["Grafana", "wiki"]
             connections: 10,
             header_bytes: 8192,
             headers: 20,
+            requests: 50,
             streams: 30,
             body_bytes: Some(1 << 30),
             upstream_connections: 40

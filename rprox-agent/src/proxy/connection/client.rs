@@ -9,6 +9,7 @@ use std::rc::Rc;
 use tokio::time::Instant;
 
 use super::framing::Framing;
+use crate::proxy::config::Limits;
 use crate::proxy::forward::forwarded::Forwarding;
 use crate::proxy::forward::tunnel::Tunnel;
 use crate::proxy::proxy_protocol::Ends;
@@ -33,6 +34,8 @@ pub struct Client {
     pub framing: RefCell<Framing>,
     phase: Cell<Phase>,
     requests: Cell<u32>,
+    /// All there have been.
+    served: Cell<u32>,
     blocked: Cell<Option<Instant>>,
     unread_body: Cell<bool>,
     answering: Cell<bool>,
@@ -66,6 +69,7 @@ impl Client {
             secure,
             http2,
             requests: Cell::new(0),
+            served: Cell::new(0),
             blocked: Cell::new(None),
             unread_body: Cell::new(false),
             answering: Cell::new(false),
@@ -78,8 +82,17 @@ impl Client {
     /// A request's head has been read.
     pub fn request_begins(&self) {
         self.requests.set(self.requests.get() + 1);
+        self.served.set(self.served.get().saturating_add(1));
         self.phase.set(Phase::Busy);
         self.answering.set(false);
+    }
+
+    /// Whether the connection has had all the requests that it may have. Over HTTP/2 it may go on until none runs, though not
+    /// for ever: there are clients that lose a running request if they are told meanwhile to make no more.
+    #[must_use]
+    pub fn was_last_request(&self, limits: &Limits) -> bool {
+        let patience = if self.http2 && self.requests.get() > 0 { limits.streams } else { 0 };
+        self.served.get() >= limits.requests.saturating_add(patience)
     }
 
     /// The last byte of a response's body has been handed over, or the request was given up.
