@@ -4,6 +4,7 @@ pub mod access_log;
 pub mod acme;
 pub mod activation;
 pub mod admin;
+pub mod admission;
 pub mod cli;
 pub mod config;
 pub mod connection;

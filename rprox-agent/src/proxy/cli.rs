@@ -12,13 +12,14 @@ use clap_complete::Shell;
 use rustix::process::geteuid;
 use thiserror::Error;
 
+use super::access_log;
 use super::admin::{self, CallError};
 use super::config::{Config, ConfigError, Flags, admin_socket};
 use super::dns::{DnsError, Names};
 use super::route::{Route, UpstreamTemplate};
 use super::run::{self, RunError};
 use super::tls::{Certificates, TlsError};
-use crate::cli::{exit, init_logging, write_completions, write_man_page};
+use crate::cli::{exit, init_logging, init_logging_to, write_completions, write_man_page};
 
 /// Routes HTTP requests by host name to pods that it finds through DNS, and terminates TLS for them.
 ///
@@ -231,7 +232,10 @@ impl Command {
                 if geteuid().is_root() && !allow_root {
                     return Err(CliError::Root);
                 }
-                let config = load(&flags)?;
+                let config = Config::load(&flags)?;
+                // No worker waits for whoever reads the log.
+                let (log, _all_written) = access_log::queue("log", io::stderr());
+                init_logging_to(log, &config.log.level, config.log.format).map_err(CliError::Logging)?;
                 Ok(run::run(flags, config)?)
             }
             Self::Check(RunArgs { flags, .. }) => check(&flags),
@@ -254,15 +258,9 @@ impl Command {
     }
 }
 
-/// The configuration, and logging as it says.
-fn load(flags: &Flags) -> Result<Config, CliError> {
+fn check(flags: &Flags) -> Result<(), CliError> {
     let config = Config::load(flags)?;
     init_logging(&config.log.level, config.log.format).map_err(CliError::Logging)?;
-    Ok(config)
-}
-
-fn check(flags: &Flags) -> Result<(), CliError> {
-    let config = load(flags)?;
     let certificates = Certificates::load(&config.certificates)?;
     // With no servers of its own, the configuration is only as good as /etc/resolv.conf.
     Names::new(&config.dns, Arc::default(), |_, _| {})?;

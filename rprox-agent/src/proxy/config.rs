@@ -11,6 +11,8 @@ mod build;
 mod error;
 mod file;
 mod flags;
+mod log;
+mod nearest;
 mod routes;
 mod tls;
 mod units;
@@ -32,9 +34,9 @@ pub use self::acme::{AcmeChallenge, AcmeConfig, ExternalAccount};
 pub use self::admin::{AdminConfig, AdminListen, admin_socket};
 pub use self::error::ConfigError;
 pub use self::flags::Flags;
+pub use self::log::{AccessFormat, Log, Traceparent};
 pub use self::tls::{TlsConfig, TlsVersion};
 pub use self::upstreams::{PassiveHealth, Retries};
-use crate::cli::LogFormat;
 use crate::proxy::route::Route;
 
 /// Everything the agent is told.
@@ -218,6 +220,21 @@ pub struct Limits {
     /// Bytes in a request's body; `None`: no limit.
     #[serde(deserialize_with = "units::body_bytes")]
     pub body_bytes: Option<u64>,
+    /// Connections of one client address; a trusted proxy has no such limit.
+    #[serde(deserialize_with = "units::count")]
+    pub client_connections: usize,
+    /// Bits of an IPv6 address that are one client's.
+    #[serde(deserialize_with = "units::ipv6_prefix")]
+    pub client_prefix: u8,
+    /// Bytes a second that a client must send of a body or take of a response, on average; 0: any.
+    #[serde(deserialize_with = "units::rate")]
+    pub client_rate: u32,
+    /// Requests being served at once, for each worker.
+    #[serde(deserialize_with = "units::count")]
+    pub requests_in_flight: usize,
+    /// Requests of an HTTP/2 connection that the client gives up within a minute.
+    #[serde(deserialize_with = "units::count")]
+    pub resets: u32,
     /// Connections to one endpoint, for each worker.
     #[serde(deserialize_with = "units::count")]
     pub upstream_connections: usize,
@@ -232,27 +249,12 @@ impl Default for Limits {
             requests: 10_000,
             streams: 128,
             body_bytes: None,
+            client_connections: 4096,
+            client_prefix: 64,
+            client_rate: 128,
+            requests_in_flight: 8192,
+            resets: 200,
             upstream_connections: 256,
         }
-    }
-}
-
-/// What is logged, and how.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Log {
-    /// A level or an `EnvFilter` directive list.
-    #[serde(deserialize_with = "units::log_level")]
-    pub level: String,
-    /// Text or JSON.
-    #[serde(deserialize_with = "units::log_format")]
-    pub format: LogFormat,
-    /// Whether each request gets a line.
-    pub access: bool,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Text, access: true }
     }
 }

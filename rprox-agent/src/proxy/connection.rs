@@ -5,6 +5,7 @@
 pub mod client;
 pub mod framing;
 pub mod io;
+pub mod patience;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -26,13 +27,15 @@ use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use self::client::Client;
+use self::client::{Client, Deadline};
 use self::framing::Body;
 use self::io::ClientIo;
+use super::admission::Place;
 use super::drain::{Stop, Ticket};
 use super::forward::{self, ResponseBody};
+use super::listen;
 use super::metrics::{HandshakeFailure, Limit, TlsVersion};
 use super::proxy_protocol::{self, Ends, HeaderError};
 use super::timer::LazyTimer;
@@ -54,7 +57,9 @@ pub async fn serve(worker: Rc<Worker>, mut tcp: TcpStream, peer: SocketAddr, sec
         tracing::debug!(client = %peer, %error, "TCP_NODELAY refused");
     }
     // The rarer and larger ways are boxed: a task is moved when it is made, at the size of its largest.
-    if let Some(ends) = ends(&worker, &mut tcp, peer).await {
+    if let Some(ends) = ends(&worker, &mut tcp, peer).await
+        && let Some(_place) = place(&worker, &tcp, ends.client, secure)
+    {
         if secure {
             Box::pin(serve_tls(worker, tcp, ends, ticket)).await;
         } else {
@@ -80,6 +85,23 @@ async fn ends(worker: &Worker, tcp: &mut TcpStream, peer: SocketAddr) -> Option<
             None
         }
     }
+}
+
+/// A place among the client's connections; `None` where it has as many as it may, which it is told.
+fn place(worker: &Worker, tcp: &TcpStream, client: SocketAddr, secure: bool) -> Option<Place> {
+    let config = &worker.live().config;
+    let limits = &config.limits;
+    let trusted = contains(&config.trusted_proxies, client.ip());
+    let limit = if trusted { usize::MAX } else { limits.client_connections };
+    let place = worker.shared.clients.enter(client.ip(), limits.client_prefix, limit);
+    if place.is_none() {
+        worker.metrics.limit_hits[Limit::ClientConnections].increment();
+        tracing::debug!(%client, "limits.client_connections reached: connection refused");
+        if !secure {
+            listen::refuse(tcp, "too many connections from this address");
+        }
+    }
+    place
 }
 
 fn contains(networks: &[IpNet], address: IpAddr) -> bool {
@@ -170,6 +192,9 @@ where
         ended
     };
     if let Err(error) = ended {
+        if matches!(&error, ConnectionError::Http(error) if error.is_parse_too_large()) {
+            client.worker.metrics.limit_hits[Limit::Headers].increment();
+        }
         tracing::debug!(client = %client.peer, error = &error as &dyn std::error::Error, "client connection failed");
     }
 }
@@ -191,7 +216,10 @@ enum ConnectionError {
     Http(#[from] hyper::Error),
     /// A time-out passed.
     #[error("{0}")]
-    TimedOut(&'static str),
+    TimedOut(Deadline),
+    /// The client asks for much that it then doesn't want (CVE-2023-44487).
+    #[error("more requests given up within a minute than limits.resets")]
+    Resets,
 }
 
 /// What hyper's two kinds of connection have in common.
@@ -226,10 +254,11 @@ async fn run(
     mut connection: Pin<&mut impl Connection>,
     ticket: &mut Ticket,
 ) -> Result<(), ConnectionError> {
-    let mut timer = {
+    let grain = {
         let timeouts = &client.worker.live().config.timeouts;
-        LazyTimer::new(timeouts.header.min(timeouts.idle).min(timeouts.body).min(timeouts.half_closed))
+        timeouts.header.min(timeouts.idle).min(timeouts.body).min(timeouts.half_closed)
     };
+    let mut timer = LazyTimer::new(grain);
     let mut finishing = false;
     poll_fn(|cx: &mut Context<'_>| {
         let stop = ticket.poll_stop(cx);
@@ -249,9 +278,24 @@ async fn run(
                 connection.as_mut().finish();
                 continue;
             }
-            let Some((deadline, what)) = client.deadline() else { return Poll::Pending };
+            if client.gives_up_too_much() {
+                client.worker.metrics.limit_hits[Limit::Resets].increment();
+                return Poll::Ready(Err(ConnectionError::Resets));
+            }
+            let Some((deadline, what)) = client.deadline() else {
+                if client.http2 {
+                    // Streams have tasks of their own: what they begin to wait for this one isn't told.
+                    let _ = timer.poll(cx, Instant::now() + grain);
+                }
+                return Poll::Pending;
+            };
             if timer.poll(cx, deadline).is_pending() {
                 return Poll::Pending;
+            }
+            match what {
+                Deadline::Head => client.worker.metrics.limit_hits[Limit::HeaderTimeout].increment(),
+                Deadline::Taking => client.worker.metrics.limit_hits[Limit::ClientRate].increment(),
+                Deadline::Idle | Deadline::HalfClosed => {}
             }
             if finishing || !client.is_idle() {
                 return Poll::Ready(Err(ConnectionError::TimedOut(what)));

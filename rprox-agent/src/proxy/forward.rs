@@ -40,23 +40,29 @@ use self::send::Reply;
 use self::target::Target;
 use self::upgrade::Offer;
 use super::connection::client::Client;
+use super::connection::patience::Patience;
 use super::live::Live;
 use super::metrics::{Limit, Metrics};
-use super::respond;
+use super::respond::{self, grpc};
 use super::route::{Match, Route};
 use super::tls::challenges;
 
 /// Answers a request: by its upstream's response or by one of our own.
 pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response<ResponseBody> {
     let (mut parts, incoming) = request.into_parts();
-    let mut exchange = Exchange::begin(client, &parts);
+    let mut exchange = Exchange::begin(client, &mut parts);
     let live = Rc::clone(exchange.live());
+    if let Err(response) = within_limits(client, &live, &parts) {
+        return exchange.answer(*response);
+    }
     let connect = Connect::take(&mut parts);
     let (target, found) = match direct(client, &live, &mut parts, &mut exchange) {
         Ok(directed) => directed,
         Err(response) => return exchange.answer(*response),
     };
-    let body = match RequestBody::new(incoming, client, &live.config, found.upstreams.timeouts.body) {
+    let rate = if grpc::is_call(&parts.headers) { 0 } else { live.config.limits.client_rate };
+    let patience = Patience::new(found.upstreams.timeouts.body, rate);
+    let body = match RequestBody::new(incoming, client, &live.config, patience) {
         Ok(body) => body,
         Err(failure) => {
             count(&client.worker.metrics, &failure);
@@ -91,10 +97,30 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
     }
 }
 
+/// Refuses what would be too much.
+fn within_limits(client: &Client, live: &Live, parts: &Parts) -> Result<(), Box<Response<Bytes>>> {
+    let limits = &live.config.limits;
+    let hits = &client.worker.metrics.limit_hits;
+    if client.worker.requests.get() > limits.requests_in_flight {
+        hits[Limit::RequestsInFlight].increment();
+        let reason = "too many requests are being served";
+        return Err(Box::new(respond::text(StatusCode::SERVICE_UNAVAILABLE, reason)));
+    }
+    // Over HTTP/1.1 hyper sees to it.
+    if client.http2 && parts.headers.len() > limits.headers {
+        hits[Limit::Headers].increment();
+        let reason = "the request has too many header fields";
+        return Err(Box::new(respond::text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason)));
+    }
+    Ok(())
+}
+
+/// Counts a failure that is a limit's.
 fn count(metrics: &Metrics, failure: &Failure) {
     let limit = match failure {
         Failure::Busy => Limit::UpstreamConnections,
         Failure::Upload(UploadError::TooLarge) => Limit::BodyBytes,
+        Failure::Upload(UploadError::Stalled) => Limit::ClientRate,
         _ => return,
     };
     metrics.limit_hits[limit].increment();

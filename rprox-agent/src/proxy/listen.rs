@@ -282,7 +282,7 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, secure: bool, co
         worker.metrics.limit_hits[Limit::Connections].increment();
         complaints.log(|| tracing::warn!(limit, "limits.connections reached: refusing connections"));
         if !secure {
-            refuse(&tcp);
+            refuse(&tcp, "too many connections");
         }
         return;
     };
@@ -294,11 +294,11 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, secure: bool, co
 }
 
 /// Says why, as far as one packet goes. A TLS client would need a handshake first, which is what can't be afforded.
-fn refuse(tcp: &TcpStream) {
+pub(super) fn refuse(tcp: &TcpStream, why: &str) {
     let status = StatusCode::SERVICE_UNAVAILABLE;
-    let body = "503 Service Unavailable: too many connections\n";
+    let body = format!("{status}: {why}\n");
     let response = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nretry-after: 1\r\nconnection: close\r\n\r\n{body}",
         body.len()
     );
     let _ = tcp.try_write(response.as_bytes());

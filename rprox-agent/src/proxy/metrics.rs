@@ -83,6 +83,18 @@ cell::labels! {
         Connections = "connections",
         /// `limits.requests`
         Requests = "requests",
+        /// `limits.client_connections`
+        ClientConnections = "client_connections",
+        /// `limits.client_rate`, and `timeouts.body` where a client was waited for
+        ClientRate = "client_rate",
+        /// `limits.header_bytes` and `limits.headers`
+        Headers = "headers",
+        /// `limits.requests_in_flight`
+        RequestsInFlight = "requests_in_flight",
+        /// `limits.resets`
+        Resets = "resets",
+        /// `timeouts.header`
+        HeaderTimeout = "timeouts.header",
         /// `limits.body_bytes`
         BodyBytes = "body_bytes",
         /// `limits.upstream_connections`

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 
+use super::access_log::AccessLog;
 use super::acme::{self, Orders};
 use super::activation::{self, ActivationError};
 use super::admin::{self, AdminError};
@@ -89,16 +90,19 @@ async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
     }
     let admin = admin::open(&rules.config.admin, &mut inherited)?;
     let workers = rules.config.workers.get();
+    let (access_log, _all_written) = AccessLog::new();
     let shared = Arc::new(Shared {
         rules: Arc::new(ArcSwap::from_pointee(rules)),
         swapped: watch::Sender::default(),
         tls: kept,
         last_answers: Arc::default(),
         connections: AtomicUsize::new(0),
+        clients: Arc::default(),
         metrics: (0..workers).map(|_| Arc::default()).collect(),
         started: SystemTime::now(),
         acme: Orders::default(),
         reloads: Reloads::default(),
+        access_log,
     });
     tokio::task::spawn_local(acme::start(Arc::clone(&shared)));
     let reloader = Reloader::new(flags, Arc::clone(&shared), secure);

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,7 +15,9 @@ use hyper::server::conn::{http1, http2};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use super::access_log::{AccessLog, Writer};
 use super::acme::Orders;
+use super::admission::Clients;
 use super::config::Limits;
 use super::dns::{DnsError, LastAnswers};
 use super::drain::{Drain, Stop};
@@ -49,12 +52,16 @@ pub struct Shared {
     pub tls: Arc<Kept>,
     /// What DNS last said to any worker.
     pub last_answers: Arc<LastAnswers>,
+    /// Client connections by address.
+    pub clients: Arc<Clients>,
     /// What each worker counts.
     pub metrics: Box<[Arc<Metrics>]>,
     /// When the process started.
     pub started: SystemTime,
     /// What came of asking for certificates by ACME.
     pub acme: Orders,
+    /// Where requests are logged.
+    pub access_log: AccessLog,
     /// What came of loading the configuration anew.
     pub reloads: Reloads,
     /// Client connections of the process; changed when one comes or goes, not by requests.
@@ -73,12 +80,16 @@ impl Shared {
 pub struct Worker {
     /// What all workers read.
     pub shared: Arc<Shared>,
+    /// Where it logs requests.
+    pub access_log: Writer,
     /// What it counts.
     pub metrics: Arc<Metrics>,
     /// Connections to endpoints.
     pub pool: Rc<Pool>,
     /// The client connections.
     pub drain: Rc<Drain>,
+    /// Requests being served.
+    pub requests: Cell<usize>,
     view: View,
 }
 
@@ -169,9 +180,11 @@ impl Worker {
         let pool = Rc::new(Pool::new(Arc::clone(&metrics)));
         Ok(Self {
             view: View::new(Arc::clone(&shared), Arc::clone(&metrics), Rc::clone(&pool))?,
+            access_log: shared.access_log.writer(),
             metrics,
             pool,
             drain: Rc::default(),
+            requests: Cell::new(0),
             shared,
         })
     }

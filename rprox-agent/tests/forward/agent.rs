@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -80,10 +80,13 @@ impl Agent {
             .arg(file)
             .env("XDG_RUNTIME_DIR", folder.path())
             .envs(environment.iter().cloned())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let log = follow(child.stderr.take().unwrap());
+        let (lines, log) = mpsc::channel();
+        follow(child.stdout.take().unwrap(), lines.clone());
+        follow(child.stderr.take().unwrap(), lines);
         let certificate = cert.der().to_vec();
         let mut agent = Self { child, http, https, certificate, log, more, folder };
         agent.logged(&format!("listening on {https}"));
@@ -224,16 +227,14 @@ pub(crate) fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-fn follow(stderr: ChildStderr) -> Receiver<String> {
-    let (lines, log) = mpsc::channel();
+fn follow(output: impl Read + Send + 'static, lines: Sender<String>) {
     thread::spawn(move || {
-        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
             if lines.send(line).is_err() {
                 break;
             }
         }
     });
-    log
 }
 
 fn configuration(

@@ -9,6 +9,7 @@ mod names;
 mod pebble;
 mod upstream;
 
+mod access_log;
 mod acme;
 mod admin;
 mod balancing;

@@ -10,7 +10,7 @@ use super::apt;
 use crate::steps::Step;
 
 /// Programs, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 13] = [
+const PROGRAMS: [(&str, &str); 14] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("curl", "curl"),
@@ -19,6 +19,7 @@ const PROGRAMS: [(&str, &str); 13] = [
     ("iptables", "iptables"),
     ("nft", "nftables"),
     ("ethtool", "ethtool"),
+    ("slowhttptest", "slowhttptest"),
     ("strace", "strace"),
     ("systemd-socket-activate", "systemd"),
     ("openssl", "openssl"),

@@ -10,6 +10,7 @@ use clap::Parser;
 use tempfile::TempDir;
 
 use super::*;
+use crate::cli::LogFormat;
 use crate::proxy::route::{HostPattern, UpstreamTemplate};
 
 #[derive(Parser)]
@@ -97,15 +98,8 @@ attempts = 3
 level = "debug"
 format = "json"
 access = false
-
-[limits]
-connections = 10
-header_bytes = "8KiB"
-headers = 20
-requests = 50
-streams = 30
-body_bytes = "1GiB"
-upstream_connections = 40
+access_format = "combined"
+traceparent = "create"
 
 [[certificate]]
 cert = "a.crt"
@@ -144,7 +138,46 @@ allow = ["Grafana", "wiki"]
             attempts: 3,
         }
     );
-    assert_eq!(config.log, Log { level: "debug".to_owned(), format: LogFormat::Json, access: false });
+    assert_eq!(
+        config.log,
+        Log {
+            level: "debug".to_owned(),
+            format: LogFormat::Json,
+            access: false,
+            access_format: AccessFormat::Combined,
+            traceparent: Traceparent::Create,
+        }
+    );
+    assert_eq!(config.certificates.len(), 1, "the same pair twice is one certificate");
+    assert!(config.certificates[0].cert.is_absolute(), "relative to the file");
+    assert_eq!(config.routes[0].host, HostPattern::Exact("a.example.com".to_owned()));
+    assert!(!config.routes[0].https_redirect);
+    assert_eq!(leads(&config, "a.example.com/api"), "api.dns.podman.Some(3000)");
+    assert_eq!(leads(&config, "*.pods.example.com/"), "grafana.dns.podman. wiki.dns.podman.");
+}
+
+#[test]
+fn every_limit_is_taken() {
+    let toml = r#"
+[limits]
+connections = 10
+header_bytes = "8KiB"
+headers = 20
+requests = 50
+streams = 30
+body_bytes = "1GiB"
+client_connections = 50
+client_prefix = 56
+client_rate = "1KiB"
+requests_in_flight = 60
+resets = 70
+upstream_connections = 40
+
+[[route]]
+host = "a.example.com"
+upstream = "web:80"
+"#;
+    let config = load(toml, &[]).unwrap();
     assert_eq!(
         config.limits,
         Limits {
@@ -154,15 +187,14 @@ allow = ["Grafana", "wiki"]
             requests: 50,
             streams: 30,
             body_bytes: Some(1 << 30),
-            upstream_connections: 40
+            client_connections: 50,
+            client_prefix: 56,
+            client_rate: 1024,
+            requests_in_flight: 60,
+            resets: 70,
+            upstream_connections: 40,
         }
     );
-    assert_eq!(config.certificates.len(), 1, "the same pair twice is one certificate");
-    assert!(config.certificates[0].cert.is_absolute(), "relative to the file");
-    assert_eq!(config.routes[0].host, HostPattern::Exact("a.example.com".to_owned()));
-    assert!(!config.routes[0].https_redirect);
-    assert_eq!(leads(&config, "a.example.com/api"), "api.dns.podman.Some(3000)");
-    assert_eq!(leads(&config, "*.pods.example.com/"), "grafana.dns.podman. wiki.dns.podman.");
 }
 
 #[test]
@@ -229,8 +261,9 @@ fn each_mistake_has_its_line_and_reason() {
     let route = "[[route]]\nhost = 'a.example.com'\nupstream = 'web:80'\n";
     for (toml, expected) in [
         ("[listen\n", "rprox.toml:1:8: "),
-        ("nonsense = 1\n", "rprox.toml:1:1: unknown field `nonsense`"),
-        ("[dns]\n\nttl = '1s'\n", "rprox.toml:3:1: unknown field `ttl`"),
+        ("nonsense = 1\n", "rprox.toml:1:1: unknown key `nonsense`"),
+        ("[dns]\n\nttl = '1s'\n", "rprox.toml:3:1: unknown key `ttl`"),
+        ("[log]\nacess = true\n", "rprox.toml:2:1: unknown key `acess`; did you mean `access`?"),
         ("[dns]\nmin_ttl = '1 second'\n", "rprox.toml:2:11: \"1 second\" is not a duration"),
         (
             "[dns]\nmin_ttl = 1\n",

@@ -127,6 +127,16 @@ pub(super) fn body_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<O
     size(deserializer).map(Some)
 }
 
+/// Bytes for each second.
+pub(super) fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    u32::try_from(size(deserializer)?).map_err(|_| D::Error::custom("must be less than 4GiB"))
+}
+
+pub(super) fn ipv6_prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
+    let bits = u8::deserialize(deserializer)?;
+    if (1..=128).contains(&bits) { Ok(bits) } else { Err(D::Error::custom("must be 1 to 128")) }
+}
+
 /// A number of things, of which there must be one at least.
 pub(super) fn count<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where

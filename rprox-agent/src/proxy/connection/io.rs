@@ -75,7 +75,10 @@ impl<S> ClientIo<S> {
     }
 
     fn note_write(&self, result: &Poll<io::Result<usize>>) {
-        if result.is_ready() { self.client.has_written() } else { self.client.write_blocked() }
+        match result {
+            Poll::Ready(written) => self.client.has_written(written.as_ref().copied().unwrap_or_default()),
+            Poll::Pending => self.client.write_blocked(),
+        }
     }
 }
 

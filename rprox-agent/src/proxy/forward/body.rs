@@ -14,11 +14,12 @@ use http::StatusCode;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, timeout};
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Offered};
 use super::failure::Failure;
 use super::pool::Lease;
 use crate::proxy::config::Config;
 use crate::proxy::connection::client::Client;
+use crate::proxy::connection::patience::Patience;
 use crate::proxy::drain::Stop;
 use crate::proxy::timer::LazyTimer;
 
@@ -32,7 +33,7 @@ const LINGER_TIME: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
     /// The client stopped sending.
-    #[error("the client sent nothing of its body for timeouts.body")]
+    #[error("the client sent less of its body than limits.client_rate for timeouts.body")]
     Stalled,
     /// It is over the limit.
     #[error("the request's body is larger than limits.body_bytes")]
@@ -72,11 +73,9 @@ struct Upload {
     client: Rc<Client>,
     /// What may still come; `None`: no limit.
     left: Option<u64>,
-    /// How long the client's next piece may take.
-    patience: Duration,
-    /// For the wait for the client's next piece, and when that wait is over.
+    /// For the wait for the client's next piece.
+    patience: Patience,
     timer: Option<LazyTimer>,
-    deadline: Option<Instant>,
     progress: Rc<Progress>,
     ended: bool,
 }
@@ -93,7 +92,7 @@ impl Progress {
 }
 
 impl RequestBody {
-    /// The body that `incoming` is; costs nothing where there is none.
+    /// The body that `incoming` is, which is waited for with `patience`; costs nothing where there is none.
     ///
     /// # Errors
     ///
@@ -102,7 +101,7 @@ impl RequestBody {
         incoming: Incoming,
         client: &Rc<Client>,
         config: &Config,
-        patience: Duration,
+        patience: Patience,
     ) -> Result<Self, Failure> {
         if incoming.is_end_stream() {
             return Ok(Self(None));
@@ -113,7 +112,6 @@ impl RequestBody {
             left,
             patience,
             timer: None,
-            deadline: None,
             progress: Rc::new(Progress(Cell::new(Some(Instant::now())))),
             ended: false,
             incoming,
@@ -158,7 +156,7 @@ impl Upload {
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
             Poll::Ready(Some(Ok(frame))) => {
-                self.deadline = None;
+                self.patience.moves(frame.data_ref().map_or(0, Bytes::len));
                 self.progress.0.set(Some(Instant::now()));
                 self.ended = self.incoming.is_end_stream();
                 Poll::Ready(Some(self.within_limit(frame)))
@@ -174,9 +172,9 @@ impl Upload {
     }
 
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let limit = self.patience;
-        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limit);
-        self.timer.get_or_insert_with(|| LazyTimer::new(limit)).poll(cx, deadline)
+        self.patience.waits();
+        let Some(deadline) = self.patience.deadline() else { return Poll::Pending };
+        self.timer.get_or_insert_with(|| LazyTimer::new(self.patience.most())).poll(cx, deadline)
     }
 }
 
@@ -203,7 +201,7 @@ impl Upload {
                 let Some(Ok(frame)) = frame else { return };
                 left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
             }
-            pending().await
+            pending::<()>().await;
         };
         let _ = timeout(LINGER_TIME, read_on).await;
     }
@@ -275,6 +273,8 @@ pub struct Download {
     pub deadline: Option<Instant>,
     /// Why the body ended early, until the client has what came before.
     pub broken: Option<DownloadError>,
+    /// The last piece, until the client's stream asks for the next. Over HTTP/1.1 the socket tells how fast it takes.
+    pub offered: Option<Offered>,
 }
 
 impl ResponseBody {
@@ -309,6 +309,7 @@ impl Download {
     /// A request's body that nobody needs any more: an HTTP/2 client is told to stop (RFC 9113 section 8.1), which is what
     /// happens when we stop reading it; over HTTP/1.1 reading on is all that keeps the connection.
     fn end(&mut self, exchange: &Exchange) {
+        exchange.is_answered();
         if let Some(lease) = self.lease.take() {
             lease.give_back(exchange.client().http2);
         }
@@ -319,6 +320,7 @@ impl Download {
         cx: &mut Context<'_>,
         exchange: &Exchange,
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+        self.offered = None;
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error)));
         }
@@ -340,6 +342,7 @@ impl Download {
             }
             Poll::Ready(Some(Ok(frame))) => {
                 self.deadline = None;
+                self.offered = exchange.offers(frame.data_ref().map_or(0, Bytes::len));
                 self.settle(exchange);
                 Poll::Ready(Some(Ok(frame)))
             }

@@ -7,7 +7,7 @@ fn mistakes_about_tls_and_acme_have_their_line_and_reason() {
     let route = "[[route]]\nhost = 'a.example.com'\nupstream = 'web:80'\n";
     for (toml, expected) in [
         ("tls = 'off'\n", "rprox.toml:1:7: \"off\" is not a way of TLS"),
-        ("[tls]\nmin_version = '1.1'\n", "rprox.toml:2:15: unknown variant `1.1`"),
+        ("[tls]\nmin_version = '1.1'\n", "rprox.toml:2:15: unknown value `1.1`"),
         ("hsts = '1 year'\n", "rprox.toml:1:8: \"1 year\" is not a duration"),
         (&format!("{route}client_ca = 'none.pem'\n"), "rprox.toml:4:13: none.pem: No such file"),
         (&format!("{route}client_ca = 'a.key'\n"), "rprox.toml:4:13: a.key: no certificate in it"),
@@ -39,7 +39,7 @@ fn mistakes_about_tls_and_acme_have_their_line_and_reason() {
         ),
         (
             &format!("{route}[acme]\nagree_terms = true\nchallenge = 'dns-01'\n"),
-            "rprox.toml:6:13: unknown variant `dns-01`",
+            "rprox.toml:6:13: unknown value `dns-01`",
         ),
         (
             &format!("{route}[acme]\nagree_terms = true\neab_kid = 'x'\n"),
