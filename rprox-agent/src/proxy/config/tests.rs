@@ -74,6 +74,7 @@ fn the_least_that_serves_has_every_default() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "it names every key that there is")]
 fn every_key_is_taken() {
     let config = load(
         r#"
@@ -161,6 +162,7 @@ fn every_limit_is_taken() {
     let toml = r#"
 [limits]
 connections = 10
+passes = 11
 header_bytes = "8KiB"
 headers = 20
 requests = 50
@@ -182,6 +184,7 @@ upstream = "web:80"
         config.limits,
         Limits {
             connections: 10,
+            passes: 11,
             header_bytes: 8192,
             headers: 20,
             requests: 50,
