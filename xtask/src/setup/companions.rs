@@ -10,7 +10,7 @@ use super::apt;
 use crate::steps::Step;
 
 /// Programs, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 14] = [
+const PROGRAMS: [(&str, &str); 15] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("curl", "curl"),
@@ -22,6 +22,7 @@ const PROGRAMS: [(&str, &str); 14] = [
     ("slowhttptest", "slowhttptest"),
     ("strace", "strace"),
     ("systemd-socket-activate", "systemd"),
+    ("dnsmasq", "dnsmasq-base"),
     ("openssl", "openssl"),
     ("pebble", "pebble"),
     ("pebble-challtestsrv", "pebble"),

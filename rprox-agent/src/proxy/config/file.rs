@@ -15,7 +15,7 @@ use super::admin::AdminTable;
 use super::tls::{Hsts, TlsConfig};
 use super::units::{self, Addresses};
 use super::upgrade;
-use super::upstreams::{self, RouteTimeouts, UpstreamKey};
+use super::upstreams::{self, HealthTable, RouteTimeouts, StickyTable, UpstreamKey};
 use super::{DnsConfig, Limits, Log, PassiveHealth, Retries, Timeouts};
 use crate::proxy::proxy_protocol;
 use crate::proxy::upstream::set::Balancing;
@@ -94,6 +94,8 @@ pub(super) struct RouteTable {
     pub(super) upstream: Spanned<UpstreamKey>,
     #[serde(default, deserialize_with = "upstreams::balancing")]
     pub(super) balance: Balancing,
+    pub(super) sticky: Option<StickyTable>,
+    pub(super) health: Option<HealthTable>,
     #[serde(default)]
     pub(super) timeouts: RouteTimeouts,
     pub(super) allow: Option<Spanned<Vec<Spanned<String>>>>,
