@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -22,7 +23,7 @@ use crate::proxy::upstream::tls::{Authorities, UpstreamTlsError};
 use crate::proxy::upstream::{Protocol, Upstream};
 
 /// When an endpoint is left out for what its requests show.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PassiveHealth {
     /// Requests in a row that got no response. A connection that can't be made needs no second.
@@ -30,9 +31,11 @@ pub struct PassiveHealth {
     pub failures: u32,
     /// How long the first time; each further time twice as long.
     #[serde(deserialize_with = "units::positive_duration")]
+    #[schemars(with = "super::schema::Duration")]
     pub back_off: Duration,
     /// How long at most.
     #[serde(deserialize_with = "units::positive_duration")]
+    #[schemars(with = "super::schema::Duration")]
     pub longest_back_off: Duration,
 }
 
@@ -43,7 +46,7 @@ impl Default for PassiveHealth {
 }
 
 /// How often requests are sent again, where that is safe.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retries {
     /// How many times one request is, at most.
@@ -54,6 +57,7 @@ pub struct Retries {
     pub minimum: u32,
     /// How long a request waits for an upstream whose every endpoint refuses connections and may just be on the move.
     #[serde(deserialize_with = "units::duration")]
+    #[schemars(with = "super::schema::Duration")]
     pub moving: Duration,
 }
 
@@ -69,14 +73,17 @@ impl Default for Retries {
 }
 
 /// A route's own time-outs.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RouteTimeouts {
     #[serde(deserialize_with = "units::some_positive_duration")]
+    #[schemars(with = "Option<super::schema::Duration>")]
     connect: Option<Duration>,
     #[serde(deserialize_with = "units::some_positive_duration")]
+    #[schemars(with = "Option<super::schema::Duration>")]
     response: Option<Duration>,
     #[serde(deserialize_with = "units::some_positive_duration")]
+    #[schemars(with = "Option<super::schema::Duration>")]
     body: Option<Duration>,
 }
 
@@ -116,12 +123,16 @@ pub(super) enum UpstreamForm {
     Table(UpstreamTable),
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UpstreamTable {
+    #[schemars(with = "String")]
     to: Spanned<String>,
+    #[schemars(with = "Option<u32>")]
     weight: Option<Spanned<u32>>,
+    #[schemars(with = "Option<PathBuf>")]
     ca: Option<Spanned<PathBuf>>,
+    #[schemars(with = "Option<String>")]
     server_name: Option<Spanned<String>>,
 }
 
