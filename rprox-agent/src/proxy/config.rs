@@ -223,6 +223,9 @@ pub struct Limits {
     /// Client connections of the whole process.
     #[serde(deserialize_with = "units::count")]
     pub connections: usize,
+    /// Times that a request may come by that has come by before.
+    #[serde(deserialize_with = "units::count")]
+    pub passes: usize,
     /// Bytes in a message's header section, at least 8 KiB.
     #[serde(deserialize_with = "units::header_bytes")]
     #[schemars(with = "schema::Size")]
@@ -262,6 +265,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 16_384,
+            passes: 3,
             header_bytes: 64 << 10,
             headers: 100,
             streams: 128,

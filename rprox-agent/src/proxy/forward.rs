@@ -7,7 +7,7 @@ pub mod body;
 mod choice;
 pub mod client_certificate;
 pub mod connect;
-mod dial;
+pub mod dial;
 pub mod ejection;
 pub mod endpoint;
 pub mod exchange;
@@ -19,6 +19,7 @@ pub mod link;
 pub mod pool;
 pub mod retry;
 pub mod send;
+pub mod sticky;
 pub mod target;
 pub mod tunnel;
 pub mod upgrade;
@@ -26,9 +27,9 @@ pub mod upgrade;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, EXPECT, MAX_FORWARDS, TRANSFER_ENCODING, VIA};
+use http::header::{CONTENT_LENGTH, EXPECT, MAX_FORWARDS, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 pub use self::body::ResponseBody;
@@ -231,17 +232,18 @@ fn prepare(
     let trusted = live.config.trusts(client.peer);
     client.forwarding.apply(headers, target.authority(), trusted);
     client_certificate::apply(client, route, headers);
-    headers.append(VIA, via(parts.version));
+    let via = &client.worker.shared.via;
+    if via.passes(headers) > live.config.limits.passes {
+        client.worker.metrics.limit_hits[Limit::Passes].increment();
+        tracing::warn!(
+            route = route.label,
+            "508: the route leads back here; the request came by more than limits.passes times"
+        );
+        let reason = "this service leads back to itself";
+        return Err(Box::new(respond::text(StatusCode::LOOP_DETECTED, reason)));
+    }
+    via.mark(parts.version, headers);
     Ok(())
-}
-
-/// This hop, for loops to be seen (RFC 9110 section 7.6.3).
-fn via(version: Version) -> HeaderValue {
-    HeaderValue::from_static(match version {
-        Version::HTTP_2 => "2.0 rprox",
-        Version::HTTP_10 => "1.0 rprox",
-        _ => "1.1 rprox",
-    })
 }
 
 /// Makes the upstream's header section the one for the client.

@@ -33,6 +33,8 @@ define::metrics! {
     gauge tunnels_open = "rprox_tunnels_open";
     /// Connections refused for want of a good PROXY header
     counter proxy_headers_refused = "rprox_proxy_headers_refused";
+    /// Retries that were not made, since the budget was used up
+    counter retries_refused = "rprox_upstream_retries_refused";
     /// Connections and requests refused or cut by a limit
     counter limit_hits = "rprox_limit_hits", by limit: Limit;
     /// TLS handshakes that succeeded
@@ -81,6 +83,8 @@ cell::labels! {
     pub enum Limit {
         /// `limits.connections`
         Connections = "connections",
+        /// `limits.passes`
+        Passes = "passes",
         /// `limits.client_connections`
         ClientConnections = "client_connections",
         /// `limits.client_rate`, and `timeouts.body` where a client was waited for

@@ -136,7 +136,10 @@ impl Reloader {
         let certificates = certificates.flat_map(|files| [files.cert.clone(), files.key.clone()]);
         let cas =
             rules.config.routes.iter().filter_map(|route| Some(route.client_auth.as_ref()?.ca.path.clone()));
-        self.flags.config.clone().into_iter().chain(certificates).chain(cas).collect()
+        let upstreams = rules.config.routes.iter().flat_map(|route| route.upstream.sets());
+        let upstream_cas = upstreams.flat_map(|set| &set.upstreams).filter_map(|one| one.ca.clone());
+        let files = self.flags.config.clone().into_iter().chain(certificates).chain(cas);
+        files.chain(upstream_cas).collect()
     }
 
     /// The configuration file, if there is one.

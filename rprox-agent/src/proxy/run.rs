@@ -18,12 +18,14 @@ use super::activation::{self, ActivationError};
 use super::admin::{self, AdminError};
 use super::config::{Config, Flags};
 use super::handover::Inherited;
+use super::health;
 use super::listen::{Group, Kind, ListenError};
 use super::live::Rules;
 use super::reload::{Reloader, Reloads};
 use super::signals::Signals;
 use super::supervise::Supervisor;
 use super::tls::TlsError;
+use super::via::Via;
 use super::worker::{Shared, WorkerError};
 
 /// Why the agent did not start, or ended.
@@ -96,6 +98,8 @@ async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
         swapped: watch::Sender::default(),
         tls: kept,
         last_answers: Arc::default(),
+        health: Arc::default(),
+        via: Via::default(),
         connections: AtomicUsize::new(0),
         clients: Arc::default(),
         metrics: (0..workers).map(|_| Arc::default()).collect(),
@@ -104,6 +108,7 @@ async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
         reloads: Reloads::default(),
         access_log,
     });
+    tokio::task::spawn_local(health::run(Arc::clone(&shared)));
     tokio::task::spawn_local(acme::start(Arc::clone(&shared)));
     let reloader = Reloader::new(flags, Arc::clone(&shared), secure);
     Supervisor::new(shared, reloader, groups, admin, inherited)?.run(signals).await

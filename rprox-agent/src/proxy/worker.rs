@@ -22,11 +22,13 @@ use super::config::Limits;
 use super::dns::{DnsError, LastAnswers};
 use super::drain::{Drain, Stop};
 use super::forward::pool::Pool;
+use super::health::Board;
 use super::listen::{self, Listener};
 use super::live::{Live, Rules, View};
 use super::metrics::Metrics;
 use super::reload::Reloads;
 use super::tls::Kept;
+use super::via::Via;
 
 /// hyper's own limit on the number of header fields; what it does without being told is faster than being told the same.
 const HYPER_MAX_HEADERS: usize = 100;
@@ -64,6 +66,10 @@ pub struct Shared {
     pub access_log: AccessLog,
     /// What came of loading the configuration anew.
     pub reloads: Reloads,
+    /// What health checks say.
+    pub health: Arc<Board>,
+    /// This process in `Via`.
+    pub via: Via,
     /// Client connections of the process; changed when one comes or goes, not by requests.
     pub connections: AtomicUsize,
 }
@@ -177,7 +183,7 @@ async fn drain(worker: &Worker, mut stop: watch::Receiver<Stop>) {
 
 impl Worker {
     fn new(shared: Arc<Shared>, metrics: Arc<Metrics>) -> Result<Self, DnsError> {
-        let pool = Rc::new(Pool::new(Arc::clone(&metrics)));
+        let pool = Rc::new(Pool::new(Arc::clone(&metrics), Arc::clone(&shared.health)));
         Ok(Self {
             view: View::new(Arc::clone(&shared), Arc::clone(&metrics), Rc::clone(&pool))?,
             access_log: shared.access_log.writer(),

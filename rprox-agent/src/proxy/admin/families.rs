@@ -59,21 +59,41 @@ pub(super) fn endpoints(workers: &[Arc<Metrics>]) -> Vec<Series> {
         });
         sums.collect()
     };
+    let (counter, gauge) = (Kind::Counter, Kind::Gauge);
     [
-        ("rprox_upstream_connects", "Connections made to an endpoint", sum(|of| of.connects.get())),
+        ("rprox_upstream_connects", "Connections made to an endpoint", counter, sum(|of| of.connects.get())),
         (
             "rprox_upstream_connect_failures",
             "Connections to an endpoint that could not be made",
+            counter,
             sum(|of| of.connect_failures.get()),
         ),
-        ("rprox_upstream_reuses", "Requests on a connection that was there", sum(|of| of.reuses.get())),
+        (
+            "rprox_upstream_reuses",
+            "Requests on a connection that was there",
+            counter,
+            sum(|of| of.reuses.get()),
+        ),
         (
             "rprox_upstream_failures",
             "Requests that an endpoint did not answer, or not with HTTP",
+            counter,
             sum(|of| of.failures.get()),
         ),
+        (
+            "rprox_upstream_requests_running",
+            "Requests that an endpoint serves now",
+            gauge,
+            sum(|of| of.running.get()),
+        ),
+        (
+            "rprox_upstream_left_out",
+            "Workers that leave an endpoint out since it failed",
+            gauge,
+            sum(|of| of.left_out.get()),
+        ),
     ]
-    .map(|(name, help, values)| series(name, help, Kind::Counter, values))
+    .map(|(name, help, kind, values)| series(name, help, kind, values))
     .into()
 }
 

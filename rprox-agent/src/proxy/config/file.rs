@@ -16,7 +16,7 @@ use super::admin::AdminTable;
 use super::tls::{Hsts, TlsConfig};
 use super::units::{self, Addresses};
 use super::upgrade;
-use super::upstreams::{self, RouteTimeouts, UpstreamKey};
+use super::upstreams::{self, HealthTable, RouteTimeouts, StickyTable, UpstreamKey};
 use super::{DnsConfig, Limits, Log, PassiveHealth, Retries, Timeouts};
 use crate::proxy::proxy_protocol;
 use crate::proxy::upstream::set::Balancing;
@@ -109,6 +109,8 @@ pub(super) struct RouteTable {
     #[serde(default, deserialize_with = "upstreams::balancing")]
     #[schemars(with = "super::schema::Balance")]
     pub(super) balance: Balancing,
+    pub(super) sticky: Option<StickyTable>,
+    pub(super) health: Option<HealthTable>,
     #[serde(default)]
     pub(super) timeouts: RouteTimeouts,
     #[schemars(with = "Option<Vec<String>>")]

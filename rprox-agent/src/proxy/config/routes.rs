@@ -13,7 +13,7 @@ use super::file::RouteTable;
 use super::flags::FlagRoute;
 use super::tls::{Hsts, WrittenClientAuth};
 use super::upgrade;
-use super::upstreams::{self, Context, RouteTimeouts, WrittenUpstream};
+use super::upstreams::{self, Context, HealthTable, RouteTimeouts, StickyTable, WrittenUpstream};
 use crate::proxy::host;
 use crate::proxy::proxy_protocol;
 use crate::proxy::route::{HostPattern, Route, UpstreamTemplate};
@@ -34,6 +34,8 @@ pub(super) struct WrittenRoute {
     pub(super) path: Option<Written<String>>,
     pub(super) upstream: Written<Vec<WrittenUpstream>>,
     pub(super) balance: Balancing,
+    pub(super) sticky: Option<StickyTable>,
+    pub(super) health: Option<HealthTable>,
     pub(super) timeouts: RouteTimeouts,
     pub(super) allow: Option<Written<Vec<Written<String>>>>,
     pub(super) cert: Option<Written<PathBuf>>,
@@ -68,6 +70,8 @@ impl From<RouteTable> for WrittenRoute {
             path: table.path.map(Written::from),
             upstream: upstreams::written(table.upstream),
             balance: table.balance,
+            sticky: table.sticky,
+            health: table.health,
             timeouts: table.timeouts,
             allow,
             cert: table.cert.map(Written::from),
@@ -92,6 +96,8 @@ impl From<FlagRoute> for WrittenRoute {
                 value: vec![WrittenUpstream::from(written(upstream))],
             },
             balance: Balancing::default(),
+            sticky: None,
+            health: None,
             timeouts: RouteTimeouts::default(),
             allow: None,
             cert: None,
@@ -131,12 +137,12 @@ impl WrittenRoute {
     ) -> Result<Route, Mistake> {
         let client_auth = self.client_auth.read(context.directory)?;
         let upstream = if self.upstream.value.iter().any(|upstream| upstream.to.value.contains(['{', '}'])) {
-            self.template(&host, context)?
+            self.template(&host, &path, context)?
         } else {
             if let Some(allow) = &self.allow {
                 return Err(allow.mistake("allow is for an upstream with {1} in it; this one has none"));
             }
-            UpstreamTemplate::Plain(Arc::new(self.set(str::to_owned, context)?))
+            UpstreamTemplate::Plain(Arc::new(self.set(str::to_owned, &path, context)?))
         };
         Ok(Route {
             label: format!("{host}{path}"),
@@ -151,7 +157,12 @@ impl WrittenRoute {
     }
 
     /// The upstreams, with each text made what `fill` makes of it.
-    fn set(&self, fill: impl Fn(&str) -> String, context: &mut Context<'_>) -> Result<UpstreamSet, Mistake> {
+    fn set(
+        &self,
+        fill: impl Fn(&str) -> String,
+        path: &str,
+        context: &mut Context<'_>,
+    ) -> Result<UpstreamSet, Mistake> {
         let upstreams = self.upstream.value.iter();
         let upstreams = upstreams.map(|upstream| upstream.read(&fill(&upstream.to.value), context));
         let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
@@ -163,12 +174,19 @@ impl WrittenRoute {
             label: label.join(", "),
             upstreams,
             balance: self.balance,
+            sticky: self.sticky.as_ref().map(|sticky| sticky.on(path)),
+            health: self.health.as_ref().map(|health| Arc::new(health.read())),
             timeouts: self.timeouts.over(context.timeouts),
             proxy_protocol: self.proxy_protocol,
         })
     }
 
-    fn template(&self, host: &HostPattern, context: &mut Context<'_>) -> Result<UpstreamTemplate, Mistake> {
+    fn template(
+        &self,
+        host: &HostPattern,
+        path: &str,
+        context: &mut Context<'_>,
+    ) -> Result<UpstreamTemplate, Mistake> {
         for WrittenUpstream { to, .. } in &self.upstream.value {
             let text = &to.value;
             if text.replace(LABEL, "").contains(['{', '}']) {
@@ -192,7 +210,7 @@ impl WrittenRoute {
                 return Err(label.mistake(format!("{:?} is not one label of a host name", label.value)));
             }
             let name = label.value.to_ascii_lowercase();
-            let set = self.set(|text| text.replace(LABEL, &name), context)?;
+            let set = self.set(|text| text.replace(LABEL, &name), path, context)?;
             sets.insert(name, Arc::new(set));
         }
         Ok(UpstreamTemplate::Template(sets))

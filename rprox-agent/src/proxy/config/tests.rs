@@ -74,6 +74,7 @@ fn the_least_that_serves_has_every_default() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "it names every key that there is")]
 fn every_key_is_taken() {
     let config = load(
         r#"
@@ -98,19 +99,6 @@ attempts = 3
 level = "debug"
 format = "json"
 access = false
-
-[limits]
-connections = 10
-header_bytes = "8KiB"
-headers = 20
-streams = 30
-body_bytes = "1GiB"
-client_connections = 50
-client_prefix = 56
-client_rate = "1KiB"
-requests_in_flight = 60
-resets = 70
-upstream_connections = 40
 
 [[certificate]]
 cert = "a.crt"
@@ -153,10 +141,41 @@ allow = ["Grafana", "wiki"]
         config.log,
         Log { level: "debug".to_owned(), format: LogFormat::Json, access: false, ..Log::default() }
     );
+    assert_eq!(config.certificates.len(), 1, "the same pair twice is one certificate");
+    assert!(config.certificates[0].cert.is_absolute(), "relative to the file");
+    assert_eq!(config.routes[0].host, HostPattern::Exact("a.example.com".to_owned()));
+    assert!(!config.routes[0].https_redirect);
+    assert_eq!(leads(&config, "a.example.com/api"), "api.dns.podman.Some(3000)");
+    assert_eq!(leads(&config, "*.pods.example.com/"), "grafana.dns.podman. wiki.dns.podman.");
+}
+
+#[test]
+fn every_limit_is_taken() {
+    let toml = r#"
+[limits]
+connections = 10
+passes = 11
+header_bytes = "8KiB"
+headers = 20
+streams = 30
+body_bytes = "1GiB"
+client_connections = 50
+client_prefix = 56
+client_rate = "1KiB"
+requests_in_flight = 60
+resets = 70
+upstream_connections = 40
+
+[[route]]
+host = "a.example.com"
+upstream = "web:80"
+"#;
+    let config = load(toml, &[]).unwrap();
     assert_eq!(
         config.limits,
         Limits {
             connections: 10,
+            passes: 11,
             header_bytes: 8192,
             headers: 20,
             streams: 30,
@@ -169,12 +188,6 @@ allow = ["Grafana", "wiki"]
             upstream_connections: 40,
         }
     );
-    assert_eq!(config.certificates.len(), 1, "the same pair twice is one certificate");
-    assert!(config.certificates[0].cert.is_absolute(), "relative to the file");
-    assert_eq!(config.routes[0].host, HostPattern::Exact("a.example.com".to_owned()));
-    assert!(!config.routes[0].https_redirect);
-    assert_eq!(leads(&config, "a.example.com/api"), "api.dns.podman.Some(3000)");
-    assert_eq!(leads(&config, "*.pods.example.com/"), "grafana.dns.podman. wiki.dns.podman.");
 }
 
 #[test]

@@ -5,10 +5,13 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+use http::uri::PathAndQuery;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -18,7 +21,7 @@ use toml::Spanned;
 use super::error::{Mistake, Place};
 use super::routes::Written;
 use super::{Timeouts, units};
-use crate::proxy::upstream::set::{Balancing, HEAVIEST, UpstreamTimeouts, Weighted};
+use crate::proxy::upstream::set::{Balancing, HEAVIEST, HealthCheck, Sticky, UpstreamTimeouts, Weighted};
 use crate::proxy::upstream::tls::{Authorities, UpstreamTlsError};
 use crate::proxy::upstream::{Protocol, Upstream};
 
@@ -96,6 +99,80 @@ impl RouteTimeouts {
             body: self.body.unwrap_or(all.body),
         }
     }
+}
+
+/// `sticky` as it is written.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct StickyTable {
+    #[serde(deserialize_with = "cookie_name")]
+    cookie: String,
+    #[serde(deserialize_with = "units::some_positive_duration")]
+    #[schemars(with = "Option<super::schema::Duration>")]
+    max_age: Option<Duration>,
+    secret: String,
+}
+
+impl Default for StickyTable {
+    fn default() -> Self {
+        Self { cookie: "rprox".to_owned(), max_age: None, secret: String::new() }
+    }
+}
+
+impl StickyTable {
+    /// The same for a route with this path.
+    pub(super) fn on(&self, path: &str) -> Sticky {
+        let (cookie, secret) = (self.cookie.clone(), self.secret.clone());
+        Sticky { cookie, path: path.to_owned(), max_age: self.max_age, secret }
+    }
+}
+
+fn cookie_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    // A token (RFC 6265 section 4.1.1), which is what field names are too.
+    if HeaderName::from_bytes(name.as_bytes()).is_ok() {
+        return Ok(name);
+    }
+    Err(D::Error::custom(format!("{name:?} can't be a cookie's name; write letters, digits, '-' and '_'")))
+}
+
+/// `health` as it is written.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HealthTable {
+    #[serde(deserialize_with = "path")]
+    #[schemars(with = "String")]
+    path: PathAndQuery,
+    #[serde(default, deserialize_with = "units::some_positive_duration")]
+    #[schemars(with = "Option<super::schema::Duration>")]
+    interval: Option<Duration>,
+    #[serde(default, deserialize_with = "units::some_positive_duration")]
+    #[schemars(with = "Option<super::schema::Duration>")]
+    timeout: Option<Duration>,
+    healthy: Option<NonZeroU32>,
+    unhealthy: Option<NonZeroU32>,
+    #[serde(default)]
+    status: Vec<u16>,
+}
+
+impl HealthTable {
+    pub(super) fn read(&self) -> HealthCheck {
+        let all = HealthCheck::default();
+        HealthCheck {
+            path: self.path.clone(),
+            interval: self.interval.unwrap_or(all.interval),
+            timeout: self.timeout.unwrap_or(all.timeout),
+            healthy: self.healthy.map_or(all.healthy, NonZeroU32::get),
+            unhealthy: self.unhealthy.map_or(all.unhealthy, NonZeroU32::get),
+            status: self.status.clone(),
+        }
+    }
+}
+
+fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathAndQuery, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let path = Some(&text).filter(|text| text.starts_with('/')).and_then(|text| text.parse().ok());
+    path.ok_or_else(|| D::Error::custom(format!("{text:?} is not a path; write it as \"/healthz\"")))
 }
 
 /// `balance` as it is written.
@@ -261,9 +338,9 @@ pub(super) struct Context<'a> {
 impl WrittenUpstream {
     /// The upstream, with `text` for what it is to: a template's is filled in.
     pub(super) fn read(&self, text: &str, context: &mut Context<'_>) -> Result<Weighted, Mistake> {
+        let ca = self.ca.as_ref().map(|ca| context.directory.join(&ca.value));
         let mut upstream = Upstream::parse(text, context.search).map_err(|error| self.to.mistake(error))?;
         if upstream.protocol == Protocol::Https {
-            let ca = self.ca.as_ref().map(|ca| context.directory.join(&ca.value));
             let authorities = context.authorities.get(ca.as_deref()).map_err(|error| match &self.ca {
                 Some(ca) => ca.mistake(error),
                 None => self.to.mistake(error),
@@ -284,6 +361,6 @@ impl WrittenUpstream {
             }
             weight => weight.as_ref().map_or(1, |weight| weight.value),
         };
-        Ok(Weighted { upstream: Arc::new(upstream), weight })
+        Ok(Weighted { upstream: Arc::new(upstream), weight, ca })
     }
 }

@@ -7,9 +7,11 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::endpoint::Endpoint;
 use crate::proxy::dns::Address;
+use crate::proxy::health::Verdict;
 use crate::proxy::upstream::set::Balancing;
 
 /// What an upstream of weight 1 has to share among its endpoints.
@@ -25,12 +27,25 @@ pub struct Members {
     all: Vec<Member>,
 }
 
+/// What else there is to know of a route's endpoint.
+#[derive(Default)]
+pub struct Told {
+    /// What a cookie calls it.
+    pub mark: u64,
+    /// What a health check says of it.
+    pub verdict: Option<Arc<Verdict>>,
+}
+
 /// An endpoint among others.
 pub struct Member {
     /// The endpoint.
     pub endpoint: Rc<Endpoint>,
     /// Its share of the requests, as against the others of its tier. 0: none, it is being drained.
     pub weight: u64,
+    /// What a cookie calls it, where the route has cookies.
+    pub mark: u64,
+    /// What a health check says of it.
+    verdict: Option<Arc<Verdict>>,
     /// 0 serves; each further tier only while no endpoint of those before can (RFC 2782, priority).
     tier: usize,
     /// The weights of its tier up to and with this one.
@@ -41,7 +56,10 @@ pub struct Member {
 
 impl Members {
     /// Arranges the endpoints of upstreams: for each its weight, its addresses, and what makes an endpoint of one.
-    pub fn new<'a, E>(upstreams: impl IntoIterator<Item = (u32, &'a [Address], E)>) -> Self
+    pub fn new<'a, E>(
+        upstreams: impl IntoIterator<Item = (u32, &'a [Address], E)>,
+        told: impl Fn(&Endpoint) -> Told,
+    ) -> Self
     where
         E: Fn(&Address) -> Rc<Endpoint>,
     {
@@ -57,7 +75,11 @@ impl Members {
                     match all.iter_mut().find(|member| Rc::ptr_eq(&member.endpoint, &endpoint)) {
                         Some(member) if member.tier == tier => member.weight += weight,
                         Some(_) => {}
-                        None => all.push(Member { endpoint, weight, tier, sum: 0, due: Cell::new(0) }),
+                        None => {
+                            let Told { mark, verdict } = told(&endpoint);
+                            let due = Cell::new(0);
+                            all.push(Member { endpoint, weight, mark, verdict, tier, sum: 0, due });
+                        }
                     }
                 }
             }
@@ -103,7 +125,21 @@ impl Members {
     /// The best of those that are `possible`, when none is usable: the first that will be.
     pub fn best(&self, possible: impl Fn(&Member) -> bool) -> Option<&Member> {
         let possible = self.all.iter().filter(|member| member.weight > 0 && possible(member));
-        possible.min_by_key(|member| member.endpoint.ejection.until())
+        possible.min_by_key(|member| (!member.is_healthy(), member.endpoint.ejection.until()))
+    }
+
+    /// The one that cookies call `mark`, also if it is being drained.
+    #[must_use]
+    pub fn marked(&self, mark: u64) -> Option<&Member> {
+        self.all.iter().find(|member| member.mark == mark)
+    }
+}
+
+impl Member {
+    /// Whether its health checks say so, if there are any.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.verdict.as_ref().is_none_or(|verdict| verdict.is_healthy())
     }
 }
 
@@ -186,7 +222,9 @@ mod tests {
             })
             .collect();
         let endpoint = |address: &Address| pool.endpoint(address.socket, &upstream);
-        Members::new(lists.iter().map(|(weight, list)| (*weight, list.as_slice(), endpoint)))
+        Members::new(lists.iter().map(|(weight, list)| (*weight, list.as_slice(), endpoint)), |_| {
+            Told::default()
+        })
     }
 
     /// How many of 10,000 requests, one at a time, each endpoint gets.

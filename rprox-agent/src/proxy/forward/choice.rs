@@ -34,6 +34,8 @@ pub(super) struct Choice<'a> {
     group: Rc<Group>,
     members: Rc<Members>,
     only_http1: bool,
+    /// Whom a cookie asks for.
+    marked: Option<u64>,
     /// The PROXY header that connections begin with.
     preface: Option<Rc<[u8]>>,
     tried: Vec<SocketAddr>,
@@ -56,20 +58,21 @@ impl<'a> Choice<'a> {
         live: &'a Rc<Live>,
         group: Rc<Group>,
         only_http1: bool,
+        marked: Option<u64>,
     ) -> Result<Self, Lost> {
         let worker = &client.worker;
         let preface = group.set.proxy_protocol.map(|version| version.header(client.ends).into());
         let members = group.members(&live.names, &worker.pool).await;
         let members = members.map_err(|error| Lost { failure: Failure::Dns(error), endpoint: None })?;
         let (tried, lost, rounds, start) = (Vec::new(), None, 0, None);
-        Ok(Self { worker, live, group, members, only_http1, preface, tried, lost, rounds, start })
+        Ok(Self { worker, live, group, members, only_http1, marked, preface, tried, lost, rounds, start })
     }
 
     /// A connection to the next endpoint that takes one.
     pub(super) async fn connect(&mut self) -> Result<Lease, Lost> {
         let limit = self.live.config.timeouts.upstream_idle;
         loop {
-            let Some(used) = self.next(|_| true) else {
+            let Some(used) = self.marked().or_else(|| self.next(|_| true)) else {
                 Box::pin(self.look_again()).await?;
                 continue;
             };
@@ -97,6 +100,18 @@ impl<'a> Choice<'a> {
         }
     }
 
+    /// The one that the cookie asks for, the first time and if it is well.
+    fn marked(&mut self) -> Option<Use> {
+        let member = self.members.marked(self.marked.take()?)?;
+        (member.is_healthy() && self.is_well(&member.endpoint)).then(|| Use::of(&member.endpoint))
+    }
+
+    /// What a cookie calls `endpoint`.
+    pub(super) fn mark_of(&self, endpoint: &Rc<Endpoint>) -> Option<u64> {
+        let member = self.members.all().iter().find(|member| Rc::ptr_eq(&member.endpoint, endpoint))?;
+        Some(member.mark)
+    }
+
     fn is_tried(&self, member: &Member) -> bool {
         self.tried.contains(&member.endpoint.way.address)
     }
@@ -107,14 +122,16 @@ impl<'a> Choice<'a> {
             return (only.weight > 0 && wanted(only)).then(|| Use::of(&only.endpoint));
         }
         let possible = |member: &Member| !self.is_tried(member) && wanted(member);
-        let usable = |member: &Member| possible(member) && self.is_well(&member.endpoint);
+        let usable =
+            |member: &Member| possible(member) && member.is_healthy() && self.is_well(&member.endpoint);
         let chosen = self.members.choose(self.group.set.balance, usable);
         let chosen = chosen.or_else(|| {
             // When all are out it is not for long, or not their fault: better to try one than none. But not one after the
             // other, for each request.
             let first = self.tried.is_empty();
             let best = self.members.best(possible)?;
-            let affordable = first || self.group.budget.withdraw(&self.live.config.retries);
+            let affordable =
+                first || self.group.budget.withdraw(&self.live.config.retries, &self.worker.metrics);
             affordable.then_some(best)
         });
         chosen.map(|member| Use::of(&member.endpoint))
@@ -196,8 +213,7 @@ impl<'a> Choice<'a> {
             let whole_family = is_ipv4 != winner.way.address.is_ipv4();
             for member in self.members.all().iter().filter(alike) {
                 if whole_family || Rc::ptr_eq(&member.endpoint, &slow.endpoint) {
-                    member.endpoint.ejection.connect_failed(rules);
-                    tracing::debug!(endpoint = %member.endpoint.way.address, "slow to connect, left out");
+                    member.endpoint.connect_failed(rules);
                 }
             }
         }
@@ -207,8 +223,8 @@ impl<'a> Choice<'a> {
         self.tried.push(used.address());
         if !matches!(failure, Failure::Busy) {
             self.start.get_or_insert_with(Instant::now);
-            let newly_out = used.endpoint().ejection.connect_failed(&self.live.config.passive_health);
-            tracing::debug!(endpoint = %used.address(), error = %failure, newly_out, "trying another endpoint");
+            used.endpoint().connect_failed(&self.live.config.passive_health);
+            tracing::debug!(endpoint = %used.address(), error = %failure, "trying another endpoint");
             let (group, live) = (Rc::clone(&self.group), Rc::clone(self.live));
             tokio::task::spawn_local(async move { group.refresh(&live.names).await });
         }
@@ -261,7 +277,7 @@ async fn attempt(
         Dial { config: &live.config, limit, only_http1, preface: preface.as_deref(), reached: &reached };
     let lease = pool::connect(used, &dial).await?;
     if !lease.is_reused() {
-        lease.endpoint().ejection.connected();
+        lease.endpoint().connected();
     }
     Ok(lease)
 }
@@ -275,7 +291,7 @@ async fn probe(used: Use, live: Rc<Live>, limit: Duration, preface: Option<Rc<[u
             lease.keep();
         }
         Err((failure, used)) => {
-            used.endpoint().ejection.connect_failed(&live.config.passive_health);
+            used.endpoint().connect_failed(&live.config.passive_health);
             tracing::debug!(endpoint = %used.address(), error = %failure, "still can't be connected to");
         }
     }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::ejection::{Ejection, Standing};
 use super::link::{Http1, Http2};
+use crate::proxy::config::PassiveHealth;
 use crate::proxy::metrics::EndpointMetrics;
 use crate::proxy::upstream::tls::UpstreamTls;
 use crate::proxy::upstream::{Protocol, Upstream};
@@ -113,6 +114,50 @@ impl Endpoint {
         self.open.get() > 0 || self.slots.borrow().http2_used.is_some()
     }
 
+    /// Connecting failed.
+    pub fn connect_failed(&self, rules: &PassiveHealth) {
+        let before = self.ejection.is_out();
+        if self.ejection.connect_failed(rules) {
+            tracing::debug!(endpoint = %self.way.address, "can't be connected to, left out");
+        }
+        self.tell(before);
+    }
+
+    /// Connecting succeeded.
+    pub fn connected(&self) {
+        let before = self.ejection.is_out();
+        self.ejection.connected();
+        self.tell(before);
+    }
+
+    /// A request got no response.
+    pub fn broke(&self, rules: &PassiveHealth) {
+        let before = self.ejection.is_out();
+        if self.ejection.broke(rules) {
+            tracing::warn!(
+                endpoint = %self.way.address,
+                "left out, since it gave no response to {} requests in a row",
+                rules.failures
+            );
+        }
+        self.tell(before);
+    }
+
+    /// A response came.
+    pub fn answered(&self) {
+        let before = self.ejection.is_out();
+        self.ejection.answered();
+        self.tell(before);
+    }
+
+    fn tell(&self, was_out: bool) {
+        match (was_out, self.ejection.is_out()) {
+            (false, true) => self.counts.left_out.up(),
+            (true, false) => self.counts.left_out.down(),
+            _ => {}
+        }
+    }
+
     /// Closes the connections that no request uses.
     pub(super) fn forget(&self) {
         let mut slots = self.slots.borrow_mut();
@@ -133,6 +178,7 @@ impl Use {
     #[must_use]
     pub fn of(endpoint: &Rc<Endpoint>) -> Self {
         endpoint.running.set(endpoint.running.get() + 1);
+        endpoint.counts.running.up();
         let standing = endpoint.ejection.standing();
         let probes = matches!(standing, Standing::ProbeConnection | Standing::ProbeRequest);
         if probes {
@@ -157,8 +203,17 @@ impl Use {
 impl Drop for Use {
     fn drop(&mut self) {
         self.endpoint.running.set(self.endpoint.running.get() - 1);
+        self.endpoint.counts.running.down();
         if self.probes {
             self.endpoint.ejection.probe(false);
+        }
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        if self.ejection.is_out() {
+            self.counts.left_out.down();
         }
     }
 }

@@ -11,9 +11,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use super::balance::Members;
+use super::balance::{Members, Told};
+use super::endpoint::Endpoint;
 use super::pool::Pool;
 use super::retry::Budget;
+use super::sticky;
 use crate::proxy::dns::{Address, DnsError, Names};
 use crate::proxy::upstream::set::UpstreamSet;
 
@@ -102,11 +104,15 @@ impl Group {
             }
         }
         if changed {
-            *members =
-                Rc::new(Members::new(answers.iter().zip(&self.set.upstreams).map(|(answer, weighted)| {
-                    let endpoint = |address: &Address| pool.endpoint(address.socket, &weighted.upstream);
-                    (weighted.weight, answer.as_deref().unwrap_or_default(), endpoint)
-                })));
+            let upstreams = answers.iter().zip(&self.set.upstreams).map(|(answer, weighted)| {
+                let endpoint = |address: &Address| pool.endpoint(address.socket, &weighted.upstream);
+                (weighted.weight, answer.as_deref().unwrap_or_default(), endpoint)
+            });
+            let told = |endpoint: &Endpoint| Told {
+                mark: self.set.sticky.as_ref().map_or(0, |sticky| sticky::mark(sticky, endpoint.way.address)),
+                verdict: self.set.health.as_ref().map(|check| pool.verdict(&endpoint.way, check)),
+            };
+            *members = Rc::new(Members::new(upstreams, told));
         }
         let found = if members.is_empty() { error.map(Err) } else { Some(Ok(Rc::clone(members))) };
         (found, all_known)

@@ -18,14 +18,17 @@ use super::body::RequestBody;
 use super::endpoint::{Endpoint, Idle, Place, Use, Way};
 use super::failure::Failure;
 use super::link::{Connected, Dial, Http1, Http2, SendError};
+use crate::proxy::health::{Board, Verdict};
 use crate::proxy::metrics::Metrics;
 use crate::proxy::timer::LazyTimer;
+use crate::proxy::upstream::set::HealthCheck;
 use crate::proxy::upstream::{Protocol, Upstream};
 
 /// A worker's endpoints with their connections.
 #[derive(Default)]
 pub struct Pool {
     metrics: Arc<Metrics>,
+    health: Arc<Board>,
     endpoints: RefCell<HashMap<Way, Rc<Endpoint>>>,
 }
 
@@ -54,10 +57,15 @@ enum Link {
 }
 
 impl Pool {
-    /// A pool of no endpoint.
+    /// A pool of no endpoint; `health` is where checks say how endpoints are.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, endpoints: RefCell::default() }
+    pub fn new(metrics: Arc<Metrics>, health: Arc<Board>) -> Self {
+        Self { metrics, health, endpoints: RefCell::default() }
+    }
+
+    /// What `check` says of an endpoint.
+    pub fn verdict(&self, way: &Way, check: &Arc<HealthCheck>) -> Arc<Verdict> {
+        self.health.verdict(way, check)
     }
 
     /// The endpoint of `upstream` at `address`.

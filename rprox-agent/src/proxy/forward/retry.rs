@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::body::RequestBody;
 use crate::proxy::config::Retries;
+use crate::proxy::metrics::Metrics;
 
 /// A retry, in parts of it: a request adds this for each percent of the budget.
 const RETRY: u64 = 100;
@@ -36,7 +37,17 @@ impl Budget {
 
     /// Takes a retry, if one is left.
     #[must_use]
-    pub fn withdraw(&self, rules: &Retries) -> bool {
+    pub fn withdraw(&self, rules: &Retries, metrics: &Metrics) -> bool {
+        let taken = self.take(rules);
+        if taken {
+            metrics.retries.increment();
+        } else {
+            metrics.retries_refused.increment();
+        }
+        taken
+    }
+
+    fn take(&self, rules: &Retries) -> bool {
         let now = Instant::now();
         if self.since.get().is_none_or(|since| now - since >= Retries::WINDOW) {
             self.since.set(Some(now));
@@ -86,7 +97,7 @@ mod tests {
     fn retries_are_a_share_of_the_requests_and_a_few() {
         let rules = Retries { budget: 20, minimum: 3, ..Retries::default() };
         let budget = Budget::default();
-        let count = |budget: &Budget| std::iter::from_fn(|| budget.withdraw(&rules).then_some(())).count();
+        let count = |budget: &Budget| std::iter::from_fn(|| budget.take(&rules).then_some(())).count();
         assert_eq!(count(&budget), 3);
         for _ in 0..50 {
             budget.deposit(&rules);

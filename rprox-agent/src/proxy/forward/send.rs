@@ -19,6 +19,7 @@ use super::choice::Choice;
 use super::failure::Failure;
 use super::pool::Lease;
 use super::retry::{Copy, may_be_sent_again};
+use super::sticky;
 use super::target::Target;
 use super::upgrade::Offer;
 use crate::proxy::connection::client::Client;
@@ -86,15 +87,21 @@ pub async fn send(
     if let Some(offer) = &offer {
         offer.make(request.headers_mut());
     }
-    let mut choice = Choice::new(client, live, Rc::clone(&group), offer.is_some()).await?;
+    let marked = set.sticky.as_ref().and_then(|sticky| sticky::take(sticky, request.headers_mut()));
+    let mut choice = Choice::new(client, live, Rc::clone(&group), offer.is_some(), marked).await?;
     let mut resends = 0;
     loop {
         let mut lease = choice.connect().await?;
         address(&mut request, &lease, set, &target);
         let copy = may_be_sent_again(&request).then(|| Copy::of(&request));
         let error = match lease.send(request, set.timeouts.response).await {
-            Ok(response) => {
-                lease.endpoint().ejection.answered();
+            Ok(mut response) => {
+                lease.endpoint().answered();
+                if let (Some(sticky), Some(mark)) = (&set.sticky, choice.mark_of(lease.endpoint()))
+                    && marked != Some(mark)
+                {
+                    sticky::give(sticky, mark, client.secure.is_some(), response.headers_mut());
+                }
                 let endpoint = lease.endpoint().way.address;
                 let answered = Answered { response, lease, patience: set.timeouts.body };
                 return receive(answered, offer.as_ref())
@@ -113,18 +120,17 @@ pub async fn send(
         };
         if !lease.is_reused() && !error.failure.is_clients() {
             // A connection that was used before may have ended for its own reasons.
-            endpoint.ejection.broke(&config.passive_health);
-        }
-        if !lease.is_reused() {
             endpoint.counts.failures.increment();
+            endpoint.broke(&config.passive_health);
         }
         let Some(again) = again else { return Err(lost(error.failure)) };
         if !lease.is_reused() {
             resends += 1;
-            if resends > config.retries.attempts || !group.budget.withdraw(&config.retries) {
+            if resends > config.retries.attempts
+                || !group.budget.withdraw(&config.retries, &client.worker.metrics)
+            {
                 return Err(lost(error.failure));
             }
-            client.worker.metrics.retries.increment();
             choice.avoid(endpoint);
         }
         tracing::debug!(endpoint = %endpoint.way.address, error = %error.failure, "sending the request again");

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::cell::{Counter, Labelled};
+use super::cell::{Counter, Gauge, Labelled};
 use super::{Class, Histogram, Label};
 
 /// Endpoints that are told apart; what is beyond them is counted together, so that no name server can fill the memory.
@@ -36,6 +36,10 @@ pub struct EndpointMetrics {
     pub reuses: Counter,
     /// Requests that it did not answer, or not with HTTP.
     pub failures: Counter,
+    /// Requests that it serves now.
+    pub running: Gauge,
+    /// 1 while it is left out since it failed.
+    pub left_out: Gauge,
 }
 
 /// A worker's metrics of one kind, by their label. Locked when one is first met, and by who scrapes.

@@ -2,8 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use http::uri::PathAndQuery;
 
 use super::Upstream;
 use crate::proxy::config::Timeouts;
@@ -19,6 +22,10 @@ pub struct UpstreamSet {
     pub upstreams: Vec<Weighted>,
     /// How to choose among the endpoints.
     pub balance: Balancing,
+    /// Cookies that bring clients back to their endpoint.
+    pub sticky: Option<Sticky>,
+    /// How endpoints are asked whether they are well.
+    pub health: Option<Arc<HealthCheck>>,
     /// How long to wait for what.
     pub timeouts: UpstreamTimeouts,
     /// The PROXY header that connections begin with.
@@ -34,6 +41,8 @@ pub struct Weighted {
     pub upstream: Arc<Upstream>,
     /// Its share of the requests, however many endpoints it has. 0: none.
     pub weight: u32,
+    /// The file with the authorities that its certificate may be from.
+    pub ca: Option<PathBuf>,
 }
 
 /// How to choose an endpoint. Weights hold in both.
@@ -44,6 +53,57 @@ pub enum Balancing {
     LeastConnections,
     /// One after the other.
     RoundRobin,
+}
+
+/// How a client is brought back to the endpoint that served it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sticky {
+    /// The cookie's name.
+    pub cookie: String,
+    /// The path that it is for: the route's.
+    pub path: String,
+    /// How long a browser keeps it; `None`: until it is closed.
+    pub max_age: Option<Duration>,
+    /// What makes the marks of endpoints ones that nobody else can make.
+    pub secret: String,
+}
+
+/// How an endpoint is asked whether it is well.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HealthCheck {
+    /// What is asked for.
+    pub path: PathAndQuery,
+    /// How often.
+    pub interval: Duration,
+    /// How long the answer may take, with the connection.
+    pub timeout: Duration,
+    /// How many good answers in a row make it well again.
+    pub healthy: u32,
+    /// How many bad ones in a row have it left out.
+    pub unhealthy: u32,
+    /// The statuses that are good; none: 200 to 399.
+    pub status: Vec<u16>,
+}
+
+impl Default for HealthCheck {
+    fn default() -> Self {
+        Self {
+            path: PathAndQuery::from_static("/"),
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            healthy: 1,
+            unhealthy: 3,
+            status: Vec::new(),
+        }
+    }
+}
+
+impl HealthCheck {
+    /// Whether `status` is a good answer.
+    #[must_use]
+    pub fn accepts(&self, status: u16) -> bool {
+        if self.status.is_empty() { (200..400).contains(&status) } else { self.status.contains(&status) }
+    }
 }
 
 /// How long a route's requests wait for their upstream.
@@ -63,8 +123,10 @@ impl UpstreamSet {
     pub fn of(upstream: Upstream) -> Self {
         Self {
             label: upstream.authority.clone(),
-            upstreams: vec![Weighted { upstream: Arc::new(upstream), weight: 1 }],
+            upstreams: vec![Weighted { upstream: Arc::new(upstream), weight: 1, ca: None }],
             balance: Balancing::default(),
+            sticky: None,
+            health: None,
             timeouts: UpstreamTimeouts::from(&Timeouts::default()),
             proxy_protocol: None,
         }
