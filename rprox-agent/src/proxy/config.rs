@@ -233,6 +233,9 @@ pub struct Limits {
     /// Fields in a message's header section.
     #[serde(deserialize_with = "units::count")]
     pub headers: usize,
+    /// Requests that a client connection serves before it ends.
+    #[serde(deserialize_with = "units::count")]
+    pub requests: u32,
     /// Concurrent HTTP/2 streams of a client connection.
     #[serde(deserialize_with = "units::count")]
     pub streams: u32,
@@ -268,6 +271,7 @@ impl Default for Limits {
             passes: 3,
             header_bytes: 64 << 10,
             headers: 100,
+            requests: 10_000,
             streams: 128,
             body_bytes: None,
             client_connections: 4096,

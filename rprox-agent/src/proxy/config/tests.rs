@@ -157,6 +157,7 @@ connections = 10
 passes = 11
 header_bytes = "8KiB"
 headers = 20
+requests = 50
 streams = 30
 body_bytes = "1GiB"
 client_connections = 50
@@ -178,6 +179,7 @@ upstream = "web:80"
             passes: 11,
             header_bytes: 8192,
             headers: 20,
+            requests: 50,
             streams: 30,
             body_bytes: Some(1 << 30),
             client_connections: 50,
