@@ -118,8 +118,8 @@ async fn keep(shared: &Shared, config: Option<&AcmeConfig>) {
         let (host, task) = schedule.next().await;
         match task {
             Task::LookUp => {
-                let told = accounts.renewal_window(&config.files(&host)).await;
-                schedule.window(&host, told);
+                let suggestion = accounts.suggestion(&config.files(&host)).await;
+                schedule.suggested(&host, suggestion);
             }
             Task::Order(plan) => match accounts.order(&host, &plan, &shared.tls.challenges).await {
                 Ok(pem) => {

@@ -28,9 +28,8 @@ fn a_certificate_comes_by_either_challenge_and_is_kept() {
             place.configuration(&format!("contact = \"admin@example.com\"\nchallenge = \"{challenge}\""));
         let agent = agent(&upstream, &configuration);
         let pebble = place.start(agent.http.port(), agent.https.port(), "", &[]);
-        let root = pebble.root();
         until("a certificate that clients take", || {
-            visit(HOST, agent.https, &root).filter(|status| status == "200")
+            visit(HOST, agent.https, &pebble.root).filter(|status| status == "200")
         });
 
         let state = place.state();
@@ -43,7 +42,7 @@ fn a_certificate_comes_by_either_challenge_and_is_kept() {
         drop(agent);
 
         let again = self::agent(&upstream, &configuration);
-        assert_eq!(visit(HOST, again.https, &root).as_deref(), Some("200"), "from the first moment");
+        assert_eq!(visit(HOST, again.https, &pebble.root).as_deref(), Some("200"), "from the first moment");
         assert_eq!(fs::read(&kept).unwrap(), issued, "no other was ordered");
     }
 }
@@ -59,12 +58,11 @@ fn certificates_are_renewed_without_a_gap() {
         ", \"certificateValidityPeriod\": 6",
         &[("PEBBLE_AUTHZREUSE", "100")],
     );
-    let root = pebble.root();
-    until("a certificate", || visit(HOST, agent.https, &root));
+    until("a certificate", || visit(HOST, agent.https, &pebble.root));
     let kept = place.state().join(format!("certificates/{HOST}.pem"));
     let mut seen = vec![fs::read(&kept).unwrap()];
     until("two more certificates", || {
-        assert_eq!(visit(HOST, agent.https, &root).as_deref(), Some("200"), "at any time");
+        assert_eq!(visit(HOST, agent.https, &pebble.root).as_deref(), Some("200"), "at any time");
         let now = fs::read(&kept).unwrap();
         if seen.last() != Some(&now) {
             seen.push(now);
@@ -82,8 +80,7 @@ fn a_server_that_is_late_and_refuses_nonces_is_asked_again() {
     assert!(line.contains("refused"), "{line}");
     let environment = [("PEBBLE_WFE_NONCEREJECT", "45"), ("PEBBLE_AUTHZREUSE", "0")];
     let pebble = place.start(agent.http.port(), agent.https.port(), "", &environment);
-    let root = pebble.root();
-    until("a certificate in spite of it", || visit(HOST, agent.https, &root));
+    until("a certificate in spite of it", || visit(HOST, agent.https, &pebble.root));
 }
 
 #[test]
@@ -94,8 +91,7 @@ fn where_one_challenge_does_not_reach_us_the_other_is_tried() {
     let pebble = place.start(agent.http.port(), free_address().port(), "", &[]);
     let line = agent.logged("tls-alpn-01");
     assert!(line.contains("port 443"), "{line}");
-    let root = pebble.root();
-    until("a certificate by the other", || visit(HOST, agent.https, &root));
+    until("a certificate by the other", || visit(HOST, agent.https, &pebble.root));
 }
 
 #[test]
@@ -106,7 +102,7 @@ fn without_a_certificate_the_host_is_not_served_in_plain_either() {
     let pebble = place.start(free_address().port(), free_address().port(), "", &[]);
     agent.logged("could not validate the host by tls-alpn-01");
     agent.logged("could not validate the host by http-01");
-    assert_eq!(visit(HOST, agent.https, &pebble.root()), None);
+    assert_eq!(visit(HOST, agent.https, &pebble.root), None);
     let reply = get(&agent, HOST, "/");
     assert_eq!((reply.status(), reply.field("location")), (301, Some("https://acme.example/")));
     let reply = get(&agent, HOST, "/.well-known/acme-challenge/guessed");
@@ -121,16 +117,14 @@ fn an_account_that_the_server_forgot_is_made_anew() {
     let configuration = place.configuration("");
     let first = agent(&upstream, &configuration);
     let pebble = place.start(first.http.port(), first.https.port(), "", &[]);
-    let root = pebble.root();
-    until("a certificate", || visit(HOST, first.https, &root));
+    until("a certificate", || visit(HOST, first.https, &pebble.root));
     drop((first, pebble));
     fs::remove_file(place.state().join(format!("certificates/{HOST}.pem"))).unwrap();
 
     let mut second = agent(&upstream, &configuration);
     let pebble = place.start(second.http.port(), second.https.port(), "", &[]);
     second.logged("knows our account no more");
-    let root = pebble.root();
-    until("a certificate by another account", || visit(HOST, second.https, &root));
+    until("a certificate by another account", || visit(HOST, second.https, &pebble.root));
 }
 
 #[test]
@@ -146,8 +140,7 @@ fn an_external_account_s_key_is_used_and_never_logged() {
         ", \"externalAccountBindingRequired\": true, \"externalAccountMACKeys\": {{\"kid-1\": \"{key}\"}}"
     );
     let pebble = place.start(agent.http.port(), agent.https.port(), &more, &[]);
-    let root = pebble.root();
-    until("a certificate", || visit(HOST, agent.https, &root));
+    until("a certificate", || visit(HOST, agent.https, &pebble.root));
     let lines = agent.log_lines();
     assert!(lines.iter().any(|line| line.contains("account https://")), "{lines:#?}");
     assert!(!lines.iter().any(|line| line.contains(&key[..12])), "{lines:#?}");

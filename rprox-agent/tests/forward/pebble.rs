@@ -15,15 +15,24 @@ use crate::agent::{PATIENCE, free_address};
 pub(crate) struct Place {
     pub(crate) folder: TempDir,
     address: SocketAddr,
-    management: SocketAddr,
 }
 
 /// A running one.
 pub(crate) struct Pebble {
-    server: Child,
-    dns: Child,
-    management: SocketAddr,
-    folder: PathBuf,
+    /// A file with the root of the certificates that it issues.
+    pub(crate) root: PathBuf,
+    _server: Running,
+    _dns: Running,
+}
+
+/// Ends with its owner.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Place {
@@ -37,7 +46,7 @@ impl Place {
         fs::write(folder.path().join("ca.pem"), ca.pem()).unwrap();
         fs::write(folder.path().join("server.pem"), own.pem()).unwrap();
         fs::write(folder.path().join("server.key"), key.serialize_pem()).unwrap();
-        Self { folder, address: free_address(), management: free_address() }
+        Self { folder, address: free_address() }
     }
 
     /// What an agent must have in its configuration to use it, with the state folder `state` in the same folder.
@@ -56,61 +65,71 @@ impl Place {
 
     /// Starts one that validates at these ports, with `more` in its configuration and environment.
     pub(crate) fn start(&self, http: u16, https: u16, more: &str, environment: &[(&str, &str)]) -> Pebble {
+        let names = free_address();
+        let dns = quiet("pebble-challtestsrv")
+            .args(["-defaultIPv6", "", "-http01", "", "-https01", "", "-tlsalpn01", ""])
+            .args(["-dns01", &names.to_string(), "-management", &free_address().to_string()])
+            .spawn()
+            .expect("pebble-challtestsrv is there (Debian's package pebble)");
+        let mut dns = Running(dns);
+        let (server, root) = until("pebble is up", || {
+            assert!(dns.0.try_wait().unwrap().is_none(), "pebble-challtestsrv ended");
+            let management = free_address();
+            let mut server = Running(self.server(names, management, http, https, more, environment));
+            // A port may be another connection's for a moment, and pebble ends then.
+            let root = self.folder.path().join("root.pem");
+            while server.0.try_wait().unwrap().is_none() {
+                if fetch(&format!("https://{}/dir", self.address), Path::new("/dev/null"))
+                    && fetch(&format!("https://{management}/roots/0"), &root)
+                {
+                    return Some((server, root));
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            None
+        });
+        Pebble { _server: server, _dns: dns, root }
+    }
+
+    fn server(
+        &self,
+        names: SocketAddr,
+        management: SocketAddr,
+        http: u16,
+        https: u16,
+        more: &str,
+        environment: &[(&str, &str)],
+    ) -> Child {
         let folder = self.folder.path();
         let configuration = format!(
-            "{{\"pebble\": {{\"listenAddress\": \"{}\", \"managementListenAddress\": \"{}\", \
+            "{{\"pebble\": {{\"listenAddress\": \"{}\", \"managementListenAddress\": \"{management}\", \
              \"certificate\": \"{folder}/server.pem\", \"privateKey\": \"{folder}/server.key\", \
              \"httpPort\": {http}, \"tlsPort\": {https}{more}}}}}",
             self.address,
-            self.management,
             folder = folder.display()
         );
         fs::write(folder.join("pebble.json"), configuration).unwrap();
-        let (names, control) = (free_address(), free_address());
-        let dns = quiet("pebble-challtestsrv")
-            .args(["-defaultIPv6", "", "-http01", "", "-https01", "", "-tlsalpn01", ""])
-            .args(["-dns01", &names.to_string(), "-management", &control.to_string()])
-            .spawn()
-            .expect("pebble-challtestsrv is there (Debian's package pebble)");
-        let server = quiet("pebble")
+        quiet("pebble")
             .args(["-dnsserver", &names.to_string(), "-config"])
             .arg(folder.join("pebble.json"))
             .env("PEBBLE_VA_NOSLEEP", "1")
             .env("PEBBLE_WFE_NONCEREJECT", "0")
             .envs(environment.iter().copied())
             .spawn()
-            .expect("pebble is there (Debian's package pebble)");
-        Pebble { server, dns, management: self.management, folder: folder.to_owned() }
+            .expect("pebble is there (Debian's package pebble)")
     }
+}
+
+/// Whether `file` now holds what is at `url`.
+fn fetch(url: &str, file: &Path) -> bool {
+    let output = Command::new("curl").args(["-fsSk", "-o"]).arg(file).arg(url).output();
+    output.expect("curl runs").status.success()
 }
 
 fn quiet(program: &str) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
-}
-
-impl Pebble {
-    /// A file with the root of the certificates that it issues.
-    pub(crate) fn root(&self) -> PathBuf {
-        let file = self.folder.join("root.pem");
-        until("pebble tells its root", || {
-            let url = format!("https://{}/roots/0", self.management);
-            let output =
-                Command::new("curl").args(["-fsSk", "-o"]).arg(&file).arg(url).output().expect("curl runs");
-            output.status.success().then_some(())
-        });
-        file
-    }
-}
-
-impl Drop for Pebble {
-    fn drop(&mut self) {
-        for child in [&mut self.server, &mut self.dns] {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
 }
 
 /// Waits until `look` sees what it looks for.

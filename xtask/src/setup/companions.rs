@@ -31,18 +31,13 @@ const PROGRAMS: [(&str, &str); 15] = [
 /// Installs what is missing.
 pub(super) fn set_up() -> Result<()> {
     let step = Step::begin("Programs for the playground");
-    let mut missing: Vec<String> = PROGRAMS
-        .iter()
-        .filter(|(program, _)| programs::find(program).is_none())
-        .map(|(_, package)| (*package).to_owned())
-        .collect();
+    let mut missing = apt::missing(&PROGRAMS);
     if programs::aardvark().is_none() {
         missing.push("aardvark-dns".to_owned());
     }
     if !has_grpcio() {
         missing.push("python3-grpcio".to_owned());
     }
-    missing.dedup();
     let nginx_missing = programs::nginx().is_none();
     if !missing.is_empty() {
         apt::install(&step, &missing)?;
@@ -55,11 +50,7 @@ pub(super) fn set_up() -> Result<()> {
     if !features.contains("HTTP2") {
         bail!("this curl can't speak HTTP/2; the playground asks with it: install one that can");
     }
-    step.finish(&if missing.is_empty() {
-        "all there".to_owned()
-    } else {
-        format!("installed {}", missing.join(" "))
-    });
+    step.finish(&apt::installed(&missing));
     Ok(())
 }
 

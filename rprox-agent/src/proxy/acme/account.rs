@@ -37,12 +37,15 @@ pub(super) struct Accounts<'a> {
     retry_after: RetryAfter,
 }
 
-/// When the server suggests to renew a certificate (RFC 9773), and how long to go by that.
+/// What the server says of when to renew a certificate (RFC 9773).
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Window {
-    pub(super) start: SystemTime,
-    pub(super) end: SystemTime,
-    pub(super) ask_again: Duration,
+pub(super) enum Suggestion {
+    /// Between these times; and how long to go by that.
+    Between { start: SystemTime, end: SystemTime, ask_again: Duration },
+    /// It never says.
+    Never,
+    /// It did not say this time.
+    NotNow,
 }
 
 impl<'a> Accounts<'a> {
@@ -82,20 +85,23 @@ impl<'a> Accounts<'a> {
         result
     }
 
-    /// When the server suggests to renew the certificate in `files`; `None` where it doesn't say.
-    pub(super) async fn renewal_window(&mut self, files: &CertificateFiles) -> Option<Window> {
-        let identifier = identifier(files)?;
-        let account = self.account().await.ok()?;
-        match account.renewal_info(&identifier).await {
-            Ok((told, ask_again)) => Some(Window {
+    /// When the server suggests to renew the certificate in `files`.
+    pub(super) async fn suggestion(&mut self, files: &CertificateFiles) -> Suggestion {
+        let Some(identifier) = identifier(files) else { return Suggestion::Never };
+        let told = match self.account().await {
+            Ok(account) => account.renewal_info(&identifier).await.map_err(AcmeError::from),
+            Err(error) => Err(error),
+        };
+        match told {
+            Ok((told, ask_again)) => Suggestion::Between {
                 start: told.suggested_window.start.into(),
                 end: told.suggested_window.end.into(),
                 ask_again,
-            }),
-            Err(instant_acme::Error::Unsupported(_)) => None,
+            },
+            Err(AcmeError::Server(instant_acme::Error::Unsupported(_))) => Suggestion::Never,
             Err(error) => {
                 tracing::debug!(%error, "the ACME server does not say when to renew");
-                None
+                Suggestion::NotNow
             }
         }
     }

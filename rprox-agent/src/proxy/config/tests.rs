@@ -74,6 +74,7 @@ fn the_least_that_serves_has_every_default() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "it names every key that there is")]
 fn every_key_is_taken() {
     let config = load(
         r#"
