@@ -56,6 +56,13 @@ pub fn nginx() -> Option<PathBuf> {
     find("nginx").or_else(|| Some(tools().join("nginx/usr/sbin/nginx")).filter(|path| path.exists()))
 }
 
+/// Docker's registry: the system's, or the one that `cargo xtask setup` unpacked.
+#[must_use]
+pub fn registry() -> Option<PathBuf> {
+    let unpacked = tools().join("docker-registry/usr/bin/docker-registry");
+    find("docker-registry").or_else(|| Some(unpacked).filter(|path| path.exists()))
+}
+
 /// aardvark-dns: Podman's helper, which distributions keep off the search path.
 #[must_use]
 pub fn aardvark() -> Option<PathBuf> {

@@ -83,6 +83,8 @@ cell::labels! {
     pub enum Limit {
         /// `limits.connections`
         Connections = "connections",
+        /// `limits.requests`
+        Requests = "requests",
         /// `limits.passes`
         Passes = "passes",
         /// `limits.client_connections`

@@ -1,5 +1,6 @@
 //! Debian packages.
 
+use std::fs;
 use std::process::Command;
 use std::sync::Once;
 
@@ -67,6 +68,19 @@ pub(crate) fn install_missing(step: &Step, programs: &[(&str, &str)]) -> Result<
 /// What was done, once `packages` are installed.
 pub(crate) fn installed(packages: &[String]) -> String {
     if packages.is_empty() { "all there".to_owned() } else { format!("installed {}", packages.join(" ")) }
+}
+
+/// Unpacks `package`, and none that it depends on, beside the other tools: of a package that would start a service.
+pub(crate) fn unpack(step: &Step, package: &str) -> Result<()> {
+    update(step)?;
+    let folder = programs::tools().join(package);
+    let download = programs::tools().join(format!("{package}-download"));
+    fs::create_dir_all(&download)?;
+    step.run(Command::new("apt-get").args(["download", package]).current_dir(&download))?;
+    for entry in fs::read_dir(&download)? {
+        step.run(Command::new("dpkg-deb").arg("--extract").arg(entry?.path()).arg(&folder))?;
+    }
+    Ok(fs::remove_dir_all(&download)?)
 }
 
 fn apt(purpose: &str) -> Result<Command> {
