@@ -295,7 +295,8 @@ async fn run(
             match what {
                 Deadline::Head => client.worker.metrics.limit_hits[Limit::HeaderTimeout].increment(),
                 Deadline::Taking => client.worker.metrics.limit_hits[Limit::ClientRate].increment(),
-                Deadline::Idle | Deadline::HalfClosed => {}
+                Deadline::HalfClosed => client.worker.metrics.limit_hits[Limit::HalfClosed].increment(),
+                Deadline::Idle => {}
             }
             if finishing || !client.is_idle() {
                 return Poll::Ready(Err(ConnectionError::TimedOut(what)));

@@ -103,6 +103,8 @@ cell::labels! {
         BodyBytes = "body_bytes",
         /// `limits.upstream_connections`
         UpstreamConnections = "upstream_connections",
+        /// `timeouts.half_closed`
+        HalfClosed = "timeouts.half_closed",
         /// `timeouts.tunnel`
         TunnelTimeout = "timeouts.tunnel",
     }
