@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::Phase;
+use crate::proxy::labels::Report;
 use crate::proxy::live::Rules;
 use crate::proxy::worker::Shared;
 
@@ -21,6 +22,8 @@ struct Status<'a> {
     started_at: u64,
     configuration: Configuration<'a>,
     connections: usize,
+    /// What came of looking for labels of containers, where that is configured.
+    labels: Option<Report>,
     routes: Vec<Route<'a>>,
     upstreams: Vec<Upstream<'a>>,
     certificates: Vec<Certificate<'a>>,
@@ -38,6 +41,8 @@ struct Configuration<'a> {
 struct Route<'a> {
     route: &'a str,
     upstreams: Vec<&'a str>,
+    /// Whether a container's label asked for it.
+    by_label: bool,
 }
 
 #[derive(Serialize)]
@@ -77,13 +82,14 @@ pub(super) fn json(shared: &Shared, file: Option<&Path>, phase: Phase) -> Result
             last_reload_refused: shared.reloads.last_was_refused(),
         },
         connections: shared.connections.load(std::sync::atomic::Ordering::Relaxed),
+        labels: rules.config.podman.is_some().then(|| shared.labels.report()),
         routes: rules
-            .config
-            .routes
-            .iter()
-            .map(|route| Route {
+            .all_routes()
+            .enumerate()
+            .map(|(place, route)| Route {
                 route: &route.label,
                 upstreams: route.upstream.all().map(|upstream| upstream.authority.as_str()).collect(),
+                by_label: place >= rules.config.routes.len(),
             })
             .collect(),
         upstreams: upstreams(shared, &rules),
