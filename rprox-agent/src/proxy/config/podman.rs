@@ -74,6 +74,12 @@ fn hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HostPattern>,
     hosts.collect()
 }
 
+/// Whether Podman could have a network of this name.
+fn is_network(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+}
+
 impl PodmanTable {
     pub(super) fn read(self) -> Result<PodmanConfig, Mistake> {
         let (socket, networks) = (Written::from(self.socket), Written::from(self.networks));
@@ -90,6 +96,10 @@ impl PodmanTable {
         };
         if networks.value.is_empty() {
             return Err(networks.mistake("name the networks whose containers may have routes"));
+        }
+        if let Some(odd) = networks.value.iter().find(|name| !is_network(name)) {
+            return Err(networks
+                .mistake(format!("{odd:?} is no network; its name has letters, digits, '_', '.' and '-'")));
         }
         Ok(PodmanConfig {
             socket: path.into(),
