@@ -21,6 +21,9 @@ const CONTAINER: &str = include_str!("../../../deploy/quadlet/rprox.container");
 const HTTP: &str = include_str!("../../../deploy/quadlet/rprox-http.socket");
 const HTTPS: &str = include_str!("../../../deploy/quadlet/rprox-https.socket");
 
+/// What a container has for keys and certificates that must outlive it, where the configuration names no folder.
+const STATE: &str = "Volume=rprox-state:/var/lib/rprox:U\n";
+
 /// The keys whose values are files.
 const FILES: [&str; 5] = ["cert", "key", "client_ca", "ca", "eab_key"];
 
@@ -103,7 +106,8 @@ fn units(args: &QuadletArgs) -> Result<Vec<Unit>, QuadletError> {
     .into_iter()
     .filter(|(_, _, addresses)| !addresses.is_empty())
     .map(|(name, template, addresses)| {
-        let streams: String = addresses.iter().map(|address| format!("ListenStream={address}\n")).collect();
+        let lines: Vec<_> = addresses.iter().map(|address| format!("ListenStream={address}\n")).collect();
+        let streams = lines.concat();
         let (before, after) = template.split_once("ListenStream=").unwrap_or((template, ""));
         let after = after.split_once('\n').map_or("", |(_, after)| after);
         Unit { name: name.to_owned(), text: format!("{before}{streams}{after}") }
@@ -134,14 +138,14 @@ fn container(
     add_folders(&table, home, &mut folders);
     // What lies in another is there with it.
     let outer = |folder: &&PathBuf| !folder.ancestors().skip(1).any(|above| folders.contains(above));
-    let mut volumes = String::new();
-    for folder in folders.iter().filter(outer) {
-        let path = folder.display();
-        volumes += &format!("Volume={path}:{path}:ro,Z\n");
-    }
-    if let Some(path) = folders.iter().map(PathBuf::as_path).chain([file]).find(|path| !is_plain(path)) {
+    let volume = |folder: &PathBuf| format!("Volume={0}:{0}:ro,Z\n", folder.display());
+    let volumes = folders.iter().filter(outer).map(volume).collect::<Vec<_>>().concat();
+    let state = table.get("state").and_then(Value::as_str).map(|path| home.join(path));
+    let files = [file].into_iter().chain(state.as_deref());
+    if let Some(path) = folders.iter().map(PathBuf::as_path).chain(files).find(|path| !is_plain(path)) {
         return Err(QuadletError::Path(path.to_owned()));
     }
+    let state = state.map_or_else(|| STATE.to_owned(), |path| format!("Volume={0}:{0}:Z\n", path.display()));
     let [stop, end] = GRACE.map(|grace| (config.drain_timeout + grace).as_secs());
     Ok(CONTAINER
         .replace("pod_network", &args.network)
@@ -151,6 +155,7 @@ fn container(
             "Volume=%h/.config/rprox:/etc/rprox:ro,Z\n",
             &format!("{volumes}Exec=run --config {}\n", file.display()),
         )
+        .replace(STATE, &state)
         .replace("--stop-timeout 35", &format!("--stop-timeout {stop}"))
         .replace("TimeoutStopSec=45", &format!("TimeoutStopSec={end}"))
         .replace("drain_timeout, which is 30 s by default", "drain_timeout"))
@@ -184,7 +189,7 @@ fn is_plain(path: &Path) -> bool {
 mod tests {
     use super::*;
 
-    const CONFIGURATION: &str = "drain_timeout = \"1m\"\n[listen]\nhttp = [\"[::]:8080\", \"127.0.0.1:9080\"]\n\
+    const CONFIGURATION: &str = "drain_timeout = \"1m\"\nstate = \"/srv/state\"\n[listen]\nhttp = [\"[::]:8080\", \"127.0.0.1:9080\"]\n\
                                  [[route]]\nhost = \"a.example\"\nupstream = \"a:80\"\n";
 
     fn units_of(text: &str) -> Vec<Unit> {
@@ -211,6 +216,7 @@ mod tests {
             "Image=localhost/x:1\n",
             "Network=apps.network\n",
             "TimeoutStopSec=75\n",
+            "Volume=/srv/state:/srv/state:Z\n",
             "Requires=rprox-http.socket\n",
         ] {
             assert!(container.contains(line), "{line}: {container}");
