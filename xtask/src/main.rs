@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build;
 mod privilege;
 mod run;
@@ -42,6 +43,11 @@ enum Chore {
     Run(run::Arguments),
     /// Check and test everything
     Test(test::Arguments),
+    /// Measure rprox beside its peers
+    Bench(bench::Arguments),
+    /// A client of the benchmark
+    #[command(hide = true)]
+    BenchClient(bench::client::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -66,6 +72,8 @@ impl Chore {
             Self::Build { debug: false, .. } => build::build(build::Profile::Release)?,
             Self::Run(arguments) => return run::run(&arguments),
             Self::Test(arguments) => test::test(&arguments)?,
+            Self::Bench(arguments) => return bench::bench(&arguments),
+            Self::BenchClient(arguments) => bench::client::act(&arguments)?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -1,5 +1,6 @@
 //! Debian packages.
 
+use std::fs;
 use std::process::Command;
 use std::sync::Once;
 
@@ -57,6 +58,36 @@ pub(crate) fn install_missing(step: &Step, programs: &[(&str, &str)]) -> Result<
     }
     install(step, &missing)?;
     Ok(format!("installed {}", missing.join(" ")))
+}
+
+/// Unpacks Debian's `package` beside the other tools, unless the machine has `program` already, and installs the libraries
+/// that it needs. For servers: installed as packages, they would start now and at every boot.
+pub(crate) fn unpack_missing(step: &Step, program: &str, package: &str) -> Result<bool> {
+    if programs::unpacked(package, program).is_some() {
+        return Ok(false);
+    }
+    if !is_here() {
+        bail!("there is no {program}: install it, or what Debian calls {package}");
+    }
+    update(step)?;
+    let folder = programs::tools().join(package);
+    let download = programs::tools().join(format!("{package}-download"));
+    fs::create_dir_all(&download)?;
+    step.run(Command::new("apt-get").args(["download", package]).current_dir(&download))?;
+    for entry in fs::read_dir(&download)? {
+        let file = entry?.path();
+        let depends = command::run(Command::new("dpkg-deb").arg("--field").arg(&file).arg("Depends"))?;
+        let first =
+            |alternatives: &str| alternatives.split(['|', ' ', '(', ':']).next().unwrap_or("").to_owned();
+        let needed = depends.split(',').map(|alternatives| first(alternatives.trim()));
+        let libraries: Vec<String> = needed.filter(|name| name.starts_with("lib")).collect();
+        if !libraries.is_empty() {
+            install(step, &libraries)?;
+        }
+        step.run(Command::new("dpkg-deb").arg("--extract").arg(&file).arg(&folder))?;
+    }
+    fs::remove_dir_all(&download)?;
+    Ok(true)
 }
 
 fn apt(purpose: &str) -> Result<Command> {

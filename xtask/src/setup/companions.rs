@@ -1,6 +1,5 @@
 //! What the playground needs beside our own programs.
 
-use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -55,21 +54,9 @@ pub(super) fn set_up() -> Result<()> {
     Ok(())
 }
 
-/// Unpacks Debian's nginx beside the other tools. Installed as a package, it would start a service on port 80, and again
-/// at every boot.
+/// Unpacks nginx, which stands for the services in the playground.
 fn unpack_nginx(step: &Step) -> Result<()> {
-    if !apt::is_here() {
-        bail!("there is no nginx, which stands for the services in the playground: install it");
-    }
-    apt::update(step)?;
-    let folder = programs::tools().join("nginx");
-    let download = programs::tools().join("nginx-download");
-    fs::create_dir_all(&download)?;
-    step.run(Command::new("apt-get").args(["download", "nginx"]).current_dir(&download))?;
-    for entry in fs::read_dir(&download)? {
-        step.run(Command::new("dpkg-deb").arg("--extract").arg(entry?.path()).arg(&folder))?;
-    }
-    fs::remove_dir_all(&download)?;
+    apt::unpack_missing(step, "nginx", "nginx")?;
     let nginx =
         programs::nginx().context("Debian's package nginx has no /usr/sbin/nginx: install nginx by hand")?;
     command::run(Command::new(&nginx).arg("-v")).map(drop).context(
