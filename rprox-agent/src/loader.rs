@@ -50,6 +50,7 @@ use self::bpffs::{Bpffs, BpffsError};
 use self::cli::{AttachArgs, CheckArgs, Cli, Command, DetachArgs, StatusArgs, VerifyArgs};
 use self::config::{ConfigError, Flags, Settings};
 use self::host::{Host, HostError};
+use self::mode::{Mode, ModeChoice};
 use self::netlink::{Netlink, NetlinkError};
 use self::owner::Owner;
 use self::pins::{PinError, Pins};
@@ -302,7 +303,12 @@ async fn check(args: CheckArgs) -> Result<(), Error> {
     let mut settings = Settings::load(place.config.as_deref(), flags)?;
     privilege::require_checker()?;
     choose_interface(&Netlink::connect()?, &mut settings).await?;
-    let claims = conflict::claims(&settings);
+    // As the command that it proposes does it, unless the configuration says otherwise.
+    let claims = conflict::claims(&settings, |_, policy| match policy.mode {
+        ModeChoice::Steer => Mode::Steer,
+        ModeChoice::Grant => Mode::Grant,
+        ModeChoice::Auto | ModeChoice::Rewrite => Mode::Rewrite,
+    });
     let mut text = Vec::new();
     conflict::write_claims(&mut text, &claims, &settings)?;
     print(&text)?;

@@ -20,7 +20,7 @@ mod pod;
 pub use address::Address;
 pub use counters::{AttachmentCounters, RuleCounters};
 pub use flow::DirectFlow;
-pub use listener::{Listener, MAX_LISTENERS, MAX_LISTENERS_PER_ADDRESS};
+pub use listener::{ANY_OWNER, Listener, MAX_BOUND_SOCKETS, MAX_LISTENERS, MAX_LISTENERS_PER_ADDRESS};
 pub use ports::{PORT_TABLE_LEN, PortEntry, PortKind, Protocol, State, port_index};
 pub use rewrite_tcp::RewriteTcp;
 
@@ -76,9 +76,12 @@ pub mod map {
     /// Hash of [`Listener`](crate::Listener) to socket: those that listen on TO, for mode `steer`.
     pub const LISTENERS: &str = "LISTENERS";
 
+    /// LRU hash of socket cookie (`u64`) to user id (`u32`): who bound which socket to TO under the port guard.
+    pub const BOUND_BY: &str = "BOUND_BY";
+
     /// Every map of an attachment, each pinned under its name.
-    pub const ALL: [&str; 8] =
-        [PORTS, STATE, LOCAL_ADDRESSES, RULE_COUNTERS, COUNTERS, DIRECT_FLOWS, LOGS, LISTENERS];
+    pub const ALL: [&str; 9] =
+        [PORTS, STATE, LOCAL_ADDRESSES, RULE_COUNTERS, COUNTERS, DIRECT_FLOWS, LOGS, LISTENERS, BOUND_BY];
 }
 
 /// Read-only globals of the kernel programs that the loader sets before it loads them.
@@ -92,7 +95,8 @@ pub mod global {
     pub const INTERFACE: &str = "INTERFACE";
     /// `u64`: the cookie of the network namespace (`SO_NETNS_COOKIE`).
     pub const NETNS_COOKIE: &str = "NETNS_COOKIE";
-    /// `u32`: the owner's user id, for the port guard and mode `grant`.
+    /// `u32`: the owner's user id, for the port guard, mode `grant` and who may be steered to; [`ANY_OWNER`](crate::ANY_OWNER) where there
+    /// is no guard.
     pub const OWNER: &str = "OWNER";
     /// `u32`: 1 in mode `grant`, else 0.
     pub const GRANT: &str = "GRANT";

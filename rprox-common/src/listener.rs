@@ -9,6 +9,12 @@ pub const MAX_LISTENERS_PER_ADDRESS: u32 = 32;
 /// The most listening sockets that an attachment remembers.
 pub const MAX_LISTENERS: u32 = 4_096;
 
+/// The most sockets whose binder is remembered; beyond it the one least recently looked at goes.
+pub const MAX_BOUND_SOCKETS: u32 = 4_096;
+
+/// The owner where there is no port guard; the kernel gives this id to no user.
+pub const ANY_OWNER: u32 = u32::MAX;
+
 /// Where a listening socket is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]

@@ -1,13 +1,23 @@
 //! The port guard, and mode `grant`: who may bind which port.
 
-use aya_ebpf::{Global, helpers::bpf_get_current_uid_gid, programs::SockAddrContext};
-use rprox_common::{PortKind, Protocol};
+use aya_ebpf::{
+    EbpfContext, Global,
+    helpers::{bpf_get_current_uid_gid, bpf_get_socket_cookie},
+    macros::map,
+    maps::LruHashMap,
+    programs::SockAddrContext,
+};
+use rprox_common::{ANY_OWNER, MAX_BOUND_SOCKETS, PortKind, Protocol};
 
 use crate::{host::is_in_this_netns, rules::Rules};
 
 /// The user whose sockets may serve the redirected ports, by the id that the initial user namespace knows it by.
 #[unsafe(no_mangle)]
 static OWNER: Global<u32> = Global::new(0);
+
+/// The users that sockets were bound to TO by, by the sockets' cookies.
+#[map]
+static BOUND_BY: LruHashMap<u64, u32> = LruHashMap::with_max_entries(MAX_BOUND_SOCKETS, 0);
 
 /// Whether the owner may bind FROM ports itself: mode `grant`.
 #[unsafe(no_mangle)]
@@ -35,10 +45,33 @@ pub fn bind(ctx: &SockAddrContext) -> i32 {
     if !is_in_this_netns(ctx) {
         return ALLOW;
     }
-    let is_owner = bpf_get_current_uid_gid() as u32 == OWNER.load();
+    let owner = OWNER.load();
+    let is_owner = bpf_get_current_uid_gid() as u32 == owner;
     match rules.entry.kind() {
-        PortKind::To if !is_owner => REFUSE,
+        PortKind::To if is_owner => {
+            // What can fail costs this socket alone.
+            let _ = BOUND_BY.insert(socket_cookie(ctx), owner, 0);
+            ALLOW
+        }
+        PortKind::To => REFUSE,
         PortKind::From if is_owner && GRANT.load() != 0 => ALLOW_PRIVILEGED_PORT,
         _ => ALLOW,
     }
+}
+
+/// Whether a socket on TO is one that may be served. Somebody else's may have been bound before there was a guard, and listen now.
+#[inline(always)]
+pub fn may_serve(ctx: &impl EbpfContext) -> bool {
+    let owner = OWNER.load();
+    if owner == ANY_OWNER {
+        return true;
+    }
+    // SAFETY: the value is only read, and copied at once.
+    unsafe { BOUND_BY.get(socket_cookie(ctx)) }.is_some_and(|user| *user == owner)
+}
+
+#[inline(always)]
+fn socket_cookie(ctx: &impl EbpfContext) -> u64 {
+    // SAFETY: the helper takes the context of every program type that this is called in.
+    unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
 }

@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use rprox_common::{Address, Listener, MAX_LISTENERS, MAX_LISTENERS_PER_ADDRESS, PortKind, Protocol};
 
-use crate::{host::is_in_this_netns, rules::Rules};
+use crate::{guard, host::is_in_this_netns, rules::Rules};
 
 /// The chosen interface.
 #[unsafe(no_mangle)]
@@ -94,7 +94,7 @@ fn assign(ctx: &SkLookupContext, interface: u32, address: Address, port: u32) ->
     false
 }
 
-/// Notes every socket of this network namespace that begins to listen on TO. The map forgets it when it is closed.
+/// Notes every socket of this network namespace that begins to listen on TO and may. The map forgets it when it is closed.
 #[inline(always)]
 pub fn note_listener(ctx: &SockOpsContext) {
     if ctx.op() != TCP_LISTEN {
@@ -102,7 +102,7 @@ pub fn note_listener(ctx: &SockOpsContext) {
     }
     let port = ctx.local_port();
     let Some(rules) = Rules::look_up(Protocol::Tcp, port as u16) else { return };
-    if rules.entry.kind() != PortKind::To || !is_in_this_netns(ctx) {
+    if rules.entry.kind() != PortKind::To || !is_in_this_netns(ctx) || !guard::may_serve(ctx) {
         return;
     }
     let address = match ctx.family() {

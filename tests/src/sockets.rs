@@ -47,6 +47,15 @@ impl Kind {
         })
     }
 
+    /// Binds a TCP socket to `port`, which does not listen yet.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::bind_udp`].
+    pub fn bind_tcp(self, netns: &Netns, user: Unprivileged, port: u16) -> Result<io::Result<Socket>> {
+        netns.enter_as(user, || self.bind(Type::STREAM, Protocol::TCP, port))
+    }
+
     fn bind(self, kind: Type, protocol: Protocol, port: u16) -> io::Result<Socket> {
         let address = SocketAddr::new(self.address.parse().map_err(io::Error::other)?, port);
         let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;

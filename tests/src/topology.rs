@@ -79,10 +79,10 @@ impl Topology {
             host: Netns::new("host")?,
             elsewhere: Netns::new("elsewhere")?,
         };
-        let Self { client, host, elsewhere } = &topology;
+        let Self { host, elsewhere, .. } = &topology;
         host.sysctl("net/ipv4/ip_forward", "1")?;
         host.sysctl("net/ipv6/conf/all/forwarding", "1")?;
-        link(client, CLIENT, host, INTERFACE, HOST)?;
+        topology.make_client_link()?;
         link(elsewhere, ELSEWHERE, host, "eth1", HOST_ELSEWHERE)?;
         host.ip(&format!("link add {BRIDGE} type bridge"))?;
         host.ip(&format!("link set {BRIDGE} up"))?;
@@ -96,7 +96,25 @@ impl Topology {
     ///
     /// A device could not be made.
     pub fn make_client_link_anew(&self) -> Result<()> {
-        self.host.ip(&format!("link delete {INTERFACE}"))?;
+        self.delete_client_link()?;
+        self.make_client_link()
+    }
+
+    /// Deletes the chosen interface.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn delete_client_link(&self) -> Result<()> {
+        self.host.ip(&format!("link delete {INTERFACE}")).map(drop)
+    }
+
+    /// Makes the chosen interface.
+    ///
+    /// # Errors
+    ///
+    /// It could not be made.
+    pub fn make_client_link(&self) -> Result<()> {
         link(&self.client, CLIENT, &self.host, INTERFACE, HOST)
     }
 

@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a scenario fails where its helpers do")]
 
 use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
 
 use rprox_tests::command::{self, Finished};
+use rprox_tests::kernel;
 use rprox_tests::netns::{Netns, Unprivileged};
 use rprox_tests::playground::{AGENT, Playground, SERVICES};
-use rprox_tests::sockets::KINDS;
-use rprox_tests::topology::INTERFACE;
+use rprox_tests::sockets::{KINDS, Kind};
+use rprox_tests::topology::{HOST, INTERFACE};
+use rprox_tests::wait;
 
 const STRANGER: Unprivileged = Unprivileged { id: 64_081 };
 const ROOT: Unprivileged = Unprivileged { id: 0 };
@@ -75,6 +78,43 @@ fn a_port_that_somebody_else_holds_already_is_refused_with_who_that_is() {
         }
         assert!(playground.pins().is_empty());
     }
+}
+
+#[test]
+fn a_socket_that_somebody_else_bound_before_is_never_steered_to() {
+    let playground = Playground::new().unwrap();
+    let host = &playground.topology.host;
+    for kind in KINDS {
+        let bound = kind.bind_tcp(host, STRANGER, 8080).unwrap().unwrap();
+        let own = kind.bind_tcp(host, AGENT, 8443).unwrap().unwrap();
+        let attached = attach(&playground, &["--mode", "steer"]);
+        if kernel::is_at_least(6, 8) {
+            // The kernel tells who has bound a port.
+            assert_eq!(attached.code, Some(3), "{}", attached.stderr);
+            assert!(attached.stderr.contains("64081"), "{}", attached.stderr);
+            // The rule for it comes before its owner does.
+            let attached = attach(&playground, &["--mode", "steer", "-r", "443:8443"]);
+            assert_eq!(attached.code, Some(0), "{}", attached.stderr);
+        } else {
+            assert_eq!(attached.code, Some(0), "{}", attached.stderr);
+            own.listen(1).unwrap();
+            bound.listen(1).unwrap();
+            assert_eq!(connects(&playground, kind, 80), Some(ErrorKind::ConnectionRefused), "{kind:?}");
+        }
+        drop(bound);
+        if kernel::is_at_least(6, 8) {
+            own.listen(1).unwrap();
+            assert_eq!(connects(&playground, kind, 443), None, "{kind:?}: the owner's own");
+        }
+        playground.detach().unwrap();
+    }
+}
+
+/// How the client's connection to `port` ends, at the host's address that a socket of this kind is bound to.
+fn connects(playground: &Playground, kind: Kind, port: u16) -> Option<ErrorKind> {
+    let ip = HOST.both()[usize::from(kind.v6_only)];
+    let connect = || TcpStream::connect_timeout(&SocketAddr::new(ip, port), wait::READY);
+    playground.topology.client.enter(connect).unwrap().err().map(|error| error.kind())
 }
 
 #[test]
@@ -154,6 +194,32 @@ fn a_granted_owner_binds_the_ports_itself_and_no_other() {
     playground.detach().unwrap();
     assert!(playground.pins().is_empty());
     assert!(KINDS[0].listen(host, AGENT, 80).unwrap().is_err());
+}
+
+#[test]
+fn only_what_keeps_a_granted_owner_from_its_port_is_warned_of() {
+    let playground = Playground::new().unwrap();
+    let host = &playground.topology.host;
+    let attach = || attach(&playground, &["--mode", "grant", "-r", "80:8080"]);
+    assert_eq!(attach().code, Some(0));
+    let own = KINDS[2].listen(host, AGENT, 80).unwrap().unwrap();
+    let said = attach().stderr;
+    assert!(!said.contains("listens on port"), "{said}");
+    drop(own);
+    let _roots = KINDS[2].listen(host, ROOT, 80).unwrap().unwrap();
+    let said = attach().stderr;
+    assert!(said.contains("of user 0 listens on port 80/tcp: the owner, user 64080, can't"), "{said}");
+}
+
+#[test]
+fn a_port_that_outgoing_connections_may_take_is_warned_of() {
+    let playground = Playground::new().unwrap();
+    let attach = || attach(&playground, &["-r", "80:40080"]).stderr;
+    let said = attach();
+    assert!(said.contains("sysctl -w net.ipv4.ip_local_reserved_ports=40080"), "{said}");
+    playground.topology.host.sysctl("net/ipv4/ip_local_reserved_ports", "40080").unwrap();
+    let said = attach();
+    assert!(!said.contains("outgoing connection"), "{said}");
 }
 
 #[test]

@@ -210,9 +210,17 @@ fn a_firewalls_redirect_is_warned_of_and_left_as_it_is() {
     command::run(host.command("iptables").args(rule.split(' '))).unwrap();
     let rules = || command::run(host.command("iptables").args(["-t", "nat", "-S"])).unwrap();
     let before = rules();
-    let attached = attach(&playground, &[]);
-    assert_eq!(attached.code, Some(0), "{}", attached.stderr);
-    assert!(attached.stderr.to_lowercase().contains("redirect"), "{}", attached.stderr);
+    for (mode, effect) in [
+        ("rewrite", "rprox comes before it"),
+        ("steer", "it comes before mode steer"),
+        ("grant", "the owner's listener there gets none"),
+    ] {
+        let attached = attach(&playground, &["--mode", mode]);
+        assert_eq!(attached.code, Some(0), "{}", attached.stderr);
+        let warning =
+            attached.stderr.lines().find(|line| line.contains("Remove it with: iptables -t nat -D"));
+        assert!(warning.is_some_and(|warning| warning.contains(effect)), "{mode}: {}", attached.stderr);
+    }
     playground.detach().unwrap();
     assert_eq!(rules(), before);
 }

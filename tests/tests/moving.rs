@@ -70,6 +70,38 @@ fn the_articles_rule_is_found_and_replaced_with_no_gap() {
     assert_eq!(check(&playground).code, Some(0));
 }
 
+/// Has the loader attach by itself, and says by which mode it did and why.
+fn attach(playground: &Playground) -> (String, String) {
+    command::run(playground.loader("attach").args(["-i", INTERFACE, "-r", "80:8080"])).unwrap();
+    let status = playground.status().unwrap();
+    let text = |key: &str| status[key].as_str().unwrap().to_owned();
+    (text("mode"), text("reason"))
+}
+
+#[test]
+fn where_a_rule_redirects_the_port_rprox_comes_before_it_by_rewrite() {
+    let mut playground = Playground::new().unwrap();
+    playground.start_agent().unwrap();
+    let change = |how: &str, interface: &str| {
+        let rule =
+            format!("-t nat {how} PREROUTING -i {interface} -p tcp --dport 80 -j REDIRECT --to-ports 8080");
+        command::run(playground.topology.host.command("iptables").args(rule.split(' '))).unwrap();
+    };
+    let is_served = || playground.get("http://grafana.mydomain.com/").send().unwrap().status() == Some(200);
+    change("-A", "lan0");
+    assert_eq!(attach(&playground).0, "steer", "the rule is for another interface");
+    for interface in [INTERFACE, "eth+"] {
+        change("-A", interface);
+        let (mode, reason) = attach(&playground);
+        assert_eq!(mode, "rewrite", "{reason}");
+        assert!(reason.contains(&format!("iptables -A PREROUTING -i {interface} ")), "{reason}");
+        assert!(is_served());
+        change("-D", interface);
+        assert_eq!(attach(&playground).0, "steer", "the rule is gone");
+        assert!(is_served());
+    }
+}
+
 #[test]
 fn a_listener_on_the_port_is_found() {
     let playground = Playground::new().unwrap();

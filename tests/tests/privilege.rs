@@ -7,29 +7,42 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use rprox_tests::command::{self, Finished};
-use rprox_tests::playground::Playground;
+use rprox_tests::netns::{Netns, Unprivileged};
+use rprox_tests::playground::{AGENT, Playground};
 use rprox_tests::process::Process;
-use rprox_tests::programs;
+use rprox_tests::sockets::KINDS;
 use rprox_tests::topology::INTERFACE;
+use rprox_tests::{programs, wait};
+use rustix::io::Errno;
 
 /// Capabilities as setpriv and as the kernel's headers name them, with their numbers in linux/capability.h.
 const CAPABILITIES: [(&str, &str, u32); 3] =
     [("bpf", "CAP_BPF", 39), ("net_admin", "CAP_NET_ADMIN", 12), ("perfmon", "CAP_PERFMON", 38)];
 /// Whom the loader runs as: nobody that the system knows.
 const USER: u32 = 64_081;
+/// Who is not the owner.
+const STRANGER: Unprivileged = Unprivileged { id: 64_082 };
 
 /// A playground with an agent, and a bpffs that belongs to `owner`.
 fn playground(owner: u32) -> (Playground, PathBuf) {
     let mut playground = Playground::new().unwrap();
     playground.start_agent().unwrap();
+    let bpffs = mount_bpffs(&playground, owner);
+    (playground, bpffs)
+}
+
+/// Mounts the playground's bpffs, which then belongs to `owner`.
+fn mount_bpffs(playground: &Playground, owner: u32) -> PathBuf {
     let bpffs = playground.folder().join("bpf");
     fs::create_dir_all(&bpffs).unwrap();
     command::run(Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&bpffs)).unwrap();
     fs::set_permissions(&bpffs, fs::Permissions::from_mode(0o700)).unwrap();
     chown(&bpffs, Some(owner), Some(owner)).unwrap();
-    (playground, bpffs)
+    bpffs
 }
 
 /// A command that runs `program` on the host as `user` with `capabilities` alone, and no way to get more.
@@ -80,6 +93,8 @@ fn three_capabilities_are_enough_and_root_is_not_needed() {
     for subcommand in ["attach", "verify"] {
         let done = finish(&mut loader(&playground, USER, &bpffs, subcommand));
         assert_eq!(done.code, Some(0), "{subcommand}: {}{}", done.stdout, done.stderr);
+        let says = done.stdout.contains("globals were not compared");
+        assert_eq!(says, subcommand == "verify", "{}", done.stdout);
     }
     assert!(playground.is_redirected());
     let detached = finish(&mut loader(&playground, USER, &bpffs, "detach"));
@@ -110,6 +125,83 @@ fn a_missing_capability_is_named() {
         assert!(refused.stderr.contains(&format!("needs {name},")), "{missing}: {}", refused.stderr);
     }
     assert!(playground.pins().is_empty());
+}
+
+#[test]
+fn without_the_privilege_to_take_over_a_listener_steer_says_which_to_start_again() {
+    let (mut playground, bpffs) = playground(USER);
+    let owner = AGENT.id.to_string();
+    let attach = |playground: &Playground, mode: &str| {
+        let mut attach = limited(playground, USER, &names(), playground.loader_program());
+        attach.args(["attach", "-i", INTERFACE, "--mode", mode, "--owner", &owner, "--bpffs"]).arg(&bpffs);
+        let attached = finish(&mut attach);
+        assert_eq!(attached.code, Some(0), "{mode}: {}", attached.stderr);
+        attached.stderr
+    };
+    attach(&playground, "auto");
+    let status = playground.status().unwrap();
+    assert_eq!(status["mode"], "rewrite", "{status}");
+    assert!(status["reason"].as_str().unwrap().contains("user 64080 on port 8080"), "{status}");
+    assert!(playground.is_redirected());
+
+    let said = attach(&playground, "steer");
+    for part in ["user 64080 on port 8080", "on port 8443", "CAP_SYS_PTRACE", "start the listener again"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!playground.is_redirected());
+    playground.agent.take().unwrap().stop().unwrap();
+    playground.start_agent().unwrap();
+    assert!(playground.is_redirected());
+}
+
+#[test]
+fn the_ports_stay_the_owners_and_listeners_known_while_the_interface_is_away() {
+    for mode in ["steer", "rewrite"] {
+        let mut playground = Playground::new().unwrap();
+        let bpffs = mount_bpffs(&playground, 0);
+        let mut run = limited(&playground, 0, &names(), playground.loader_program());
+        let owner = AGENT.id.to_string();
+        run.args(["run", "-i", INTERFACE, "--mode", mode, "--owner", &owner, "--bpffs"]).arg(&bpffs);
+        let mut service = Process::start("rprox-loader", run).unwrap();
+        service.wait_for_line("eth0: attached").unwrap();
+        playground.start_agent().unwrap();
+        assert!(playground.is_redirected(), "{mode}");
+
+        let (topology, done) = (&playground.topology, AtomicBool::new(false));
+        let state = |state: &str| {
+            wait::until(wait::READY, state, || (playground.status().unwrap()["state"] == state).then_some(()))
+        };
+        let (said, result) = thread::scope(|scope| {
+            let stranger = scope.spawn(|| bind_until(&done, &topology.host));
+            let result = topology
+                .delete_client_link()
+                .and_then(|()| state("gone"))
+                .and_then(|()| topology.make_client_link())
+                .and_then(|()| state("attached"));
+            done.store(true, Ordering::Relaxed);
+            (stranger.join().unwrap(), result)
+        });
+        result.unwrap();
+        assert_eq!(said, BTreeSet::from([Some(Errno::PERM.raw_os_error())]), "{mode}");
+        // It may not look into the agent, whose listener it can only know from before.
+        wait::until(wait::READY, "the redirect", || playground.is_redirected().then_some(())).unwrap();
+        let verified = finish(playground.loader("verify").args(["-i", INTERFACE]));
+        assert_eq!(verified.code, Some(0), "{mode}: {}", verified.stdout);
+        assert!(service.stop().unwrap().success());
+        assert!(playground.pins().is_empty());
+    }
+}
+
+/// What everybody else is told who binds 8080 over and over until `done`, as error numbers.
+fn bind_until(done: &AtomicBool, host: &Netns) -> BTreeSet<Option<i32>> {
+    let mut said = BTreeSet::new();
+    while !done.load(Ordering::Relaxed) {
+        for kind in KINDS {
+            let bound = kind.listen(host, STRANGER, 8080).unwrap();
+            said.insert(bound.err().and_then(|error| error.raw_os_error()));
+        }
+    }
+    said
 }
 
 #[test]

@@ -197,6 +197,11 @@ fn status_says_which_mode_and_why() {
     assert_eq!(status["mode"], "steer");
     assert_eq!(status["reason"], "kernel and interface allow it");
     assert_eq!(status["owner"], AGENT.id);
+    let said = command::run(&mut playground.loader("status")).unwrap();
+    assert!(said.contains("not counted: steered connections don't pass a program"), "{said}");
+    let counted: Vec<_> =
+        status["rules"].as_array().unwrap().iter().map(|rule| &rule["packets_counted"]).collect();
+    assert_eq!(counted, [false, false, true], "TCP, TCP and UDP: {said}");
     assert_eq!(attach(&playground, &["-r", "443:8443/udp"]).code, Some(0));
     let status = playground.status().unwrap();
     assert_eq!(status["mode"], "rewrite");

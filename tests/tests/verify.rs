@@ -4,15 +4,16 @@
 
 use std::fs::{self, Permissions};
 use std::net::IpAddr;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use aya::maps::{Array, HashMap, Map, MapData};
 use aya::programs::links::{FdLink, LinkOrder, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
-use aya::programs::{SchedClassifier, TcAttachType};
+use aya::programs::{CgroupSockAddr, SchedClassifier, TcAttachType};
 use aya::{Ebpf, EbpfLoader};
-use rprox_common::{Address, PortEntry, PortKind, Protocol, State, map, port_index, program};
+use rprox_common::{Address, PortEntry, PortKind, Protocol, State, global, map, port_index, program};
 use rprox_tests::command::{self, Finished};
 use rprox_tests::playground::Playground;
 use rprox_tests::topology::INTERFACE;
@@ -228,6 +229,34 @@ fn a_program_swapped_by_hand_is_found() {
     attached.assert_sound("attached afresh");
     rprox_agent::loader::link::PinnedLink::open(&link).unwrap().detach().unwrap();
     attached.assert_found(&[], &["the interface of the link of rprox_ingress", "none: it was taken off"]);
+}
+
+#[test]
+fn a_program_that_was_told_something_else_is_found() {
+    let attached = Attached::new();
+    attached.attach(&["--mode", "steer"]);
+    attached.assert_sound("steer");
+    // This very program on the same maps, which serves another user: neither its tag nor its maps tell.
+    let object = fs::read(std::env::var("RPROX_EBPF_OBJECT").unwrap()).unwrap();
+    let mut loader = EbpfLoader::new();
+    for name in map::ALL {
+        loader.map_pin_path(name, attached.pin(name));
+    }
+    let mut ebpf = loader.override_global(global::OWNER, &64_081_u32, true).load(&object).unwrap();
+    let other: &mut CgroupSockAddr = ebpf.program_mut(program::BIND4).unwrap().try_into().unwrap();
+    other.load().unwrap();
+    let link = attached.pin(&format!("{}_link", program::BIND4));
+    let link = rprox_agent::loader::link::PinnedLink::open(&link).unwrap();
+    link.update(other.fd().unwrap().as_fd()).unwrap();
+    let pin = attached.pin(program::BIND4);
+    fs::remove_file(&pin).unwrap();
+    other.pin(&pin).unwrap();
+    let differences = attached.differences(&[]);
+    assert!(
+        differences.contains(&"the global OWNER of rprox_bind4: 64080 -> 64081".to_owned()),
+        "{differences:#?}"
+    );
+    assert!(differences.iter().all(|difference| difference.contains("of rprox_bind4")), "{differences:#?}");
 }
 
 #[test]

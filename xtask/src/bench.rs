@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: rprox beside its peers, all in one run.
 
-pub(crate) mod client;
 mod cost;
+pub(crate) mod ends;
 mod load;
 mod packets;
 mod peers;

@@ -47,7 +47,7 @@ enum Chore {
     Bench(bench::Arguments),
     /// A client of the benchmark
     #[command(hide = true)]
-    BenchClient(bench::client::Arguments),
+    BenchEnd(bench::ends::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -73,7 +73,7 @@ impl Chore {
             Self::Run(arguments) => return run::run(&arguments),
             Self::Test(arguments) => test::test(&arguments)?,
             Self::Bench(arguments) => return bench::bench(&arguments),
-            Self::BenchClient(arguments) => bench::client::act(&arguments)?,
+            Self::BenchEnd(arguments) => bench::ends::act(&arguments)?,
         }
         Ok(ExitCode::SUCCESS)
     }

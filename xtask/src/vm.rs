@@ -38,7 +38,7 @@ struct Run {
     extent: Extent,
 }
 
-const RUNS: [Run; 9] = [
+const RUNS: [Run; 13] = [
     Run {
         program: "packets",
         arguments: "tcp_and_udp direct_connections vlan_tags_in_band fragments icmp::errors_about verification",
@@ -50,12 +50,15 @@ const RUNS: [Run; 9] = [
         extent: Extent::Short,
     },
     Run { program: "devices", arguments: "needs_modules", extent: Extent::Short },
-    // What `wire` tests hold is attached by TCX.
-    Run { program: "packets", arguments: "--skip wire", extent: Extent::Long },
+    Run { program: "stacked", arguments: "needs_modules", extent: Extent::Short },
+    Run { program: "faults", arguments: "an_older_build", extent: Extent::Short },
+    Run { program: "packets", arguments: "", extent: Extent::Long },
     // There are no packet filters in it.
     Run { program: "loader_lifecycle", arguments: "--skip nftables --skip firewalls", extent: Extent::Long },
     Run { program: "article", arguments: "", extent: Extent::Long },
-    Run { program: "devices", arguments: "--skip macvlan", extent: Extent::Long },
+    Run { program: "devices", arguments: "", extent: Extent::Long },
+    Run { program: "stacked", arguments: "", extent: Extent::Long },
+    Run { program: "faults", arguments: "an_older_build", extent: Extent::Long },
     Run { program: "untouched", arguments: "", extent: Extent::Long },
     Run { program: "addresses", arguments: "--skip passed_sockets", extent: Extent::Long },
 ];
@@ -64,8 +67,18 @@ const RUNS: [Run; 9] = [
 const TOOLS: [&str; 9] = ["ip", "tc", "nsenter", "setpriv", "curl", "wg", "env", "sh", "mount"];
 
 /// Kernel modules, which load those that they need.
-const MODULES: [&str; 9] =
-    ["veth", "bridge", "tun", "sch_ingress", "cls_bpf", "8021q", "bonding", "wireguard", "sch_netem"];
+const MODULES: [&str; 10] = [
+    "veth",
+    "bridge",
+    "macvlan",
+    "tun",
+    "sch_ingress",
+    "cls_bpf",
+    "8021q",
+    "bonding",
+    "wireguard",
+    "sch_netem",
+];
 
 /// Runs tests under the kernel `version`.
 pub(crate) fn test(version: &str, extent: Extent) -> Result<()> {

@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod change;
+mod globals;
+mod liveness;
 mod update;
 
 use std::io;
@@ -13,6 +15,9 @@ use thiserror::Error;
 use tracing::{debug, info, warn};
 
 pub use self::change::{Change, Outcome};
+pub use self::globals::noted as noted_globals;
+use self::liveness::Liveness;
+pub use self::liveness::{is_away, suspend};
 use super::config::{Direct, Policy};
 use super::guard::{self, GuardError};
 use super::hook::{self, Hook, HookChoice, HookError};
@@ -21,8 +26,7 @@ use super::linked::{self, Linked, LinkedError};
 use super::maps::{Maps, MapsError};
 use super::mode::{Mode, ModeChoice, Shape};
 use super::netlink::{Device, NetlinkError};
-use super::netns;
-use super::object::{Direction, Globals, Object, ObjectError};
+use super::object::{Direction, Object, ObjectError};
 use super::pins::{PinError, Pins};
 use super::slots;
 use super::takeover::{Takeover, TakeoverError};
@@ -153,29 +157,26 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// What the programs are told, where they are to do `rewrite_tcp`.
-    fn globals(&self, rewrite_tcp: RewriteTcp) -> Result<Globals, AttachmentError> {
-        let netns_cookie = match netns::cookie() {
-            Ok(cookie) => cookie,
-            // Only programs that see other namespaces too ask for it.
-            Err(_) if linked::of(&self.shape).next().is_none() => 0,
-            Err(error) => return Err(AttachmentError::Cookie(error)),
-        };
-        Ok(Globals {
-            link_header_len: self.device.link_header_len()?,
-            interface: self.device.index,
-            netns_cookie,
-            owner: self.shape.owner.user().unwrap_or(0),
-            grant: self.shape.mode == Mode::Grant,
-            rewrite_tcp,
-        })
-    }
-
     /// Makes sure that nobody but the owner holds a TO port.
     fn check_holders(&self) -> Result<(), AttachmentError> {
         guard::check_holders(self.policy.rules.as_slice(), self.shape.owner).map_err(|source| {
             AttachmentError::Guard { interface: self.device.name.clone(), source: Box::new(source) }
         })
+    }
+
+    /// Has `takeover` make known who listens on `ports`. Where the operator asked for `steer`, whom it can't have is only told.
+    fn take_over(
+        &self,
+        takeover: &mut Takeover,
+        ports: impl Iterator<Item = u16>,
+    ) -> Result<(), TakeoverError> {
+        match takeover.take(ports) {
+            Err(error @ TakeoverError::Refused { .. }) if self.policy.mode == ModeChoice::Steer => {
+                warn!("{}: {error}", self.device.name);
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// The TCP rules' TO ports.
@@ -193,7 +194,7 @@ async fn attach_to(target: &Target<'_>) -> Result<Change, AttachmentError> {
     let pins = Pins::new(host.bpffs, interface);
     if pins.exist() {
         let _claim = pins.claim()?;
-        match live(host, device, &pins).await? {
+        match liveness::look(host, device, &pins).await? {
             Liveness::Dead => remove(host, &pins).await?,
             Liveness::Live(hook) => {
                 if let Some(hook) = hook.filter(|hook| !target.choice.allows(*hook)) {
@@ -214,61 +215,9 @@ async fn attach_to(target: &Target<'_>) -> Result<Change, AttachmentError> {
     }
 }
 
-/// Whether the attachment in `pins` can be built on.
-enum Liveness {
-    /// It is only the remains of one.
-    Dead,
-    /// It is on the device; with the hook of the programs in the packets' path, if it has them.
-    Live(Option<Hook>),
-}
-
-async fn live(host: &Host<'_>, device: &Device, pins: &Pins) -> Result<Liveness, AttachmentError> {
-    let hook = hook::noted(pins);
-    let Some(noted) =
-        pins.noted_device().filter(|_| hook.is_some() || !Shape::noted(pins).has_packet_programs())
-    else {
-        return Ok(Liveness::Dead);
-    };
-    if noted != host.id(device) {
-        if noted.netns != host.netns {
-            return other_namespace(pins, noted.netns, hook).map(|()| Liveness::Dead);
-        }
-        if let Some(renamed) = host.device_of(pins) {
-            return Err(AttachmentError::Renamed {
-                interface: device.name.clone(),
-                now: renamed.name.clone(),
-            });
-        }
-        info!("{}: the device it was attached to is gone; attaching afresh", device.name);
-        return Ok(Liveness::Dead);
-    }
-    let Some(hook) = hook else { return Ok(Liveness::Live(None)) };
-    if hook::is_alive(hook, host.netlink, device, pins).await? {
-        return Ok(Liveness::Live(Some(hook)));
-    }
-    info!("{}: the attachment was taken off the interface; attaching afresh", device.name);
-    Ok(Liveness::Dead)
-}
-
-/// Nothing, if the attachment in `pins` went with its network namespace.
-fn other_namespace(pins: &Pins, netns: u64, hook: Option<Hook>) -> Result<(), AttachmentError> {
-    let alive = match hook {
-        Some(Hook::Tcx) => {
-            hook::tcx::is_alive(Direction::Ingress, pins)? || hook::tcx::is_alive(Direction::Egress, pins)?
-        }
-        // Filters of another namespace can't be seen from here, but they go when it does. Programs on the root cgroup stay, and
-        // are then of no use.
-        Some(Hook::Clsact) | None => namespace_exists(netns),
-    };
-    if alive {
-        return Err(AttachmentError::OtherNamespace { interface: pins.interface().to_owned(), netns });
-    }
-    Ok(())
-}
-
 async fn create(target: &Target<'_>, pins: &Pins) -> Result<Option<Hook>, AttachmentError> {
     let Target { host, device, policy, shape, .. } = target;
-    let globals = target.globals(shape.tcp(None, RewriteTcp::All))?;
+    let globals = globals::of(device, shape, shape.tcp(None, RewriteTcp::All))?;
     let mut object = Object::load(&globals, shape, policy.rules.as_slice().len())?;
     pins.create()?;
     pins.note_device(host.id(device))?;
@@ -285,7 +234,7 @@ async fn create(target: &Target<'_>, pins: &Pins) -> Result<Option<Hook>, Attach
     }
     let mut takeover = if shape.mode == Mode::Steer { Some(Takeover::new(pins)?) } else { None };
     if let Some(takeover) = &mut takeover {
-        takeover.take(target.tcp_ports())?;
+        target.take_over(takeover, target.tcp_ports())?;
     }
     let mut hook = None;
     if shape.has_packet_programs() {
@@ -294,10 +243,11 @@ async fn create(target: &Target<'_>, pins: &Pins) -> Result<Option<Hook>, Attach
     maps.set_state(State::new(1, policy.direct == Direct::Allow))?;
     // Those that began to listen while no rule was in force to note them by.
     if let Some(takeover) = &mut takeover {
-        takeover.take(target.tcp_ports())?;
+        takeover.know_bound(target.tcp_ports(), shape.owner)?;
+        target.take_over(takeover, target.tcp_ports())?;
     }
     target.check_holders()?;
-    pins.note(GLOBALS, &globals.to_string())?;
+    globals::note(pins, &globals)?;
     Ok(hook)
 }
 
@@ -325,9 +275,6 @@ fn assign(
         MapsError::NoRoom { interface, wanted: wanted.len(), capacity }.into()
     })
 }
-
-/// What the programs' globals are written down under.
-const GLOBALS: &str = "globals";
 
 /// Brings the local addresses of the attachment in `pins` up to date. `false` if it is not in force on `device`, and has to be
 /// made afresh.

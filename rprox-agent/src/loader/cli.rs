@@ -324,8 +324,10 @@ JSON, an array of:
   object_sha256         the SHA-256 of the object that they are of, as the loader that attached them wrote down
   local_addresses       how many addresses of this host are known
   not_parsed            {ingress, egress}: packets that were cut short or malformed, and passed unchanged
-  rules                 array of {rule, from, to, protocol, connections, refused_direct,
-                        ingress: {packets, bytes, icmp_errors}, egress: {packets, bytes, icmp_errors}}";
+  rules                 array of {rule, from, to, protocol, connections, refused_direct, packets_counted,
+                        ingress: {packets, bytes, icmp_errors}, egress: {packets, bytes, icmp_errors}};
+                        packets_counted: whether packets and bytes are the rule's traffic; steered connections
+                        pass no program that counts";
 
 const VERIFY_EXAMPLES: &str = "\
 Exit status: 0 all as it should be, 1 something differs, 2 wrong usage or configuration, 3 refused.
@@ -348,13 +350,16 @@ What is compared:
               pinned ones; the link's interface; that no other program or filter is ahead
   PORTS       every entry with the rules asked for; the other generation for sense
   STATE       with the direct policy asked for
+  globals     what each program was told when it was loaded: interface, network namespace, owner, mode (the kernel shows
+              it to CAP_SYS_ADMIN alone)
   addresses   LOCAL_ADDRESSES with the host's
   pins        owned by root, and not writable by others
 
 JSON, an object of:
   ok             whether nothing differs
   object_sha256  the SHA-256 of the kernel programs' object in this rprox-loader
-  attachments    array of {interface, ok, differences: array of {what, expected, found, remedy}}";
+  attachments    array of {interface, ok, globals_seen, differences: array of {what, expected, found, remedy}};
+                 globals_seen: whether the kernel showed the programs' globals";
 
 const CHECK_EXAMPLES: &str = "\
 Exit status: 0 nothing is in the way, 1 something is, 2 wrong usage or configuration, 3 refused.

@@ -3,11 +3,13 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
+use std::iter;
 
 use procfs::ProcError;
+use rprox_common::Protocol;
 use thiserror::Error;
 
-use super::conflict::{Port, listener};
+use super::conflict::{Port, bound, listener};
 use super::owner::Owner;
 use super::rule::{Rule, protocol_name};
 
@@ -44,17 +46,23 @@ pub enum GuardError {
 pub fn check_holders(rules: &[Rule], owner: Owner) -> Result<(), GuardError> {
     let Owner::User(owner) = owner else { return Ok(()) };
     let ports: BTreeSet<Port> = rules.iter().map(|rule| (rule.protocol, rule.to)).collect();
-    let sockets = listener::sockets(&ports)?;
-    let Some(socket) = sockets.into_iter().find(|socket| socket.user != owner) else { return Ok(()) };
-    let holder = listener::holders(&[socket])?.into_iter().next();
+    let tcp = ports.iter().filter(|port| port.0 == Protocol::Tcp).map(|port| port.1).collect();
+    let sockets =
+        listener::sockets(&ports)?.into_iter().map(|socket| (socket.port, socket.user, socket.inode));
+    let bound = bound::find(&tcp).into_iter();
+    let bound = bound.map(|bound| ((Protocol::Tcp, bound.port), bound.user, bound.inode));
+    let Some((port, user, inode)) = sockets.chain(bound).find(|(_, user, _)| *user != owner) else {
+        return Ok(());
+    };
+    let holder = listener::holders(iter::once(inode))?.into_iter().next();
     Err(GuardError::Held {
-        port: socket.port.1,
-        protocol: protocol_name(socket.port.0),
+        port: port.1,
+        protocol: protocol_name(port.0),
         holder: holder.map_or_else(
             || "a process that can't be told".to_owned(),
             |holder| format!("{} (pid {})", holder.name, holder.pid),
         ),
-        user: socket.user,
+        user,
         owner,
     })
 }

@@ -63,7 +63,13 @@ pub fn note(pins: &Pins) -> Result<(), PinError> {
 /// Whether the attached programs log as programs that are loaded now would: their tags don't tell.
 #[must_use]
 pub fn is_current(pins: &Pins) -> bool {
-    pins.noted(NOTE).map_or(0, |noted| noted.parse().unwrap_or(0)) == one_in()
+    noted(pins) == one_in()
+}
+
+/// What the attached programs were loaded with, as written down.
+#[must_use]
+pub fn noted(pins: &Pins) -> u32 {
+    pins.noted(NOTE).map_or(0, |noted| noted.parse().unwrap_or(0))
 }
 
 /// Writes the lines of an attachment to the log, as long as it lives.

@@ -120,7 +120,8 @@ pub fn render(attachments: &[Attachment]) -> String {
     ];
     for (name, help, value) in traffic {
         text.family(name, "counter", help);
-        for (interface, rule) in rules(attachments) {
+        // No sample says more than one that stays 0.
+        for (interface, rule) in rules(attachments).filter(|(_, rule)| rule.packets_counted) {
             let name = rule.rule.to_string();
             for (direction, traffic) in [("ingress", &rule.ingress), ("egress", &rule.egress)] {
                 let labels = [("interface", interface), ("rule", name.as_str()), ("direction", direction)];

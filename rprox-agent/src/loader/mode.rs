@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cgroup;
 use super::config::Policy;
+use super::conflict::{Port, firewall};
 use super::linked::Linked;
 use super::netlink::Device;
 use super::owner::Owner;
@@ -26,6 +28,18 @@ pub enum Mode {
     Steer,
     /// The owner may bind FROM itself, and nothing is redirected.
     Grant,
+}
+
+impl Mode {
+    /// Whether the packets of rules for `protocol` pass a program that counts them.
+    #[must_use]
+    pub fn counts_packets(self, protocol: Protocol) -> bool {
+        match self {
+            Self::Rewrite => true,
+            Self::Steer => protocol == Protocol::Udp,
+            Self::Grant => false,
+        }
+    }
 }
 
 /// The mode that an operator asks for.
@@ -134,10 +148,18 @@ fn choose(policy: &Policy, device: &Device) -> (Mode, String) {
         let reason = "it belongs to a bridge, bond or VRF, which the kernel takes for the interface of its connections";
         return (Mode::Rewrite, reason.to_owned());
     }
-    match cgroup::root() {
-        Ok(_) => (Mode::Steer, "kernel and interface allow it".to_owned()),
-        Err(error) => (Mode::Rewrite, format!("steer was refused: {error}")),
+    if let Err(error) = cgroup::root() {
+        return (Mode::Rewrite, format!("steer was refused: {error}"));
     }
+    // Of the modes only `rewrite` comes before the firewall.
+    let tcp = policy.rules.as_slice().iter().filter(|rule| rule.protocol == Protocol::Tcp);
+    let from: BTreeSet<Port> = tcp.map(|rule| (rule.protocol, rule.from)).collect();
+    if let Some(rule) = firewall::find(&from).into_iter().find(|rule| rule.is_for(&device.name)) {
+        let reason =
+            format!("a firewall rule would redirect port {} before steer can: {}", rule.port.1, rule.text);
+        return (Mode::Rewrite, reason);
+    }
+    (Mode::Steer, "kernel and interface allow it".to_owned())
 }
 
 impl fmt::Display for Mode {

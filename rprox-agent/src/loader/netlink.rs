@@ -89,19 +89,19 @@ impl Device {
             lower: None,
             kind: link.header.link_layer_type,
         };
-        let mut is_peer = false;
+        let (mut is_elsewhere, mut is_cut_out) = (false, false);
         for attribute in link.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => device.name = name,
                 LinkAttribute::Controller(index) => device.controller = Some(index),
                 LinkAttribute::Link(index) => device.lower = Some(index),
-                // Of a veth device it is the other end, and in another namespace the index says nothing here.
-                LinkAttribute::LinkNetNsId(_) => is_peer = true,
-                LinkAttribute::LinkInfo(infos) => is_peer |= infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
+                // In another namespace the index says nothing here.
+                LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,
+                LinkAttribute::LinkInfo(infos) => is_cut_out = infos.iter().any(is_cut_out_of_its_link),
                 _ => {}
             }
         }
-        device.lower = device.lower.filter(|_| !is_peer);
+        device.lower = device.lower.filter(|_| is_cut_out && !is_elsewhere);
         (!device.name.is_empty()).then_some(device)
     }
 
@@ -124,6 +124,13 @@ impl Device {
             kind => Err(NetlinkError::LinkLayer { name: self.name.clone(), kind }),
         }
     }
+}
+
+/// Whether a device of this kind gets its packets from the one that it links to, as they are. A veth device links to its other
+/// end, and a tunnel to what carries its packets inside of others, which no program of the lower one looks into.
+fn is_cut_out_of_its_link(info: &LinkInfo) -> bool {
+    use InfoKind::{IpVlan, IpVtap, MacVlan, MacVtap, Vlan};
+    matches!(info, LinkInfo::Kind(Vlan | MacVlan | MacVtap | IpVlan | IpVtap))
 }
 
 /// A connection to the kernel's routing subsystem, in the network namespace of the thread that opened it.
@@ -292,6 +299,28 @@ fn changes(message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_vlan_lies_on_its_link_and_a_tunnel_or_a_peer_does_not() {
+        let lower = |kind: InfoKind, elsewhere: bool| {
+            let mut link = LinkMessage::default();
+            link.attributes = vec![
+                LinkAttribute::IfName("upper".to_owned()),
+                LinkAttribute::Link(2),
+                LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]),
+            ];
+            link.attributes.extend(elsewhere.then_some(LinkAttribute::LinkNetNsId(0)));
+            Device::from_message(link).unwrap().lower
+        };
+        for kind in [InfoKind::Vlan, InfoKind::MacVlan, InfoKind::MacVtap, InfoKind::IpVlan, InfoKind::IpVtap]
+        {
+            assert_eq!(lower(kind.clone(), false), Some(2), "{kind:?}");
+            assert_eq!(lower(kind.clone(), true), None, "{kind:?}");
+        }
+        for kind in [InfoKind::Veth, InfoKind::Vxlan, InfoKind::GreTun, InfoKind::Wireguard] {
+            assert_eq!(lower(kind.clone(), false), None, "{kind:?}");
+        }
+    }
 
     #[test]
     fn only_unicast_routes_to_everywhere_in_the_main_table_count() {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use aya::programs::{Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
-use rprox_common::{MIN_RULE_CAPACITY, RewriteTcp, global, map};
+use rprox_common::{ANY_OWNER, MIN_RULE_CAPACITY, RewriteTcp, global, map};
 use thiserror::Error;
 use tracing::debug;
 
@@ -136,7 +136,7 @@ pub struct Globals {
     pub interface: u32,
     /// The network namespace's cookie; 0 where the kernel has none.
     pub netns_cookie: u64,
-    /// The owner; 0 where the port guard is off.
+    /// The owner; [`ANY_OWNER`] where the port guard is off.
     pub owner: u32,
     /// Whether the owner may bind FROM.
     pub grant: bool,
@@ -161,7 +161,7 @@ impl Default for Globals {
             link_header_len: 14,
             interface: 0,
             netns_cookie: 0,
-            owner: 0,
+            owner: ANY_OWNER,
             grant: false,
             rewrite_tcp: RewriteTcp::All,
         }

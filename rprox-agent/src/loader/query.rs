@@ -4,13 +4,17 @@
 #![allow(unsafe_code, reason = "bpf(2) has no safe wrapper for these commands")]
 
 use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
 
+use aya::maps::MapData;
 use rustix::io::Errno;
 
 use super::link::{bpf, get_info, open};
 use super::object::Direction;
 
+/// `BPF_MAP_LOOKUP_ELEM` of `enum bpf_cmd` in linux/bpf.h.
+const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 /// `BPF_PROG_QUERY` of `enum bpf_cmd` in linux/bpf.h.
 const BPF_PROG_QUERY: libc::c_int = 16;
 /// Of `enum bpf_attach_type`.
@@ -110,4 +114,34 @@ pub fn maps_of(path: &Path) -> io::Result<Vec<u32>> {
     // the call.
     unsafe { get_info(&open(path)?, &mut info) }?;
     Ok(ids[..(info.map_count as usize).min(ids.len())].to_vec())
+}
+
+/// `union bpf_attr` for `BPF_MAP_LOOKUP_ELEM`.
+#[repr(C)]
+struct LookUp {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// The first entry of the array `map`, whose values have `size` bytes.
+///
+/// # Errors
+///
+/// What the kernel said.
+pub fn first_value(map: &MapData, size: u32) -> io::Result<Vec<u8>> {
+    let mut value = vec![0; usize::try_from(size).map_err(io::Error::other)?];
+    let key = 0_u32;
+    let mut attr = LookUp {
+        map_fd: map.fd().as_fd().as_raw_fd().cast_unsigned(),
+        padding: 0,
+        key: (&raw const key) as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    // SAFETY: the layout is the command's, an array's keys have four bytes, and the buffer has those of a value.
+    unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) }?;
+    Ok(value)
 }

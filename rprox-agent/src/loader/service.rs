@@ -11,17 +11,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{interval, sleep};
 use tracing::{debug, info, warn};
 
-use super::attachment::{self, AttachmentError};
+use super::attachment;
 use super::bpffs::Bpffs;
 use super::config::{Policy, Settings};
-use super::hook::HookChoice;
 use super::host::Host;
 use super::kernel_log::{self, Reader};
 use super::metrics::{self, Textfile};
 use super::mode::ModeChoice;
 use super::netlink::Netlink;
 use super::pins::{Claim, Pins};
-use super::{Error, asked, attach_all, choose_interface, conflict, privilege};
+use super::{Error, asked, attach_all, choose_interface, conflict, privilege, stacking};
 
 /// How long to wait before trying again what failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -120,8 +119,7 @@ impl Service<'_> {
             let claimed = held.is_some();
             // Where the bpffs was unmounted, the claim alone keeps the attachment in force, until there is another.
             let _orphan = held.filter(|claim| !claim.is_on(&pins));
-            let result = keep(&host, &pins, policy, self.settings.hook, claimed).await;
-            match result {
+            match self.keep(&host, &pins, policy, claimed).await {
                 Ok(true) => {
                     self.claims.insert(interface.clone(), pins.claim()?);
                 }
@@ -139,6 +137,27 @@ impl Service<'_> {
         Ok(again)
     }
 
+    /// Keeps one attachment current: refreshes it, or puts it on its interface again. Without the interface it waits until that is
+    /// back. Returns whether there is one. `ours`: this service made it.
+    async fn keep(&self, host: &Host<'_>, pins: &Pins, policy: &Policy, ours: bool) -> Result<bool, Error> {
+        let interface = pins.interface();
+        let Some(device) = host.device(interface) else {
+            if ours && pins.exist() {
+                attachment::suspend(host, pins).await?;
+            }
+            return Ok(ours && pins.exist());
+        };
+        if ours && attachment::refresh(host, device, pins).await? {
+            return Ok(true);
+        }
+        stacking::check(&host.devices, self.settings, &Pins::list(host.bpffs)?)?;
+        let change = attachment::attach(host, interface, policy, self.settings.hook).await?;
+        let (pins, outcome) = change.settle(host).await?;
+        asked::note(&pins, policy)?;
+        info!("{interface}: {outcome}");
+        Ok(true)
+    }
+
     async fn stop(mut self) -> Result<(), Error> {
         let Some(bpffs) = Bpffs::open(&self.settings.bpffs)? else { return Ok(()) };
         let host = Host::look(self.netlink, bpffs.path()).await?;
@@ -152,38 +171,6 @@ impl Service<'_> {
         }
         result
     }
-}
-
-/// Keeps one attachment in force: refreshes it, or makes it afresh where it is not on the interface any more. Without the
-/// interface it goes, until that is back. Returns whether it is in force. `ours`: this service made it.
-async fn keep(
-    host: &Host<'_>,
-    pins: &Pins,
-    policy: &Policy,
-    hook: HookChoice,
-    ours: bool,
-) -> Result<bool, AttachmentError> {
-    let interface = pins.interface();
-    let device = host.device(interface);
-    if ours {
-        if let Some(device) = device
-            && attachment::refresh(host, device, pins).await?
-        {
-            return Ok(true);
-        }
-        info!(
-            "{interface}: the redirect is no longer in force: the interface is gone, or somebody has taken it off"
-        );
-        attachment::remove(host, pins).await?;
-    }
-    if device.is_none() {
-        return Ok(false);
-    }
-    let change = attachment::attach(host, interface, policy, hook).await?;
-    let (pins, outcome) = change.settle(host).await?;
-    asked::note(&pins, policy)?;
-    info!("{interface}: {outcome}");
-    Ok(true)
 }
 
 /// The signals that end the service.

@@ -14,7 +14,6 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde::Serialize;
 use thiserror::Error;
 
-use super::asked;
 use super::bpffs::{Bpffs, BpffsError};
 use super::config::Direct;
 use super::hook::{self, Hook};
@@ -27,6 +26,7 @@ use super::object::Direction;
 use super::pins::{PinError, Pins};
 use super::rule::{Rule, protocol_name};
 use super::slots::Slot;
+use super::{asked, attachment};
 
 /// What went wrong while reading.
 #[derive(Debug, Error)]
@@ -101,6 +101,8 @@ pub(super) struct RuleStatus {
     protocol: &'static str,
     pub(super) connections: u64,
     pub(super) refused_direct: u64,
+    /// Whether packets and bytes are the rule's traffic: what is steered or granted passes no program that counts.
+    pub(super) packets_counted: bool,
     pub(super) ingress: Traffic,
     pub(super) egress: Traffic,
 }
@@ -114,10 +116,10 @@ pub async fn read(netlink: &Netlink, bpffs: &Path) -> Result<Vec<Attachment>, St
     // Locked, so that no loader is half-way through a change.
     let Some(bpffs) = Bpffs::open(bpffs)? else { return Ok(Vec::new()) };
     let host = Host::look(netlink, bpffs.path()).await?;
-    Pins::list(bpffs.path())?.iter().map(|pins| attachment(&host, pins)).collect()
+    Pins::list(bpffs.path())?.iter().map(|pins| read_one(&host, pins)).collect()
 }
 
-fn attachment(host: &Host<'_>, pins: &Pins) -> Result<Attachment, StatusError> {
+fn read_one(host: &Host<'_>, pins: &Pins) -> Result<Attachment, StatusError> {
     let tag = |direction| {
         let info = ProgramInfo::from_pin(pins.program(direction)).ok()?;
         Some(format!("{:016x}", info.tag()))
@@ -149,8 +151,11 @@ fn attachment(host: &Host<'_>, pins: &Pins) -> Result<Attachment, StatusError> {
     status.local_addresses = maps.addresses()?.len();
     status.not_parsed =
         ByDirection { ingress: counters.ingress_not_parsed, egress: counters.egress_not_parsed };
-    status.rules =
-        maps.rules(state.generation())?.iter().map(|slot| rule(&maps, slot)).collect::<Result<_, _>>()?;
+    status.rules = maps
+        .rules(state.generation())?
+        .iter()
+        .map(|slot| rule(&maps, slot, status.mode))
+        .collect::<Result<_, _>>()?;
     // Attaching ends with putting the rules in force, and detaching begins with putting them out of it.
     if status.rules.is_empty() {
         status.state = Condition::Incomplete;
@@ -167,6 +172,7 @@ fn condition(host: &Host<'_>, pins: &Pins) -> Condition {
     let whole = (in_path || !shape.has_packet_programs())
         && linked::of(&shape).all(|linked| pins.link_of(linked).exists());
     match pins.noted_device() {
+        Some(_) if attachment::is_away(pins) => Condition::Gone,
         Some(device) if whole && device.netns != host.netns => Condition::Elsewhere,
         Some(_) if whole && host.device_of(pins).is_some() => Condition::Attached,
         Some(_) if whole => Condition::Gone,
@@ -174,7 +180,7 @@ fn condition(host: &Host<'_>, pins: &Pins) -> Condition {
     }
 }
 
-fn rule(maps: &Maps, slot: &Slot) -> Result<RuleStatus, MapsError> {
+fn rule(maps: &Maps, slot: &Slot, mode: Mode) -> Result<RuleStatus, MapsError> {
     let counters = maps.rule_counters(slot.index)?;
     Ok(RuleStatus {
         rule: slot.rule,
@@ -183,6 +189,7 @@ fn rule(maps: &Maps, slot: &Slot) -> Result<RuleStatus, MapsError> {
         protocol: protocol_name(slot.rule.protocol),
         connections: counters.connections,
         refused_direct: counters.refused_direct,
+        packets_counted: mode.counts_packets(slot.rule.protocol),
         ingress: Traffic {
             packets: counters.ingress_packets,
             bytes: counters.ingress_bytes,
@@ -221,6 +228,9 @@ pub fn write_table(mut out: impl Write, attachments: &[Attachment]) -> io::Resul
         }
         writeln!(out, "{}", attachment.headline())?;
         writeln!(out, "{}", attachment.table())?;
+        if let Some(remark) = attachment.remark() {
+            writeln!(out, "{remark}")?;
+        }
     }
     Ok(())
 }
@@ -260,6 +270,18 @@ impl Attachment {
         line
     }
 
+    /// What the table can't show.
+    pub(super) fn remark(&self) -> Option<&'static str> {
+        match self.mode {
+            Mode::Rewrite => None,
+            Mode::Steer => {
+                Some("not counted: steered connections don't pass a program, only their beginning does")
+            }
+            Mode::Grant => Some("not counted: nothing is redirected, so no program is in the packets' path"),
+        }
+        .filter(|_| self.rules.iter().any(|rule| !rule.packets_counted))
+    }
+
     fn table(&self) -> Table {
         let mut table = Table::new();
         table
@@ -275,20 +297,23 @@ impl Attachment {
                 "refused direct",
             ]);
         for rule in &self.rules {
-            let numbers = [
-                rule.ingress.packets,
-                rule.ingress.bytes,
-                rule.egress.packets,
-                rule.egress.bytes,
-                rule.connections,
-                rule.refused_direct,
-            ];
+            let traffic = [rule.ingress.packets, rule.ingress.bytes, rule.egress.packets, rule.egress.bytes];
+            let totals = [rule.connections, rule.refused_direct].map(|number| number.to_string());
             table.add_row(
-                std::iter::once(rule.rule.to_string()).chain(numbers.iter().map(ToString::to_string)),
+                std::iter::once(rule.rule.to_string())
+                    .chain(traffic.map(|number| rule.counted(number)))
+                    .chain(totals),
             );
         }
         numbers_to_the_right(&mut table);
         table
+    }
+}
+
+impl RuleStatus {
+    /// A number of packets or bytes as a table shows it.
+    pub(super) fn counted(&self, number: u64) -> String {
+        if self.packets_counted { number.to_string() } else { "not counted".to_owned() }
     }
 }
 

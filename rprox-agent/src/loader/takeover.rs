@@ -6,15 +6,16 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsRawFd as _;
 
-use aya::maps::{Map, MapData, MapError, SockHash};
+use aya::maps::{HashMap, Map, MapData, MapError, SockHash};
 use procfs::ProcError;
 use rprox_common::{Address, Listener, MAX_LISTENERS_PER_ADDRESS, Protocol, map};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use thiserror::Error;
 
-use super::conflict::Port;
 use super::conflict::listener::{self, Socket};
+use super::conflict::{Port, bound};
+use super::owner::Owner;
 use super::pins::Pins;
 
 /// `BPF_NOEXIST` of linux/bpf.h.
@@ -24,24 +25,27 @@ const NOEXIST: u64 = 1;
 #[derive(Debug, Error)]
 pub enum TakeoverError {
     /// The map.
-    #[error("{interface}: the map {}: {source}", map::LISTENERS)]
+    #[error("{interface}: the map {map}: {source}")]
     Map {
         /// The interface.
         interface: String,
+        /// The map.
+        map: &'static str,
         /// What the kernel said.
         source: Box<MapError>,
     },
     /// The sockets can't be listed.
     #[error("looking for who listens on the TO ports: {0}")]
     Sockets(#[from] ProcError),
-    /// One can't be had.
+    /// Some can't be had.
     #[error(
-        "taking over the listener on port {port}: {source}; that needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, or start the \
-         listener again once this is attached, or use `--mode rewrite`"
+        "can't take over who listens already, {}: {source}; that needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: without them, start the \
+         listener again once this is attached, and it is reached",
+        .listeners.join(" and ")
     )]
     Refused {
-        /// Its port.
-        port: u16,
+        /// Who and where.
+        listeners: Vec<String>,
         /// What the kernel said.
         source: io::Error,
     },
@@ -51,8 +55,9 @@ pub enum TakeoverError {
 pub struct Takeover {
     interface: String,
     listeners: SockHash<MapData, Listener>,
-    /// Inodes.
-    known: BTreeSet<u64>,
+    bound_by: HashMap<MapData, u64, u32>,
+    /// Inodes of those that were found, whether they could be had or not.
+    seen: BTreeSet<u64>,
 }
 
 impl Takeover {
@@ -62,13 +67,23 @@ impl Takeover {
     ///
     /// The map is not there.
     pub fn new(pins: &Pins) -> Result<Self, TakeoverError> {
-        let map = MapData::from_pin(pins.map(map::LISTENERS));
-        let listeners = map.and_then(Map::from_map_data).and_then(TryInto::try_into);
-        let interface = pins.interface().to_owned();
-        match listeners {
-            Ok(listeners) => Ok(Self { interface, listeners, known: BTreeSet::new() }),
-            Err(source) => Err(TakeoverError::Map { interface, source: Box::new(source) }),
+        fn open<M: TryFrom<Map, Error = MapError>>(
+            pins: &Pins,
+            name: &'static str,
+        ) -> Result<M, TakeoverError> {
+            let map = MapData::from_pin(pins.map(name)).and_then(Map::from_map_data).and_then(M::try_from);
+            map.map_err(|source| TakeoverError::Map {
+                interface: pins.interface().to_owned(),
+                map: name,
+                source: Box::new(source),
+            })
         }
+        Ok(Self {
+            interface: pins.interface().to_owned(),
+            listeners: open(pins, map::LISTENERS)?,
+            bound_by: open(pins, map::BOUND_BY)?,
+            seen: BTreeSet::new(),
+        })
     }
 
     /// Forgets every listener.
@@ -90,18 +105,40 @@ impl Takeover {
         Ok(())
     }
 
-    /// Makes known every socket that listens on one of the TCP `ports` and was not made known before by this value.
+    /// Has the port guard know the `owner`'s sockets that were bound to one of the TCP `ports` before it came, and may listen yet.
     ///
     /// # Errors
     ///
-    /// A socket can't be had, or the kernel refused it.
+    /// The kernel refused.
+    pub fn know_bound(
+        &mut self,
+        ports: impl Iterator<Item = u16>,
+        owner: Owner,
+    ) -> Result<(), TakeoverError> {
+        let Owner::User(owner) = owner else { return Ok(()) };
+        for bound in bound::find(&ports.collect()).iter().filter(|bound| bound.user == owner) {
+            self.bound_by.insert(bound.cookie, owner, 0).map_err(|source| TakeoverError::Map {
+                interface: self.interface.clone(),
+                map: map::BOUND_BY,
+                source: Box::new(source),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Makes known every socket that listens on one of the TCP `ports`, if this value has not seen it before.
+    ///
+    /// # Errors
+    ///
+    /// Sockets can't be had, which all others are not concerned by, or the kernel refused one.
     pub fn take(&mut self, ports: impl Iterator<Item = u16>) -> Result<(), TakeoverError> {
         let ports: BTreeSet<Port> = ports.map(|port| (Protocol::Tcp, port)).collect();
         let mut sockets = listener::sockets(&ports)?;
-        sockets.retain(|socket| !self.known.contains(&socket.inode));
-        for holder in listener::holders(&sockets)? {
+        sockets.retain(|socket| !self.seen.contains(&socket.inode));
+        let (mut refused, mut reason) = (Vec::new(), Errno::PERM);
+        for holder in listener::holders(sockets.iter().map(|socket| socket.inode))? {
             let Some(socket) = sockets.iter().find(|socket| socket.inode == holder.inode) else { continue };
-            if self.known.contains(&socket.inode) {
+            if self.seen.contains(&socket.inode) {
                 continue;
             }
             let fd = Pid::from_raw(holder.pid).ok_or(Errno::SRCH).and_then(|pid| {
@@ -112,24 +149,26 @@ impl Takeover {
                 // The process, or its descriptor, has gone meanwhile.
                 Err(Errno::SRCH | Errno::BADF) => {}
                 Err(error) => {
-                    return Err(TakeoverError::Refused { port: socket.port.1, source: error.into() });
+                    self.seen.insert(socket.inode);
+                    refused.push(format!("{} (pid {}) on port {}", holder.name, holder.pid, socket.port.1));
+                    reason = error;
                 }
             }
         }
         // What nobody seems to hold is held by a process that may not be looked into, or has been closed.
-        let left: Vec<Socket> =
-            sockets.into_iter().filter(|socket| !self.known.contains(&socket.inode)).collect();
-        match listener::sockets(&ports)?.iter().find(|socket| left.contains(socket)) {
-            Some(socket) => Err(TakeoverError::Refused {
-                port: socket.port.1,
-                source: io::ErrorKind::PermissionDenied.into(),
-            }),
-            None => Ok(()),
+        sockets.retain(|socket| !self.seen.contains(&socket.inode));
+        for socket in listener::sockets(&ports)?.iter().filter(|socket| sockets.contains(socket)) {
+            self.seen.insert(socket.inode);
+            refused.push(format!("a process of user {} on port {}", socket.user, socket.port.1));
         }
+        if refused.is_empty() {
+            return Ok(());
+        }
+        Err(TakeoverError::Refused { listeners: refused, source: reason.into() })
     }
 
     fn insert(&mut self, socket: &Socket, fd: &rustix::fd::OwnedFd) -> Result<(), TakeoverError> {
-        self.known.insert(socket.inode);
+        self.seen.insert(socket.inode);
         for slot in 0..MAX_LISTENERS_PER_ADDRESS {
             let key = Listener { address: Address::from(socket.address), port: socket.port.1.into(), slot };
             match self.listeners.insert(key, fd.as_raw_fd(), NOEXIST) {
@@ -145,7 +184,8 @@ impl Takeover {
     }
 
     fn failed(&self, source: MapError) -> TakeoverError {
-        TakeoverError::Map { interface: self.interface.clone(), source: Box::new(source) }
+        let interface = self.interface.clone();
+        TakeoverError::Map { interface, map: map::LISTENERS, source: Box::new(source) }
     }
 }
 

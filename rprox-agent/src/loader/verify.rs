@@ -6,16 +6,20 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+mod globals;
 mod ownership;
 mod programs;
 mod rules;
 
 use std::io::{self, Write};
 
+use aya::maps::MapError;
 use serde::Serialize;
 use thiserror::Error;
 
+use self::globals::Seen;
 use super::asked::{self, Asked};
+use super::attachment::AttachmentError;
 use super::bpffs::{Bpffs, BpffsError};
 use super::config::Settings;
 use super::hook::HookError;
@@ -56,6 +60,17 @@ pub enum VerifyError {
     /// A program could not be asked for.
     #[error("asking for a program's details: {0}")]
     Program(#[from] aya::programs::ProgramError),
+    /// What an attachment should be.
+    #[error(transparent)]
+    Attachment(#[from] AttachmentError),
+    /// The kernel does not show globals.
+    #[error("reading the globals of {program}: {source}")]
+    Globals {
+        /// The program.
+        program: &'static str,
+        /// What the kernel said.
+        source: Box<MapError>,
+    },
     /// The kernel does not say what is on a hook.
     #[error("asking which programs are on {interface}: {source}")]
     Query {
@@ -95,6 +110,8 @@ impl Difference {
 struct Checked {
     interface: String,
     ok: bool,
+    /// Whether the kernel showed the programs' globals.
+    globals_seen: bool,
     differences: Vec<Difference>,
 }
 
@@ -152,10 +169,12 @@ pub async fn verify(netlink: &Netlink, expectation: &Expectation) -> Result<Repo
     };
     let mut attachments = Vec::new();
     for pins in chosen {
-        let differences = attachment(&host, &pins, expectation).await?;
+        let mut differences = attachment(&host, &pins, expectation).await?;
+        let seen = globals::check(&host, &pins, &mut differences)?;
         attachments.push(Checked {
             interface: pins.interface().to_owned(),
             ok: differences.is_empty(),
+            globals_seen: seen == Seen::All,
             differences,
         });
     }
@@ -241,6 +260,12 @@ impl Report {
                     "  {what}\n    expected: {expected}\n    found:    {found}\n    to do:    {remedy}"
                 )?;
             }
+        }
+        if self.attachments.iter().any(|checked| !checked.globals_seen) {
+            writeln!(
+                out,
+                "the programs' globals were not compared: the kernel shows them to CAP_SYS_ADMIN alone"
+            )?;
         }
         writeln!(out, "kernel programs of this rprox-loader: SHA-256 {}", self.object_sha256)
     }

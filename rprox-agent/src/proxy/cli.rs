@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -11,7 +12,8 @@ use clap_complete::Shell;
 use rustix::process::geteuid;
 use thiserror::Error;
 
-use super::config::{Config, ConfigError, Flags};
+use super::admin::{self, CallError};
+use super::config::{Config, ConfigError, Flags, admin_socket};
 use super::dns::{DnsError, Names};
 use super::route::{Route, UpstreamTemplate};
 use super::run::{self, RunError};
@@ -41,6 +43,7 @@ Exit status:
 
 Signals:
   SIGTERM, SIGINT  stop accepting, finish what runs within drain_timeout, and end
+  SIGHUP           load the configuration anew, as when its file changes; if it is wrong the log says so and nothing changes
 
 Examples:
   rprox-agent run --route registry.example.com=container-registry:80 --dns-search dns.podman
@@ -69,6 +72,14 @@ Examples:
 
 Exit status: 0 it is valid, 2 it is not; each mistake is on a line of its own, with its place.";
 
+const RELOAD_EXAMPLES: &str = "\
+Examples:
+  rprox-agent reload
+  rprox-agent reload -c rprox.toml
+  rprox-agent reload --socket /run/user/1000/rprox/agent.sock
+
+Exit status: 0 it is in force, 1 no agent answers, 2 it is refused; the one that was in force then stays.";
+
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
   rprox-agent completions bash > ~/.local/share/bash-completion/completions/rprox-agent
@@ -84,6 +95,10 @@ pub enum Command {
     /// Validate the configuration, certificates included, and show what it says
     #[command(after_help = CHECK_EXAMPLES)]
     Check(RunArgs),
+
+    /// Have the agent that runs load its configuration anew, and show what is wrong with it if it refuses
+    #[command(after_help = RELOAD_EXAMPLES)]
+    Reload(CallArgs),
 
     /// Write a shell's completions to standard output
     #[command(after_help = COMPLETIONS_EXAMPLES)]
@@ -109,6 +124,28 @@ pub struct RunArgs {
     pub allow_root: bool,
 }
 
+/// Which of the agents that run is meant.
+#[derive(Args, Debug)]
+pub struct CallArgs {
+    /// The configuration file that the agent runs by: its admin.listen says where to find it
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// The agent's admin socket [default: admin.listen of the file, or of its default]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+impl CallArgs {
+    fn order(&self, order: &str) -> Result<(), CliError> {
+        let socket = match &self.socket {
+            Some(path) => Some(path.clone()),
+            None => admin_socket(self.config.as_deref())?,
+        };
+        Ok(admin::order(&socket.ok_or(CliError::NoSocket)?, order)?)
+    }
+}
+
 /// Why a subcommand failed.
 #[derive(Debug, Error)]
 pub enum CliError {
@@ -128,6 +165,15 @@ pub enum CliError {
     /// DNS can't be set up.
     #[error(transparent)]
     Dns(#[from] DnsError),
+    /// No admin socket is known.
+    #[error(
+        "no admin socket is known: name it with --socket, or the agent's configuration with -c, in which \
+         admin.listen is \"unix:/PATH\"; or send SIGHUP, and see the log"
+    )]
+    NoSocket,
+    /// An order was not carried out.
+    #[error(transparent)]
+    Call(#[from] CallError),
     /// Logging can't be set up.
     #[error("{0}")]
     Logging(String),
@@ -144,13 +190,17 @@ impl CliError {
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Root | Self::Run(RunError::Listen(_) | RunError::Activation(_)) => exit::REFUSED,
+            Self::Root | Self::Run(RunError::Listen(_) | RunError::Activation(_) | RunError::Admin(_)) => {
+                exit::REFUSED
+            }
             Self::Config(_)
             | Self::Tls(_)
             | Self::Dns(_)
             | Self::Logging(_)
+            | Self::NoSocket
+            | Self::Call(CallError::Refused(_))
             | Self::Run(RunError::Tls(_) | RunError::NoCertificate) => exit::USAGE,
-            Self::Output(_) | Self::Run(_) => exit::FAILED,
+            Self::Call(_) | Self::Output(_) | Self::Run(_) => exit::FAILED,
         }
     }
 }
@@ -168,9 +218,14 @@ impl Command {
                     return Err(CliError::Root);
                 }
                 let config = load(&flags)?;
-                Ok(run::run(config)?)
+                Ok(run::run(flags, config)?)
             }
             Self::Check(RunArgs { flags, .. }) => check(&flags),
+            Self::Reload(args) => {
+                args.order("reload")?;
+                println!("The configuration was loaded anew.");
+                Ok(())
+            }
             Self::Completions { shell } => {
                 write_completions(Cli::command(), shell, &mut io::stdout());
                 Ok(())
@@ -213,6 +268,7 @@ impl fmt::Display for Summary<'_> {
         for address in &config.listen.https {
             writeln!(formatter, "  https  {address}")?;
         }
+        writeln!(formatter, "  admin  {}", config.admin.listen)?;
         writeln!(formatter, "\nRoutes")?;
         let width = config.routes.iter().map(|route| route.label.len()).max().unwrap_or(0);
         for route in &config.routes {
@@ -224,10 +280,17 @@ impl fmt::Display for Summary<'_> {
         }
         if !certificates.is_empty() {
             writeln!(formatter, "\nCertificates")?;
-            for (files, certificate) in config.certificates.iter().zip(certificates.iter()) {
+            for certificate in certificates.iter() {
                 let names = certificate.names.iter().collect::<Vec<_>>().join(", ");
-                writeln!(formatter, "  {}: {names}", files.cert.display())?;
+                writeln!(formatter, "  {}: {names}", certificate.file.display())?;
             }
+        }
+        if let Some(acme) = &config.acme {
+            writeln!(formatter, "\nCertificates by ACME, from {}", acme.directory)?;
+            for host in &acme.hosts {
+                writeln!(formatter, "  {host}")?;
+            }
+            writeln!(formatter, "  kept in {}", acme.state.display())?;
         }
         let servers = match config.dns.servers.as_slice() {
             [] => "those of /etc/resolv.conf".to_owned(),
@@ -241,12 +304,17 @@ impl Summary<'_> {
     /// Whether requests for the route's host can come over HTTPS at all.
     fn has_certificate(&self, route: &Route) -> bool {
         use super::route::HostPattern::{Any, Exact, Wildcard};
+        let own = self.config.tls.self_signed;
         match &route.host {
-            Exact(host) => self.certificates.covers(host),
+            Exact(host) => own || self.certificates.covers(host) || self.is_by_acme(host),
             // Any label will do: a wildcard certificate is what covers them all.
-            Wildcard(domain) => self.certificates.covers(&format!("x.{domain}")),
+            Wildcard(domain) => own || self.certificates.covers(&format!("x.{domain}")),
             Any => false,
         }
+    }
+
+    fn is_by_acme(&self, host: &str) -> bool {
+        self.config.acme.as_ref().is_some_and(|acme| acme.hosts.iter().any(|by| by == host))
     }
 }
 

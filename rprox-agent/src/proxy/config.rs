@@ -5,17 +5,21 @@
 
 #![forbid(unsafe_code)]
 
+mod acme;
+mod admin;
 mod build;
 mod error;
 mod file;
 mod flags;
 mod routes;
+mod tls;
 mod units;
+mod upgrade;
 
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,8 +27,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+pub use self::acme::{AcmeChallenge, AcmeConfig, ExternalAccount};
+pub use self::admin::{AdminConfig, AdminListen, admin_socket};
 pub use self::error::ConfigError;
 pub use self::flags::Flags;
+pub use self::tls::{TlsConfig, TlsVersion};
 use crate::cli::LogFormat;
 use crate::proxy::route::Route;
 
@@ -37,8 +44,16 @@ pub struct Config {
     pub dns: DnsConfig,
     /// Certificates: the global ones first, then the routes' own.
     pub certificates: Vec<CertificateFiles>,
+    /// How TLS is spoken.
+    pub tls: TlsConfig,
+    /// Where what must outlive the process is kept, if anywhere.
+    pub state: Option<PathBuf>,
+    /// Certificates from an ACME server.
+    pub acme: Option<AcmeConfig>,
     /// Routes, no two for the same host and path.
     pub routes: Vec<Route>,
+    /// Peers whose connections begin with a PROXY header.
+    pub proxy_protocol: Vec<IpNet>,
     /// Peers whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// How long running requests may take to finish once the agent is told to stop.
@@ -51,6 +66,18 @@ pub struct Config {
     pub limits: Limits,
     /// What to log.
     pub log: Log,
+    /// Where to answer the operator.
+    pub admin: AdminConfig,
+    /// Whether the configuration is loaded anew when its files change.
+    pub watch: bool,
+}
+
+impl Config {
+    /// Whether the forwarding headers of `peer` are believed.
+    #[must_use]
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(&peer))
+    }
 }
 
 /// The addresses to accept on.
@@ -131,6 +158,9 @@ pub struct Timeouts {
     /// For the first byte of an upstream's response.
     #[serde(deserialize_with = "units::positive_duration")]
     pub response: Duration,
+    /// For either side of an upgraded connection to send something.
+    #[serde(deserialize_with = "units::positive_duration")]
+    pub tunnel: Duration,
     /// Before an unused upstream connection is closed.
     #[serde(deserialize_with = "units::positive_duration")]
     pub upstream_idle: Duration,
@@ -144,6 +174,7 @@ impl Default for Timeouts {
             body: Duration::from_mins(1),
             connect: Duration::from_secs(2),
             response: Duration::from_mins(1),
+            tunnel: Duration::from_hours(1),
             upstream_idle: Duration::from_secs(30),
         }
     }

@@ -3,30 +3,39 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod framing;
 pub mod io;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::Request;
-use hyper::body::Incoming;
+use http::header::UPGRADE;
+use hyper::body::{Body as _, Incoming};
+use hyper::rt::Write as _;
+use hyper::server::conn::http1::Parts;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use self::client::Client;
+use self::framing::Body;
 use self::io::ClientIo;
 use super::drain::Ticket;
 use super::forward::{self, ResponseBody};
+use super::proxy_protocol::{self, Ends, HeaderError};
 use super::timer::LazyTimer;
+use super::tls::TlsConnection;
 use super::worker::{LocalExecutor, Worker};
 
 /// What an HTTP/2 client that knows the server speaks it sends first (RFC 9113 section 3.4).
@@ -36,36 +45,74 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FIRST_READ: usize = 4096;
 
 /// Serves the connection until it ends.
-pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, secure: bool) {
+pub async fn serve(worker: Rc<Worker>, mut tcp: TcpStream, peer: SocketAddr, secure: bool) {
     let ticket = worker.drain.enter();
+    let metrics = Arc::clone(&worker.metrics);
+    metrics.client_connections_open.up();
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(client = %peer, %error, "TCP_NODELAY refused");
     }
     // The rarer and larger ways are boxed: a task is moved when it is made, at the size of its largest.
-    if secure {
-        Box::pin(serve_tls(worker, tcp, peer, ticket)).await;
-    } else {
-        serve_plain(worker, tcp, peer, ticket).await;
+    if let Some(ends) = ends(&worker, &mut tcp, peer).await {
+        if secure {
+            Box::pin(serve_tls(worker, tcp, ends, ticket)).await;
+        } else {
+            serve_plain(worker, tcp, ends, ticket).await;
+        }
+    }
+    metrics.client_connections_open.down();
+}
+
+/// Whose connection it is; `None` where a load balancer was to say that and did not.
+async fn ends(worker: &Worker, tcp: &mut TcpStream, peer: SocketAddr) -> Option<Ends> {
+    let own = Ends { client: peer, server: tcp.local_addr().unwrap_or(peer) };
+    let live = worker.live();
+    if !contains(&live.config.proxy_protocol, peer.ip()) {
+        return Some(own);
+    }
+    match Box::pin(proxy_protocol::receive(tcp, live.config.timeouts.header)).await {
+        Ok(ends) => Some(ends.unwrap_or(own)),
+        Err(HeaderError::Closed) => None,
+        Err(error) => {
+            worker.metrics.proxy_headers_refused.increment();
+            tracing::warn!(%peer, "connection refused: {error}");
+            None
+        }
     }
 }
 
-async fn serve_tls(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, ticket: Ticket) {
-    let Some(acceptor) = &worker.shared.tls else { return };
-    let handshake = timeout(worker.shared.config.timeouts.header, acceptor.accept(tcp)).await;
-    let connection = match handshake {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return tracing::debug!(client = %peer, %error, "TLS handshake failed"),
-        Err(_) => return tracing::debug!(client = %peer, "TLS handshake took longer than timeouts.header"),
-    };
-    let client = Client::new(Rc::clone(&worker), peer, Some(connection.covers), connection.http2);
+fn contains(networks: &[IpNet], address: IpAddr) -> bool {
+    // Before the address is made comparable: the usual list is empty.
+    !networks.is_empty() && networks.iter().any(|network| network.contains(&address.to_canonical()))
+}
+
+async fn serve_tls(worker: Rc<Worker>, tcp: TcpStream, ends: Ends, ticket: Ticket) {
+    let Some(connection) = shake_hands(&worker, tcp, ends.client).await else { return };
+    let client = Client::new(Rc::clone(&worker), ends, Some(connection.secured), connection.http2);
     serve_http(client, connection.stream, Bytes::new(), ticket).await;
 }
 
-async fn serve_plain(worker: Rc<Worker>, mut tcp: TcpStream, peer: SocketAddr, ticket: Ticket) {
-    let sniffed = timeout(worker.shared.config.timeouts.header, sniff(&mut tcp)).await;
+/// `None` where it fails, which is the client's concern more than ours.
+async fn shake_hands(worker: &Worker, tcp: TcpStream, peer: SocketAddr) -> Option<TlsConnection> {
+    let live = worker.live();
+    match timeout(live.config.timeouts.header, live.tls.accept(tcp)).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            tracing::debug!(client = %peer, %error, "TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(client = %peer, "TLS handshake took longer than timeouts.header");
+            None
+        }
+    }
+}
+
+async fn serve_plain(worker: Rc<Worker>, mut tcp: TcpStream, ends: Ends, ticket: Ticket) {
+    let sniffed = timeout(worker.live().config.timeouts.header, sniff(&mut tcp)).await;
     let Ok(Ok(first)) = sniffed else { return };
     let http2 = first.starts_with(HTTP2_PREFACE);
-    let client = Client::new(Rc::clone(&worker), peer, None, http2);
+    let client = Client::new(Rc::clone(&worker), ends, None, http2);
     serve_http(client, tcp, first, ticket).await;
 }
 
@@ -81,28 +128,51 @@ async fn sniff(tcp: &mut TcpStream) -> std::io::Result<Bytes> {
     }
 }
 
-async fn serve_http<S>(client: Client, stream: S, first: Bytes, ticket: Ticket)
+async fn serve_http<S>(client: Client, stream: S, first: Bytes, mut ticket: Ticket)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let http2 = client.http2;
     let client = Rc::new(client);
-    let worker = Rc::clone(&client.worker);
-    let io = ClientIo::new(TokioIo::new(stream), first, Rc::clone(&client));
+    let live = client.worker.live();
+    let io = TokioIo::new(ClientIo::new(stream, first, Rc::clone(&client)));
     let service = service_fn({
         let client = Rc::clone(&client);
         move |request: Request<Incoming>| {
+            client.framing.borrow_mut().follows(framing(&request));
             let client = Rc::clone(&client);
             async move { Ok::<_, Infallible>(forward::handle(&client, request).await) }
         }
     });
     let ended = if http2 {
-        Box::pin(run(&client, worker.http2.serve_connection(io, service), ticket)).await
+        Box::pin(run(&client, pin!(live.http2.serve_connection(io, service)), &mut ticket)).await
     } else {
-        run(&client, worker.http1.serve_connection(io, service), ticket).await
+        let mut connection = live.http1.serve_connection(io, service);
+        let ended = run(&client, Pin::new(&mut connection), &mut ticket).await;
+        let tunnel = client.take_tunnel();
+        if ended.is_ok() {
+            let Parts { mut io, read_buf, .. } = connection.into_parts();
+            if let Some(tunnel) = tunnel {
+                let (stream, held) = io.into_inner().into_stream();
+                return Box::pin(tunnel.run(stream, [read_buf, held].concat().into())).await;
+            }
+            // hyper doesn't where a request had an Upgrade field; twice does no harm.
+            let closed = poll_fn(|cx| Pin::new(&mut io).poll_shutdown(cx));
+            let _ = timeout(live.config.timeouts.header, closed).await;
+        }
+        ended
     };
     if let Err(error) = ended {
         tracing::debug!(client = %client.peer, error = &error as &dyn std::error::Error, "client connection failed");
+    }
+}
+
+fn framing(request: &Request<Incoming>) -> Body {
+    let body = request.body();
+    match body.size_hint().exact() {
+        _ if body.is_end_stream() && request.headers().contains_key(UPGRADE) => Body::Open,
+        _ if body.is_end_stream() => Body::Length(0),
+        length => length.map_or(Body::Chunked, Body::Length),
     }
 }
 
@@ -146,12 +216,13 @@ where
 
 async fn run(
     client: &Client,
-    connection: impl Connection,
-    mut ticket: Ticket,
+    mut connection: Pin<&mut impl Connection>,
+    ticket: &mut Ticket,
 ) -> Result<(), ConnectionError> {
-    let mut connection = pin!(connection);
-    let timeouts = &client.worker.shared.config.timeouts;
-    let mut timer = LazyTimer::new(timeouts.header.min(timeouts.idle).min(timeouts.body));
+    let mut timer = {
+        let timeouts = &client.worker.live().config.timeouts;
+        LazyTimer::new(timeouts.header.min(timeouts.idle).min(timeouts.body))
+    };
     let mut finishing = false;
     poll_fn(|cx: &mut Context<'_>| {
         if !finishing && ticket.poll_draining(cx) {

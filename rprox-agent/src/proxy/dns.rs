@@ -162,6 +162,22 @@ impl Names {
         self.endpoints(upstream).await
     }
 
+    /// Forgets the names that nobody is to ask for any more, and has their connections dropped.
+    pub fn keep_only(&self, wanted: impl Fn(&Upstream) -> bool) {
+        let forgotten: Vec<_> =
+            self.0.entries.borrow_mut().extract_if(|upstream, _| !wanted(upstream)).collect();
+        for (upstream, entry) in forgotten {
+            let endpoints = entry.memory.borrow().answer();
+            if let Some(Ok(endpoints)) = endpoints {
+                (self.0.on_gone)(&upstream, &endpoints);
+            }
+            self.0.last_answers.forget(&upstream);
+            // Its task sees that the name is gone.
+            entry.is_wanted.set(true);
+            entry.wanted.notify_one();
+        }
+    }
+
     fn entry(&self, upstream: &Arc<Upstream>) -> Rc<Entry> {
         if let Some(entry) = self.0.entries.borrow().get(upstream) {
             entry.used.set(true);
@@ -194,6 +210,11 @@ impl Names {
 }
 
 impl Shared {
+    /// Whether `entry` is still what is known of `upstream`.
+    fn has(&self, upstream: &Arc<Upstream>, entry: &Rc<Entry>) -> bool {
+        self.entries.borrow().get(upstream).is_some_and(|known| Rc::ptr_eq(known, entry))
+    }
+
     /// Takes what a look-up came to, or what it has come to so far, and tells all whom it concerns. Returns how long until
     /// the next one.
     fn settle(&self, upstream: &Arc<Upstream>, entry: &Entry, outcome: Result<Found, Miss>) -> Duration {
@@ -249,6 +270,10 @@ async fn keep_fresh(view: Weak<Shared>, upstream: Arc<Upstream>, entry: Rc<Entry
 
         let Some(shared) = view.upgrade() else { return };
         let pause = outcome.map_or(Duration::ZERO, |outcome| shared.settle(&upstream, &entry, outcome));
+        if !shared.has(&upstream, &entry) {
+            shared.last_answers.forget(&upstream);
+            return;
+        }
         if entry.used.take() {
             last_used = Instant::now();
         } else if last_used.elapsed() > FORGET_AFTER {
@@ -259,6 +284,9 @@ async fn keep_fresh(view: Weak<Shared>, upstream: Arc<Upstream>, entry: Rc<Entry
         tokio::select! {
             () = sleep_until(started + pause) => {}
             () = entry.cut_short() => {}
+        }
+        if view.upgrade().is_none_or(|shared| !shared.has(&upstream, &entry)) {
+            return;
         }
         sleep_until(started + LOOK_UP_SPACING).await;
     }

@@ -4,6 +4,8 @@
 
 pub mod balance;
 pub mod body;
+pub mod client_certificate;
+pub mod connect;
 pub mod exchange;
 pub mod failure;
 pub mod forwarded;
@@ -12,41 +14,63 @@ pub mod link;
 pub mod pool;
 pub mod send;
 pub mod target;
+pub mod tunnel;
+pub mod upgrade;
 
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{EXPECT, MAX_FORWARDS, TRANSFER_ENCODING, VIA};
+use http::header::{CONTENT_LENGTH, EXPECT, MAX_FORWARDS, TRANSFER_ENCODING, VIA};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use self::body::RequestBody;
 pub use self::body::ResponseBody;
+use self::connect::Connect;
 use self::exchange::Exchange;
 use self::failure::Failure;
+use self::send::Reply;
 use self::target::Target;
+use self::upgrade::Offer;
 use super::connection::client::Client;
+use super::live::Live;
 use super::respond;
-use super::route::Match;
+use super::route::{Match, Route};
+use super::tls::challenges;
 
 /// Answers a request: by its upstream's response or by one of our own.
 pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response<ResponseBody> {
     let (mut parts, incoming) = request.into_parts();
     let mut exchange = Exchange::begin(client, &parts);
-    let (target, found) = match direct(client, &mut parts, &mut exchange) {
+    let live = Rc::clone(exchange.live());
+    let connect = Connect::take(&mut parts);
+    let (target, found) = match direct(client, &live, &mut parts, &mut exchange) {
         Ok(directed) => directed,
         Err(response) => return exchange.answer(*response),
     };
-    let body = match RequestBody::new(incoming, client) {
+    let body = match RequestBody::new(incoming, client, &live.config) {
         Ok(body) => body,
         Err(failure) => return exchange.answer(respond::text(failure.status(), failure.public())),
     };
-    if let Err(response) = prepare(client, &mut parts, &target) {
+    let offer = match &connect {
+        Some(_) => Offer::websocket(&found.route.upgrade),
+        None if body.is_none() => Offer::find(&parts, &found.route.upgrade),
+        None => None,
+    };
+    if connect.is_some() && offer.is_none() {
+        let reason = "WebSockets are not served here";
+        return exchange.answer(respond::text(StatusCode::NOT_IMPLEMENTED, reason));
+    }
+    if let Err(response) = prepare(client, &live, found.route, &mut parts, &target) {
         return exchange.answer(*response);
     }
-    match send::send(client, &found, target, Request::from_parts(parts, body)).await {
-        Ok(answered) => exchange.forward(answered),
+    match send::send(client, &live, &found, target, Request::from_parts(parts, body), offer).await {
+        Ok(Reply::Switched(answered, switched)) => match connect {
+            Some(connect) => exchange.connect(answered, switched, connect),
+            None => exchange.switch(answered, switched),
+        },
+        Ok(Reply::Answered(answered)) => exchange.forward(answered),
         Err(lost) => {
             let status = lost.failure.status();
             log(&found, &lost, status);
@@ -71,7 +95,8 @@ fn log(found: &Match<'_>, lost: &send::Lost, status: StatusCode) {
 
 /// Finds out where the request goes, or what to say instead.
 fn direct<'a>(
-    client: &'a Client,
+    client: &Client,
+    live: &'a Live,
     parts: &mut Parts,
     exchange: &mut Exchange,
 ) -> Result<(Target, Match<'a>), Box<Response<Bytes>>> {
@@ -86,8 +111,13 @@ fn direct<'a>(
     };
     let host = target.host();
     exchange.is_for(&host);
-    if let Some(names) = &client.secure
-        && !names.covers(&host)
+    if parts.uri.path().starts_with(challenges::HTTP_PATH)
+        && let Some(body) = client.worker.shared.tls.challenges.body(&host, parts.uri.path())
+    {
+        return Err(Box::new(respond::plain(body)));
+    }
+    if let Some(secured) = &client.secure
+        && !secured.covers.covers(&host)
     {
         let reason = "this connection's certificate is not for this host";
         return refuse(StatusCode::MISDIRECTED_REQUEST, reason);
@@ -95,14 +125,16 @@ fn direct<'a>(
     if parts.method == Method::OPTIONS && ends_here(parts) {
         return Err(Box::new(respond::empty(StatusCode::NO_CONTENT)));
     }
-    let shared = &client.worker.shared;
-    let Some(found) = shared.routes.find(&host, parts.uri.path()) else {
+    let Some(found) = live.routes.find(&host, parts.uri.path()) else {
         return refuse(StatusCode::NOT_FOUND, "no route leads from here");
     };
     exchange.takes(found.route);
-    if client.secure.is_none() && found.route.https_redirect && shared.certificates.covers(&host) {
+    if client.secure.is_none() && found.route.https_redirect && live.tls.serves(&host) {
         let resource = parts.uri.path_and_query().map_or("/", |resource| resource.as_str());
         return Err(Box::new(respond::https_redirect(&parts.method, &host, resource)));
+    }
+    if let Err((status, reason)) = client_certificate::check(client, found.route, &host) {
+        return refuse(status, reason);
     }
     drop(host);
     Ok((target, found))
@@ -125,12 +157,24 @@ fn ends_here(parts: &mut Parts) -> bool {
 }
 
 /// Makes the client's header section the one for the upstream.
-fn prepare(client: &Client, parts: &mut Parts, target: &Target) -> Result<(), Box<Response<Bytes>>> {
+fn prepare(
+    client: &Client,
+    live: &Live,
+    route: &Route,
+    parts: &mut Parts,
+    target: &Target,
+) -> Result<(), Box<Response<Bytes>>> {
     let headers = &mut parts.headers;
     if !headers::only_chunked(headers) {
         let reason = "of the transfer codings only chunked is served";
         return Err(Box::new(respond::text(StatusCode::NOT_IMPLEMENTED, reason)));
     }
+    if headers::has_look_alike(headers) {
+        let reason = "a field's name differs from one of ours by an underscore";
+        return Err(Box::new(respond::text(StatusCode::BAD_REQUEST, reason)));
+    }
+    headers::canonical_length(headers);
+    headers::one_cookie(headers);
     let trailers = headers::accepts_trailers(headers);
     headers::remove_hop_by_hop(headers);
     if trailers {
@@ -138,7 +182,9 @@ fn prepare(client: &Client, parts: &mut Parts, target: &Target) -> Result<(), Bo
     }
     // Answered by hyper, with the 100 that the client waits for, when the body is first asked for.
     headers.remove(EXPECT);
-    client.forwarding.apply(headers, target.authority());
+    let trusted = live.config.trusts(client.peer);
+    client.forwarding.apply(headers, target.authority(), trusted);
+    client_certificate::apply(client, route, headers);
     headers.append(VIA, via(parts.version));
     Ok(())
 }
@@ -157,13 +203,13 @@ fn via(version: Version) -> HeaderValue {
 /// # Errors
 ///
 /// When the response can't be passed on.
-pub(crate) fn restore(status: StatusCode, headers: &mut HeaderMap) -> Result<(), Failure> {
-    if status == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Failure::UnaskedUpgrade);
-    }
-    if headers.contains_key(TRANSFER_ENCODING) && !headers::only_chunked(headers) {
+pub(crate) fn restore(headers: &mut HeaderMap) -> Result<(), Failure> {
+    if headers.contains_key(TRANSFER_ENCODING)
+        && (headers.contains_key(CONTENT_LENGTH) || !headers::only_chunked(headers))
+    {
         return Err(Failure::TransferCoding);
     }
+    headers::canonical_length(headers);
     headers::remove_hop_by_hop(headers);
     Ok(())
 }

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::connection;
+use super::metrics::Limit;
 use super::worker::{Shared, Worker};
 
 /// Connections that wait to be accepted, for each socket; the kernel cuts it to net.core.somaxconn.
@@ -175,8 +176,10 @@ pub async fn accept(
 }
 
 fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, secure: bool, complaints: &mut Complaints) {
-    let limit = worker.shared.config.limits.connections;
+    let limit = worker.live().config.limits.connections;
+    worker.metrics.client_connections.increment();
     let Some(place) = Place::take(&worker.shared, limit) else {
+        worker.metrics.limit_hits[Limit::Connections].increment();
         complaints.log(|| tracing::warn!(limit, "limits.connections reached: refusing connections"));
         if !secure {
             refuse(&tcp);

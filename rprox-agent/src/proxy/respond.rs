@@ -15,6 +15,14 @@ pub fn text(status: StatusCode, detail: &str) -> Response<Bytes> {
     response
 }
 
+/// 200 with `body` and nothing else to say.
+#[must_use]
+pub fn plain(body: String) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+}
+
 /// A status that says it all.
 #[must_use]
 pub fn empty(status: StatusCode) -> Response<Bytes> {

@@ -6,11 +6,14 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
+use http::HeaderValue;
+
 use super::host;
+use super::tls::client_auth::ClientAuth;
 use super::upstream::Upstream;
 
 /// The hosts of a route.
@@ -64,6 +67,17 @@ pub enum UpstreamTemplate {
     Template(HashMap<String, Arc<Upstream>>),
 }
 
+impl UpstreamTemplate {
+    /// Each upstream that it can lead to.
+    #[must_use]
+    pub fn all(&self) -> Box<dyn Iterator<Item = &Arc<Upstream>> + '_> {
+        match self {
+            Self::Plain(upstream) => Box::new(std::iter::once(upstream)),
+            Self::Template(allowed) => Box::new(allowed.values()),
+        }
+    }
+}
+
 /// A host and path prefix with the upstream that serves it.
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -76,6 +90,12 @@ pub struct Route {
     pub upstream: UpstreamTemplate,
     /// Whether plain HTTP is redirected to HTTPS, where a certificate covers the host.
     pub https_redirect: bool,
+    /// Whose certificates its clients must or may have.
+    pub client_auth: Option<ClientAuth>,
+    /// `Strict-Transport-Security` of its responses over HTTPS.
+    pub hsts: Option<HeaderValue>,
+    /// The protocols that a client's connection may be upgraded to, in lower case.
+    pub upgrade: Vec<String>,
     /// `host/path`, for logs.
     pub label: String,
 }
@@ -86,6 +106,7 @@ pub struct RouteTable {
     exact: HashMap<String, Paths>,
     wildcard: HashMap<String, Paths>,
     any: Paths,
+    upstreams: HashSet<Arc<Upstream>>,
 }
 
 /// What a request's host and path led to.
@@ -104,6 +125,7 @@ impl RouteTable {
     pub fn new(routes: Vec<Route>) -> Self {
         let mut table = Self::default();
         for route in routes {
+            table.upstreams.extend(route.upstream.all().cloned());
             let paths = match &route.host {
                 HostPattern::Exact(host) => table.exact.entry(host.clone()).or_default(),
                 HostPattern::Wildcard(domain) => table.wildcard.entry(domain.clone()).or_default(),
@@ -112,6 +134,17 @@ impl RouteTable {
             paths.insert(Arc::new(route));
         }
         table
+    }
+
+    /// All upstreams that routes lead to, in no particular order.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
+        self.upstreams.iter().map(Arc::as_ref)
+    }
+
+    /// Whether any route leads to `upstream`.
+    #[must_use]
+    pub fn leads_to(&self, upstream: &Upstream) -> bool {
+        self.upstreams.contains(upstream)
     }
 
     /// The route of a [normalised](host::normalise) host and a path, which is taken as the request has it: neither decoded
@@ -178,6 +211,9 @@ mod tests {
             path: path.to_owned(),
             upstream: UpstreamTemplate::Plain(Arc::new(Upstream::parse(upstream, None).unwrap())),
             https_redirect: true,
+            client_auth: None,
+            hsts: None,
+            upgrade: Vec::new(),
             label: format!("{host}{path}"),
         }
     }

@@ -1,22 +1,31 @@
-//! Start-up, signals and the end.
+//! Start-up, and what the main thread does while the workers serve: it hears signals, the admin listener and the file
+//! watcher, and sees to the end.
 
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::io;
 use std::panic;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread;
+use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use sd_notify::NotifyState;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::activation::{self, ActivationError};
-use super::config::Config;
+use super::admin::{self, Admin, AdminError, Order, Phase};
+use super::config::{Config, Flags};
 use super::listen::{ListenError, Listener};
-use super::route::RouteTable;
-use super::tls::{Certificates, TlsAcceptor, TlsError};
+use super::live::Rules;
+use super::metrics::Metrics;
+use super::reload::{Reloader, Reloads};
+use super::signals::{Asked, Signals};
+use super::tls::TlsError;
+use super::watcher::Watcher;
 use super::worker::{self, Shared, WorkerError};
 
 /// Why the agent did not start, or ended.
@@ -36,6 +45,9 @@ pub enum RunError {
     /// A socket that was passed.
     #[error(transparent)]
     Activation(#[from] ActivationError),
+    /// The admin listener.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// Signals or threads.
     #[error("can't start: {0}")]
     Start(#[source] io::Error),
@@ -56,59 +68,51 @@ enum Event {
     Ended(thread::Result<Result<usize, WorkerError>>),
 }
 
-/// Serves until SIGTERM or SIGINT, then finishes what runs.
+/// Serves until SIGTERM or SIGINT, then finishes what runs. `config` is what `flags` led to.
 ///
 /// # Errors
 ///
 /// When any part of it can't start, and when a worker fails.
-pub fn run(config: Config) -> Result<(), RunError> {
+pub fn run(flags: Flags, config: Config) -> Result<(), RunError> {
     panic::set_hook(Box::new(|panic| tracing::error!("internal error, please report it: {panic}")));
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
+        .build_local(tokio::runtime::LocalOptions::default())
         .map_err(RunError::Start)?
-        .block_on(serve(config))
+        .block_on(serve(flags, config))
 }
 
-async fn serve(config: Config) -> Result<(), RunError> {
+async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
     // Before anybody can connect: who sees a listener may send a signal.
     let signals = Signals::new().map_err(RunError::Start)?;
-    let certificates = Arc::new(Certificates::load(&config.certificates)?);
-    let listeners = open(&config)?;
+    let kept = Arc::default();
+    let rules = Rules::new(config, &kept)?;
+    let listeners = open(&rules.config)?;
     let secure = listeners.iter().flatten().any(Listener::is_secure);
-    let tls = match (certificates.is_empty(), secure) {
-        (true, true) => return Err(RunError::NoCertificate),
-        (true, false) => None,
-        (false, _) => Some(TlsAcceptor::new(Arc::clone(&certificates))?),
-    };
+    if secure && rules.tls.is_empty() {
+        return Err(RunError::NoCertificate);
+    }
+    let admin = admin::open(&rules.config.admin)?;
+    let workers = rules.config.workers.get();
     let shared = Arc::new(Shared {
-        routes: RouteTable::new(config.routes.clone()),
-        certificates,
-        tls,
+        rules: Arc::new(ArcSwap::from_pointee(rules)),
+        swapped: watch::Sender::default(),
+        tls: kept,
         last_answers: Arc::default(),
         connections: AtomicUsize::new(0),
-        config,
+        metrics: (0..workers).map(|_| Arc::default()).collect(),
+        started: SystemTime::now(),
+        reloads: Reloads::default(),
     });
-    supervise(&shared, listeners, signals).await
-}
-
-/// The signals that ask for an end.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    let reloader = Reloader::new(flags, Arc::clone(&shared), secure);
+    let (orders, ordered) = mpsc::channel(1);
+    let phase = Rc::new(Cell::new(Phase::Starting));
+    if let Some(listener) = admin {
+        tracing::info!("admin on {listener}");
+        let admin = Admin::new(Arc::clone(&shared), reloader.config_file(), Rc::clone(&phase), orders);
+        tokio::task::spawn_local(admin::serve(listener, Rc::new(admin)));
     }
-
-    async fn recv(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
+    Supervisor { shared, reloader, phase }.run(listeners, signals, ordered).await
 }
 
 /// The listeners, each as a socket for every worker: those that a service manager passed, or else those configured.
@@ -124,52 +128,119 @@ fn open(config: &Config) -> Result<Vec<Vec<Listener>>, RunError> {
     Ok(bound.collect::<Result<_, _>>()?)
 }
 
-async fn supervise(
-    shared: &Arc<Shared>,
-    listeners: Vec<Vec<Listener>>,
-    mut signals: Signals,
-) -> Result<(), RunError> {
-    let (stop, stopping) = watch::channel(false);
-    let (events, mut reports) = mpsc::unbounded_channel();
-    let workers = shared.config.workers.get();
-    let addresses: Vec<String> =
-        listeners.iter().filter_map(|sockets| Some(sockets.first()?.to_string())).collect();
-    let mut listeners: Vec<_> = listeners.into_iter().map(Vec::into_iter).collect();
-    for number in 0..workers {
-        let listeners = listeners.iter_mut().filter_map(Iterator::next).collect();
-        spawn(number, Arc::clone(shared), listeners, events.clone(), stopping.clone())
-            .map_err(RunError::Start)?;
-    }
-    drop((events, stopping));
+/// The main thread's work.
+struct Supervisor {
+    shared: Arc<Shared>,
+    reloader: Reloader,
+    phase: Rc<Cell<Phase>>,
+}
 
-    let (mut started, mut ended, mut cut) = (0, 0, 0);
-    while ended < workers {
-        tokio::select! {
-            Some(event) = reports.recv() => match event {
-                Event::Started => {
-                    started += 1;
-                    if started == workers {
-                        announce(&addresses);
+impl Supervisor {
+    async fn run(
+        self,
+        listeners: Vec<Vec<Listener>>,
+        mut signals: Signals,
+        mut ordered: mpsc::Receiver<Order>,
+    ) -> Result<(), RunError> {
+        let (stop, stopping) = watch::channel(false);
+        let (events, mut reports) = mpsc::unbounded_channel();
+        let workers = self.shared.metrics.len();
+        let addresses: Vec<String> =
+            listeners.iter().filter_map(|sockets| Some(sockets.first()?.to_string())).collect();
+        let mut listeners: Vec<_> = listeners.into_iter().map(Vec::into_iter).collect();
+        for number in 0..workers {
+            let listeners = listeners.iter_mut().filter_map(Iterator::next).collect();
+            let (shared, metrics) = (Arc::clone(&self.shared), Arc::clone(&self.shared.metrics[number]));
+            spawn(number, shared, metrics, listeners, events.clone(), stopping.clone())
+                .map_err(RunError::Start)?;
+        }
+        drop((events, stopping));
+        let mut watcher = Watcher::new()
+            .inspect_err(|error| tracing::warn!(%error, "changed files are not noticed: reload by SIGHUP"))
+            .ok();
+        self.watch(&mut watcher);
+
+        let (mut started, mut ended, mut cut) = (0, 0, 0);
+        while ended < workers {
+            tokio::select! {
+                Some(event) = reports.recv() => match event {
+                    Event::Started => {
+                        started += 1;
+                        if started == workers {
+                            self.announce(&addresses);
+                        }
                     }
+                    Event::Ended(result) => {
+                        cut += result.map_err(|_| RunError::Panicked)??;
+                        ended += 1;
+                    }
+                },
+                asked = signals.recv() => match asked {
+                    Asked::End => self.stop_or_cut(&stop)?,
+                    Asked::Reload => {
+                        let _ = self.reloader.reload();
+                        self.watch(&mut watcher);
+                    }
+                },
+                Some(order) = ordered.recv() => match order {
+                    Order::Reload(answer) => {
+                        let result = self.reloader.reload().map_err(|error| error.to_string());
+                        self.watch(&mut watcher);
+                        let _ = answer.send(result);
+                    }
+                },
+                () = changed(&mut watcher) => {
+                    let _ = self.reloader.reload();
+                    self.watch(&mut watcher);
                 }
-                Event::Ended(result) => {
-                    cut += result.map_err(|_| RunError::Panicked)??;
-                    ended += 1;
-                }
-            },
-            () = signals.recv() => stop_or_cut(&stop, shared)?,
+            }
+        }
+        if cut > 0 {
+            tracing::warn!(connections = cut, "drain_timeout passed: cut the connections that still ran");
+        }
+        tracing::info!("ended");
+        Ok(())
+    }
+
+    /// Watches what the configuration in force came from, if it says so.
+    fn watch(&self, watcher: &mut Option<Watcher>) {
+        if let Some(watcher) = watcher {
+            let wanted = self.shared.rules.load().config.watch;
+            watcher.watch(if wanted { self.reloader.files() } else { Vec::new() });
         }
     }
-    if cut > 0 {
-        tracing::warn!(connections = cut, "drain_timeout passed: cut the connections that still ran");
+
+    fn announce(&self, addresses: &[String]) {
+        for address in addresses {
+            tracing::info!("listening on {address}");
+        }
+        self.phase.set(Phase::Serving);
+        notify(&[NotifyState::Ready]);
     }
-    tracing::info!("ended");
-    Ok(())
+
+    fn stop_or_cut(&self, stop: &watch::Sender<bool>) -> Result<(), RunError> {
+        if stop.send_replace(true) {
+            return Err(RunError::Cut);
+        }
+        self.phase.set(Phase::Draining);
+        notify(&[NotifyState::Stopping]);
+        let drain_timeout = self.shared.rules.load().config.drain_timeout;
+        tracing::info!(?drain_timeout, "told to end: finishing what runs");
+        Ok(())
+    }
+}
+
+async fn changed(watcher: &mut Option<Watcher>) {
+    match watcher {
+        Some(watcher) => watcher.changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn spawn(
     number: usize,
     shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
     listeners: Vec<Listener>,
     events: mpsc::UnboundedSender<Event>,
     stopping: watch::Receiver<bool>,
@@ -177,31 +248,16 @@ fn spawn(
     thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         let started = || drop(events.send(Event::Started));
         let result = panic::catch_unwind(panic::AssertUnwindSafe(|| {
-            worker::run(shared, listeners, started, stopping)
+            worker::run(shared, metrics, listeners, started, stopping)
         }));
         let _ = events.send(Event::Ended(result));
     })?;
     Ok(())
 }
 
-fn announce(addresses: &[String]) {
-    for address in addresses {
-        tracing::info!("listening on {address}");
-    }
-    notify(NotifyState::Ready);
-}
-
-fn stop_or_cut(stop: &watch::Sender<bool>, shared: &Shared) -> Result<(), RunError> {
-    if stop.send_replace(true) {
-        return Err(RunError::Cut);
-    }
-    notify(NotifyState::Stopping);
-    tracing::info!(drain_timeout = ?shared.config.drain_timeout, "told to end: finishing what runs");
-    Ok(())
-}
-
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(false, &[state]) {
+/// Tells systemd, where it is there.
+pub(super) fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(false, states) {
         tracing::warn!(%error, "systemd can't be told");
     }
 }

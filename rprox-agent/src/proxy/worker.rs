@@ -6,27 +6,33 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use super::config::{Config, Limits};
-use super::dns::{DnsError, LastAnswers, Names};
+use super::config::Limits;
+use super::dns::{DnsError, LastAnswers};
 use super::drain::Drain;
 use super::forward::balance::Balance;
 use super::forward::pool::Pool;
 use super::listen::{self, Listener};
-use super::route::RouteTable;
-use super::tls::{Certificates, TlsAcceptor};
+use super::live::{Live, Rules, View};
+use super::metrics::Metrics;
+use super::reload::Reloads;
+use super::tls::Kept;
 
 /// hyper's own limit on the number of header fields; what it does without being told is faster than being told the same.
 const HYPER_MAX_HEADERS: usize = 100;
 
 /// How much of a body is read or written at a time, at most: big enough that calls into the kernel don't count.
 const BODY_BUFFER: usize = 128 * 1024;
+
+/// How often unused upstream connections are looked through, at most.
+const SHORTEST_SWEEP: Duration = Duration::from_secs(1);
 
 /// Flow-control window of a client's HTTP/2 stream, and that of its connection: one upload that nobody takes must not
 /// stop the connection's others.
@@ -35,36 +41,45 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// What all workers read.
 pub struct Shared {
-    /// The configuration.
-    pub config: Config,
-    /// The routes.
-    pub routes: RouteTable,
-    /// The certificates.
-    pub certificates: Arc<Certificates>,
-    /// TLS; `None` without certificates.
-    pub tls: Option<TlsAcceptor>,
+    /// The rules in force. Workers read them by [`Worker::live`].
+    pub rules: Arc<ArcSwap<Rules>>,
+    /// Told when they were swapped.
+    pub swapped: watch::Sender<()>,
+    /// What TLS keeps from one configuration to the next.
+    pub tls: Arc<Kept>,
     /// What DNS last said to any worker.
     pub last_answers: Arc<LastAnswers>,
+    /// What each worker counts.
+    pub metrics: Box<[Arc<Metrics>]>,
+    /// When the process started.
+    pub started: SystemTime,
+    /// What came of loading the configuration anew.
+    pub reloads: Reloads,
     /// Client connections of the process; changed when one comes or goes, not by requests.
     pub connections: AtomicUsize,
+}
+
+impl Shared {
+    /// From now on `rules` hold.
+    pub fn put_into_force(&self, rules: Rules) {
+        self.rules.store(Arc::new(rules));
+        self.swapped.send_replace(());
+    }
 }
 
 /// What a worker's connections share.
 pub struct Worker {
     /// What all workers read.
     pub shared: Arc<Shared>,
-    /// Endpoints of upstreams.
-    pub names: Names,
+    /// What it counts.
+    pub metrics: Arc<Metrics>,
     /// Connections to endpoints.
     pub pool: Rc<Pool>,
     /// Which endpoint is next.
     pub balance: Balance,
     /// The client connections.
     pub drain: Rc<Drain>,
-    /// How to serve HTTP/1.1.
-    pub http1: http1::Builder,
-    /// How to serve HTTP/2.
-    pub http2: http2::Builder<LocalExecutor>,
+    view: View,
 }
 
 /// Runs hyper's tasks on this thread.
@@ -99,6 +114,7 @@ pub enum WorkerError {
 /// When it can't start. It does not fail later.
 pub fn run(
     shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
     listeners: Vec<Listener>,
     started: impl FnOnce(),
     mut stop: watch::Receiver<bool>,
@@ -108,13 +124,14 @@ pub fn run(
         .build_local(tokio::runtime::LocalOptions::default())
         .map_err(WorkerError::Runtime)?;
     runtime.block_on(async {
-        let worker = Rc::new(Worker::new(shared)?);
+        let worker = Rc::new(Worker::new(shared, metrics)?);
         let listeners = listeners
             .into_iter()
             .map(|listener| listener.into_async().map_err(WorkerError::Listener))
             .collect::<Result<Vec<_>, _>>()?;
         started();
-        tokio::task::spawn_local(Rc::clone(&worker.pool).sweep());
+        tokio::task::spawn_local(sweep(Rc::clone(&worker)));
+        tokio::task::spawn_local(follow(Rc::clone(&worker)));
         let accepting: Vec<_> = listeners
             .into_iter()
             .map(|(listener, secure)| {
@@ -126,32 +143,52 @@ pub fn run(
             let _ = task.await;
         }
         worker.drain.start();
-        let _ = timeout(worker.shared.config.drain_timeout, worker.drain.finished()).await;
+        let _ = timeout(worker.live().config.drain_timeout, worker.drain.finished()).await;
         Ok(worker.drain.running())
     })
 }
 
 impl Worker {
-    fn new(shared: Arc<Shared>) -> Result<Self, DnsError> {
-        let config = &shared.config;
-        let pool = Rc::new(Pool::new(Arc::clone(&shared)));
-        let names = Names::new(&config.dns, Arc::clone(&shared.last_answers), {
-            let pool = Rc::clone(&pool);
-            move |_, gone| pool.forget(gone)
-        })?;
+    fn new(shared: Arc<Shared>, metrics: Arc<Metrics>) -> Result<Self, DnsError> {
+        let pool = Rc::new(Pool::default());
         Ok(Self {
-            names,
+            view: View::new(Arc::clone(&shared), Rc::clone(&pool))?,
+            metrics,
             pool,
             balance: Balance::default(),
             drain: Rc::default(),
-            http1: http1_server(&config.limits),
-            http2: http2_server(&config.limits),
             shared,
         })
     }
+
+    /// The rules in force. Whoever begins something asks once and keeps to them to its end.
+    #[must_use]
+    pub fn live(&self) -> Rc<Live> {
+        self.view.live()
+    }
 }
 
-fn http1_server(limits: &Limits) -> http1::Builder {
+/// Closes upstream connections that are of no use any more, for ever.
+async fn sweep(worker: Rc<Worker>) {
+    loop {
+        let limit = worker.live().config.timeouts.upstream_idle;
+        sleep((limit / 4).max(SHORTEST_SWEEP)).await;
+        worker.pool.sweep(limit);
+    }
+}
+
+/// Adopts new rules even while no request asks for them, so that what only the old ones needed is let go.
+async fn follow(worker: Rc<Worker>) {
+    let mut swapped = worker.shared.swapped.subscribe();
+    loop {
+        let _ = worker.live();
+        if swapped.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+pub(super) fn http1_server(limits: &Limits) -> http1::Builder {
     let mut http1 = http1::Builder::new();
     http1
         .max_header_size(limits.header_bytes)
@@ -164,13 +201,15 @@ fn http1_server(limits: &Limits) -> http1::Builder {
     http1
 }
 
-fn http2_server(limits: &Limits) -> http2::Builder<LocalExecutor> {
+pub(super) fn http2_server(limits: &Limits) -> http2::Builder<LocalExecutor> {
     let mut http2 = http2::Builder::new(LocalExecutor);
     http2
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(limits.streams)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(BODY_BUFFER);
+        .max_send_buf_size(BODY_BUFFER)
+        // For WebSockets (RFC 8441); the method alone is refused.
+        .enable_connect_protocol();
     http2
 }

@@ -2,15 +2,17 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// How long anything that must happen may take.
@@ -23,31 +25,92 @@ pub(crate) struct Agent {
     pub(crate) https: SocketAddr,
     pub(crate) certificate: Vec<u8>,
     log: Receiver<String>,
-    _folder: TempDir,
+    more: String,
+    folder: TempDir,
 }
 
 impl Agent {
     /// Starts one with `routes` (host and upstream) and `more` of a configuration, and waits until it listens.
     pub(crate) fn start(routes: &[(&str, &str)], more: &str) -> Self {
+        Self::start_with(2, routes, more)
+    }
+
+    /// Starts one with so many workers.
+    pub(crate) fn start_with(workers: usize, routes: &[(&str, &str)], more: &str) -> Self {
+        Self::start_as(workers, routes, more, &[])
+    }
+
+    /// The same with `environment` besides its own.
+    pub(crate) fn start_as(
+        workers: usize,
+        routes: &[(&str, &str)],
+        more: &str,
+        environment: &[(&str, PathBuf)],
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(["secure.example".to_owned(), "other.example".to_owned()]).unwrap();
         fs::write(folder.path().join("cert.pem"), cert.pem()).unwrap();
         fs::write(folder.path().join("key.pem"), signing_key.serialize_pem()).unwrap();
         let (http, https) = (free_address(), free_address());
-        let configuration = configuration(folder.path(), http, https, routes, more);
+        let more = format!("workers = {workers}\n{more}");
+        let configuration = configuration(folder.path(), http, https, routes, &more);
         let file = folder.path().join("rprox.toml");
         fs::write(&file, configuration).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_rprox-agent"))
             .args(["run", "--allow-root", "-c"])
             .arg(file)
+            .env("XDG_RUNTIME_DIR", folder.path())
+            .envs(environment.iter().cloned())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let log = follow(child.stderr.take().unwrap());
-        let mut agent = Self { child, http, https, certificate: cert.der().to_vec(), log, _folder: folder };
+        let certificate = cert.der().to_vec();
+        let mut agent = Self { child, http, https, certificate, log, more, folder };
         agent.logged(&format!("listening on {https}"));
         agent
+    }
+
+    /// Its configuration file.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.folder.path().join("rprox.toml")
+    }
+
+    /// Its configuration, were it to have these routes.
+    pub(crate) fn configuration(&self, routes: &[(&str, &str)]) -> String {
+        configuration(self.folder.path(), self.http, self.https, routes, &self.more)
+    }
+
+    /// Replaces its configuration file in one step, as editors do.
+    pub(crate) fn write(&self, configuration: &str) {
+        let new = self.file().with_extension("new");
+        fs::write(&new, configuration).unwrap();
+        fs::rename(new, self.file()).unwrap();
+    }
+
+    /// Runs `rprox-agent ORDER` for it.
+    pub(crate) fn order(&self, order: &str) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_rprox-agent"))
+            .args([order, "-c"])
+            .arg(self.file())
+            .env("XDG_RUNTIME_DIR", self.folder.path())
+            .output()
+            .unwrap()
+    }
+
+    /// The status and body of its admin listener's answer.
+    pub(crate) fn admin(&self, path: &str) -> (u16, String) {
+        let mut stream = UnixStream::connect(self.folder.path().join("rprox/agent.sock")).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: admin\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -73,8 +136,7 @@ impl Agent {
     }
 
     pub(crate) fn terminate(&self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
@@ -129,7 +191,7 @@ fn configuration(
 ) -> String {
     let folder = folder.display();
     let mut configuration = format!(
-        "workers = 2\n{more}\n[listen]\nhttp = \"{http}\"\nhttps = \"{https}\"\n\
+        "listen.http = \"{http}\"\nlisten.https = \"{https}\"\n{more}\n\
          [[certificate]]\ncert = \"{folder}/cert.pem\"\nkey = \"{folder}/key.pem\"\n"
     );
     for (host, upstream) in routes {

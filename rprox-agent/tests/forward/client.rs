@@ -9,6 +9,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::agent::{Agent, PATIENCE};
 
+pub(crate) type TlsStream = StreamOwned<ClientConnection, TcpStream>;
+
 /// A response, its head apart from its body.
 #[derive(Debug)]
 pub(crate) struct Reply {
@@ -53,14 +55,24 @@ pub(crate) fn get(agent: &Agent, host: &str, path: &str) -> Reply {
 
 /// Sends `request` over TLS to `name` and reads the response.
 pub(crate) fn ask_over_tls(agent: &Agent, name: &'static str, request: &str) -> Reply {
+    let mut stream = connect_over_tls(agent, name);
+    stream.write_all(request.as_bytes()).unwrap();
+    read_reply(&mut stream)
+}
+
+/// A TLS connection for `name`.
+pub(crate) fn connect_over_tls(agent: &Agent, name: &'static str) -> TlsStream {
+    over_tls(agent, name, connect(agent.https))
+}
+
+/// TLS for `name` over a connection that is there already.
+pub(crate) fn over_tls(agent: &Agent, name: &'static str, stream: TcpStream) -> TlsStream {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(agent.certificate.clone())).unwrap();
     let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     let name = ServerName::try_from(name).unwrap();
     let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut stream = StreamOwned::new(connection, connect(agent.https));
-    stream.write_all(request.as_bytes()).unwrap();
-    read_reply(&mut stream)
+    StreamOwned::new(connection, stream)
 }
 
 /// Reads a response with a `Content-Length`, or none.

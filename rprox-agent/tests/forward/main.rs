@@ -8,8 +8,16 @@ mod client;
 mod names;
 mod upstream;
 
+mod admin;
+mod client_certificates;
 mod ends;
 mod headers;
+mod load;
+mod proxy_protocol;
 mod refusals;
+mod reload;
 mod retries;
 mod streams;
+mod tls;
+mod upgrades;
+mod websocket_over_http2;

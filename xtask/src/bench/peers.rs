@@ -14,8 +14,8 @@ use anyhow::Result;
 use rprox_tests::netns::Netns;
 use rprox_tests::process::Process;
 
-use super::client::HOST;
 use super::cost;
+use super::ends::HOST;
 
 /// The processor that the proxy under test has to itself.
 const PROCESSOR: &str = "0";

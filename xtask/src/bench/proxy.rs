@@ -17,7 +17,7 @@ use rprox_tests::playground::AGENT;
 use rprox_tests::run_dir::RunDir;
 
 use super::Extent;
-use super::client::{self, Deed, HOST};
+use super::ends::{self, Deed, HOST};
 use super::load::{self, Load};
 use super::peers::{Peer, Running, Setting};
 use super::report::{Report, Verdict};
@@ -154,7 +154,7 @@ impl Bench {
                 load::http2(&self.netns, &format!("https://{}{path}", peer.https()), requests)?.requests
             }
             Work::Handshakes { deed, count } => {
-                client::handshakes(&self.netns, deed, peer.https(), count, &self.authority)?;
+                ends::handshakes(&self.netns, deed, peer.https(), count, &self.authority)?;
                 f64::from(u32::try_from(count)?)
             }
         })

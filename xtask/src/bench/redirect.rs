@@ -65,7 +65,7 @@ const CASES: [Case; 4] = [
         unit: "MB/s",
         path: "/upload",
         close: false,
-        upload: 16 << 20,
+        upload: 4 << 20,
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
         figure: |tally, upload| tally.rate() * upload as f64 / 1e6,
     },

@@ -14,8 +14,10 @@ use super::folder;
 use super::initramfs::RESULT;
 use crate::steps::Step;
 
-/// A machine that runs longer hangs.
-const LONGEST: Duration = Duration::from_mins(20);
+/// A machine that says nothing for so long hangs.
+const LONGEST_SILENCE: Duration = Duration::from_mins(5);
+/// As does one that runs for so long.
+const LONGEST_RUN: Duration = Duration::from_mins(20);
 
 /// A running machine, which ends with this guard.
 struct Machine(Child);
@@ -52,12 +54,15 @@ pub(super) fn boot(kernel: &Path, initramfs: &Path, step: &Step) -> Result<usize
 
     let log_path = folder().join("console.log");
     let mut log = File::create(&log_path)?;
-    let deadline = Instant::now() + LONGEST;
-    let (mut passed, mut result) = (0, None);
-    loop {
-        match read.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+    let deadline = Instant::now() + LONGEST_RUN;
+    let (mut passed, mut result, mut said) = (0, None, String::new());
+    let outcome = loop {
+        let patience = deadline.saturating_duration_since(Instant::now()).min(LONGEST_SILENCE);
+        match read.recv_timeout(patience) {
             Ok(line) => {
                 writeln!(log, "{line}")?;
+                said.push_str(&line);
+                said.push('\n');
                 if let Some(all) = line.strip_prefix(RESULT) {
                     result = Some(all.trim() == "0");
                 }
@@ -66,13 +71,15 @@ pub(super) fn boot(kernel: &Path, initramfs: &Path, step: &Step) -> Result<usize
                     step.note(&line);
                 }
             }
-            Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => bail!("the machine hangs; its console: {}", log_path.display()),
+            Err(RecvTimeoutError::Disconnected) => {
+                break match result {
+                    Some(true) if passed > 0 => return Ok(passed),
+                    Some(_) => "tests failed in the machine",
+                    None => "the machine ended without a result",
+                };
+            }
+            Err(RecvTimeoutError::Timeout) => break "the machine hangs",
         }
-    }
-    match result {
-        Some(true) if passed > 0 => Ok(passed),
-        Some(_) => bail!("tests failed in the machine; its console: {}", log_path.display()),
-        None => bail!("the machine ended without a result; its console: {}", log_path.display()),
-    }
+    };
+    bail!("{said}\n{outcome}; all that it said is above, and in {}", log_path.display())
 }

@@ -8,14 +8,14 @@ use aya::programs::SchedClassifier;
 use rprox_common::State;
 use tracing::warn;
 
-use super::{AttachmentError, GLOBALS, remove};
+use super::{AttachmentError, globals, liveness, remove};
 use crate::loader::hook::{self, Hook};
 use crate::loader::host::Host;
 use crate::loader::linked::{self, Done, Linked};
 use crate::loader::maps::Maps;
 use crate::loader::mode::{Mode, Shape};
 use crate::loader::object::Direction;
-use crate::loader::pins::Pins;
+use crate::loader::pins::{DeviceId, Pins};
 use crate::loader::takeover::Takeover;
 
 /// What attaching did, and how to take it back.
@@ -82,6 +82,9 @@ pub(super) struct Before {
     pub state: State,
     pub shape: Shape,
     pub globals: Option<String>,
+    pub device: Option<DeviceId>,
+    /// Whether the interface was away.
+    pub away: bool,
     pub hook: Option<Hook>,
     /// The programs in the packets' path that were replaced.
     pub programs: Vec<(Direction, SchedClassifier)>,
@@ -154,10 +157,11 @@ impl Before {
         }
         Maps::open(pins)?.set_state(self.state)?;
         self.shape.note(pins)?;
-        match self.globals {
-            Some(globals) => pins.note(GLOBALS, &globals)?,
-            None => drop(pins.forget(GLOBALS)?),
+        if let Some(device) = self.device {
+            pins.note_device(device)?;
         }
+        liveness::note_away(pins, self.away)?;
+        globals::put_back(pins, self.globals.as_deref())?;
         Ok(())
     }
 }

@@ -6,11 +6,11 @@
 #![forbid(unsafe_code)]
 
 use aya::programs::SchedClassifier;
-use rprox_common::{Protocol, RewriteTcp, State};
+use rprox_common::{Protocol, State};
 use tracing::warn;
 
 use super::change::{Before, Change, Outcome};
-use super::{AttachmentError, GLOBALS, Target, assign, attach_packet_programs};
+use super::{AttachmentError, Target, assign, attach_packet_programs, globals, liveness};
 use crate::loader::config::Direct;
 use crate::loader::hook::{self, Hook};
 use crate::loader::kernel_log;
@@ -32,13 +32,16 @@ pub(super) async fn update(
     let mut before = Before {
         state: maps.state()?,
         shape: Shape::noted(&pins),
-        globals: pins.noted(GLOBALS),
+        globals: globals::text(&pins),
+        device: pins.noted_device(),
+        away: liveness::is_away(&pins),
         hook,
         programs: Vec::new(),
         linked: Vec::new(),
     };
-    let done = rewrite_tcp(before.globals.as_deref().unwrap_or_default());
-    let globals = target.globals(target.shape.tcp(Some(before.shape.mode), done))?;
+    let done = globals::rewrite_tcp(before.globals.as_deref().unwrap_or_default());
+    let Target { device, shape, .. } = target;
+    let globals = globals::of(device, shape, shape.tcp(Some(before.shape.mode), done))?;
     let mut object = Object::load_with_pinned_maps(&globals, &target.shape, &pins)?;
     match apply(target, &pins, &mut maps, &mut object, &globals, &mut before).await {
         Ok(outcome) => Ok(Change::update(pins, outcome, target.shape.clone(), before)),
@@ -59,7 +62,7 @@ async fn apply(
     globals: &Globals,
     before: &mut Before,
 ) -> Result<Outcome, AttachmentError> {
-    let Target { host, policy, shape, .. } = target;
+    let Target { host, device, policy, shape, .. } = target;
     let state = before.state;
     let mut current = maps.rules(state.generation())?;
     let slots = assign(maps, pins, &current, policy)?;
@@ -73,8 +76,9 @@ async fn apply(
     // Struck out until all programs have the new ones, so that a loader that dies on the way leaves word of it.
     let afresh = before.globals.as_deref() != Some(&globals.to_string()) || !kernel_log::is_current(pins);
     if afresh {
-        pins.forget(GLOBALS)?;
+        globals::forget(pins)?;
     }
+    pins.note_device(host.id(device))?;
     let (came, went) = maps.sync_addresses(&host.addresses)?;
     let mut bring = |linked, object: &mut Object| {
         let done = linked::bring(linked, object, pins, afresh)?;
@@ -94,7 +98,7 @@ async fn apply(
         }
         let noted = if attached { &[][..] } else { &current };
         let ports: Vec<u16> = target.tcp_ports().filter(|port| !has_tcp_port(noted, *port)).collect();
-        takeover.take(ports.iter().copied())?;
+        target.take_over(&mut takeover, ports.iter().copied())?;
         listeners = Some((takeover, ports));
     }
     if rules || direct {
@@ -105,8 +109,9 @@ async fn apply(
         maps.set_state(State::new(generation, allow))?;
     }
     if let Some((mut takeover, ports)) = listeners {
+        takeover.know_bound(target.tcp_ports(), shape.owner)?;
         // Those that began to listen before there was a rule to note them by.
-        takeover.take(ports.into_iter())?;
+        target.take_over(&mut takeover, ports.into_iter())?;
         bring(Linked::Steer, object)?;
     }
     match before.hook {
@@ -123,8 +128,9 @@ async fn apply(
         shape.note(pins)?;
     }
     if afresh {
-        pins.note(GLOBALS, &globals.to_string())?;
+        globals::note(pins, globals)?;
     }
+    liveness::note_away(pins, false)?;
     let mode = shape.mode != before.shape.mode;
     let owner = shape.owner != before.shape.owner;
     let replaced = !before.programs.is_empty() || !before.linked.is_empty();
@@ -134,15 +140,6 @@ async fn apply(
 
 fn has_tcp_port(slots: &[Slot], port: u16) -> bool {
     slots.iter().any(|slot| slot.rule.protocol == Protocol::Tcp && slot.rule.to == port)
-}
-
-/// What the programs that were told `globals` do with TCP.
-fn rewrite_tcp(globals: &str) -> RewriteTcp {
-    match globals.rsplit_once("tcp=") {
-        Some((_, "0")) => RewriteTcp::Begun,
-        Some((_, "2")) => RewriteTcp::NotSteered,
-        _ => RewriteTcp::All,
-    }
 }
 
 /// Puts the programs of `object` in the place of attached ones that differ from them, and those into `old`. `afresh`: of all.

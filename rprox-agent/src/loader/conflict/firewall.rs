@@ -30,6 +30,17 @@ pub struct FirewallRule {
     pub interface: Option<String>,
 }
 
+impl FirewallRule {
+    /// Whether it takes packets that come in by `interface`. Tools write the rest of a name as `+` (iptables) or `*` (nft).
+    #[must_use]
+    pub fn is_for(&self, interface: &str) -> bool {
+        self.interface.as_deref().is_none_or(|name| match name.strip_suffix(['+', '*']) {
+            Some(start) => interface.starts_with(start),
+            None => interface == name,
+        })
+    }
+}
+
 /// The commands that list iptables rules, and the one that edits what each lists. On most hosts two of them are the same.
 const IPTABLES: [(&str, &str); 4] = [
     ("iptables-save", "iptables"),
@@ -129,11 +140,18 @@ fn iptables(text: &str, edit: &str, ports: &BTreeSet<Port>) -> Vec<FirewallRule>
                 text: format!("{edit} {line}"),
                 removal,
                 to: to.and_then(|to| to.rsplit(':').next()?.parse().ok()),
-                interface: after(&["-i", "--in-interface"]).map(str::to_owned),
+                interface: interface(&words),
             });
         }
     }
     found
+}
+
+/// The interface that a rule is for; of one that is for all but an interface, none.
+fn interface(words: &[&str]) -> Option<String> {
+    let place = words.iter().position(|word| ["-i", "--in-interface"].contains(word))?;
+    let is_negated = words[..place].last() == Some(&"!");
+    words.get(place + 1).filter(|_| !is_negated).map(|name| (*name).to_owned())
 }
 
 /// Whether the port match of a rule is of the form `! --dport`.
@@ -262,6 +280,22 @@ mod tests {
             found[0].removal,
             "iptables -t nat -D PREROUTING -i eth0 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 8080"
         );
+    }
+
+    #[test]
+    fn knows_which_interfaces_a_rule_is_for() {
+        for (given, name, is_for) in [
+            ("-i eth0", "eth0", true),
+            ("-i eth0", "eth00", false),
+            ("-i eth+", "eth1", true),
+            ("-i wg+", "eth1", false),
+            ("! -i lo", "eth1", true),
+            ("", "eth1", true),
+        ] {
+            let line = format!("-A PREROUTING {given} -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 8080");
+            let found = iptables(&line, "iptables", &ports());
+            assert_eq!(found[0].is_for(name), is_for, "{line} for {name}");
+        }
     }
 
     #[test]

@@ -18,6 +18,8 @@ use super::Port;
 pub struct Listener {
     /// The port.
     pub port: Port,
+    /// Whose socket it is.
+    pub user: u32,
     /// The process; `None` if it can't be told, as for a socket in another PID namespace.
     pub process: Option<(String, i32)>,
 }
@@ -89,17 +91,17 @@ fn optional<T>(result: ProcResult<Vec<T>>) -> ProcResult<Vec<T>> {
     }
 }
 
-/// The descriptors of `sockets` in the processes that can be looked into.
+/// The descriptors of the sockets with `inodes` in the processes that can be looked into.
 ///
 /// # Errors
 ///
 /// `/proc` can't be read.
-pub fn holders(sockets: &[Socket]) -> ProcResult<Vec<Holder>> {
+pub fn holders(inodes: impl Iterator<Item = u64>) -> ProcResult<Vec<Holder>> {
+    let inodes: BTreeSet<u64> = inodes.collect();
     let mut holders = Vec::new();
-    if sockets.is_empty() {
+    if inodes.is_empty() {
         return Ok(holders);
     }
-    let inodes: BTreeSet<u64> = sockets.iter().map(|socket| socket.inode).collect();
     // Processes come and go, and some can't be looked into: those are passed over.
     for process in all_processes()?.flatten() {
         for descriptor in process.fd().into_iter().flatten().flatten() {
@@ -120,15 +122,18 @@ pub fn holders(sockets: &[Socket]) -> ProcResult<Vec<Holder>> {
 /// `/proc` can't be read.
 pub fn find(ports: &BTreeSet<Port>) -> ProcResult<BTreeSet<Listener>> {
     let sockets = sockets(ports)?;
-    let holders = holders(&sockets)?;
+    let holders = holders(sockets.iter().map(|socket| socket.inode))?;
     let mut listeners = BTreeSet::new();
-    for &Socket { inode, port, .. } in &sockets {
+    for &Socket { inode, port, user, .. } in &sockets {
         let mut known = holders.iter().filter(|holder| holder.inode == inode).peekable();
         if known.peek().is_none() {
-            listeners.insert(Listener { port, process: None });
+            listeners.insert(Listener { port, user, process: None });
         }
-        listeners
-            .extend(known.map(|holder| Listener { port, process: Some((holder.name.clone(), holder.pid)) }));
+        listeners.extend(known.map(|holder| Listener {
+            port,
+            user,
+            process: Some((holder.name.clone(), holder.pid)),
+        }));
     }
     Ok(listeners)
 }

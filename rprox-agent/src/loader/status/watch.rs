@@ -88,24 +88,27 @@ fn draw(text: &mut String, attachments: &[Attachment], now: &Snapshot, before: O
             table.add_row(row(rule, old));
         }
         numbers_to_the_right(&mut table);
-        _ = writeln!(text, "{}\n{table}\n", attachment.headline());
+        _ = writeln!(text, "{}\n{table}", attachment.headline());
+        _ = writeln!(text, "{}\n", attachment.remark().unwrap_or_default());
     }
 }
 
 fn row(rule: &RuleStatus, old: Option<(&RuleStatus, Duration)>) -> Vec<String> {
-    let counters: [fn(&RuleStatus) -> u64; 5] = [
+    let traffic: [fn(&RuleStatus) -> u64; 4] = [
         |rule| rule.ingress.packets,
         |rule| rule.ingress.bytes,
         |rule| rule.egress.packets,
         |rule| rule.egress.bytes,
-        |rule| rule.connections,
     ];
-    let rate = |counter: fn(&RuleStatus) -> u64| match old {
-        Some((old, time)) => per_second(counter(old), counter(rule), time).to_string(),
-        None => "-".to_owned(),
+    let rate = |counter: fn(&RuleStatus) -> u64| {
+        old.map(|(old, time)| per_second(counter(old), counter(rule), time))
     };
-    let totals = [rule.connections.to_string(), rule.refused_direct.to_string()];
-    std::iter::once(rule.rule.to_string()).chain(counters.map(rate)).chain(totals).collect()
+    let shown = |rate: Option<u64>| rate.map_or("-".to_owned(), |rate| rate.to_string());
+    let mut row = vec![rule.rule.to_string()];
+    row.extend(traffic.map(|counter| rate(counter).map_or("-".to_owned(), |rate| rule.counted(rate))));
+    row.push(shown(rate(|rule| rule.connections)));
+    row.extend([rule.connections.to_string(), rule.refused_direct.to_string()]);
+    row
 }
 
 /// How fast a counter went up. One that went down was begun anew.

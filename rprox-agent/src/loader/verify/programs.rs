@@ -9,7 +9,6 @@ use aya::programs::{ProgramInfo, loaded_programs};
 use rprox_common::map;
 
 use super::{Difference, VerifyError};
-use crate::loader::asked;
 use crate::loader::hook::{self, Hook, clsact};
 use crate::loader::host::Host;
 use crate::loader::link::{LinkInfo, PinnedLink};
@@ -19,6 +18,7 @@ use crate::loader::netlink::Device;
 use crate::loader::object::{Direction, Globals, Object};
 use crate::loader::pins::Pins;
 use crate::loader::query::{self, Hooked};
+use crate::loader::{asked, attachment};
 
 /// Maps that every program of an attachment uses.
 const SHARED: [&str; 4] = [map::PORTS, map::STATE, map::LOCAL_ADDRESSES, map::RULE_COUNTERS];
@@ -28,10 +28,11 @@ pub(super) async fn check(host: &Host<'_>, pins: &Pins) -> Result<Vec<Difference
     let remedy = format!("run `rprox-loader detach -i {interface}`, and attach again");
     let shape = Shape::noted(pins);
     let hook = hook::noted(pins);
-    if hook.is_none() && shape.has_packet_programs() {
+    let is_away = attachment::is_away(pins);
+    if hook.is_none() && shape.has_packet_programs() && !is_away {
         return Ok(vec![Difference::new("the attachment", "whole", "attaching was cut short", remedy)]);
     }
-    let Some(device) = host.device_of(pins) else {
+    let Some(device) = host.device_of(pins).filter(|_| !is_away) else {
         let what = format!("the interface {interface}");
         let found = "it is gone, or in another network namespace";
         return Ok(vec![Difference::new(what, "here, as it was at attaching", found, remedy)]);

@@ -3,22 +3,25 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 
 use toml::Spanned;
 
+use super::acme::{self, AcmeTable};
 use super::error::{ConfigError, Mistake, Place};
 use super::file::{File, ListenTable};
 use super::flags::Flags;
 use super::routes::{Written, WrittenRoute};
+use super::tls::Hsts;
 use super::units::Addresses;
-use super::{CertificateFiles, Config, DnsConfig, Listen};
+use super::{AcmeConfig, CertificateFiles, Config, DnsConfig, Listen};
 use crate::proxy::route::{HostPattern, Route};
-use crate::proxy::tls::Certificate;
+use crate::proxy::state;
+use crate::proxy::tls::{Certificate, CertificateNames};
 
 const HTTP_PORT: u16 = 8080;
 const HTTPS_PORT: u16 = 8443;
@@ -32,22 +35,17 @@ impl Config {
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
         let path = flags.config.as_deref();
         let text = match path {
-            Some(path) => fs::read_to_string(path)
-                .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?,
+            Some(path) => ConfigError::read(path)?,
             None => String::new(),
         };
-        Self::read(&text, path, flags).map_err(|mistakes| {
-            ConfigError::Invalid(mistakes.into_iter().map(|mistake| mistake.locate(path, &text)).collect())
-        })
+        Self::read(&text, path, flags).map_err(|mistakes| ConfigError::located(mistakes, path, &text))
     }
 
     fn read(text: &str, path: Option<&Path>, flags: &Flags) -> Result<Self, Vec<Mistake>> {
-        let file: File = toml::from_str(text).map_err(|error| {
-            let place = error.span().map_or(Place::Whole, Place::Bytes);
-            vec![Mistake::new(place, error.message())]
-        })?;
+        let file: File = toml::from_str(text).map_err(|error| vec![error.into()])?;
         let directory = path.and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
-        Builder { directory, mistakes: Vec::new(), certificates: Vec::new() }.build(file, flags)
+        Builder { directory, mistakes: Vec::new(), certificates: Vec::new(), covered: Vec::new() }
+            .build(file, flags)
     }
 }
 
@@ -56,31 +54,42 @@ struct Builder {
     directory: PathBuf,
     mistakes: Vec<Mistake>,
     certificates: Vec<CertificateFiles>,
+    /// What they are for.
+    covered: Vec<Arc<CertificateNames>>,
 }
 
 impl Builder {
-    fn build(mut self, file: File, flags: &Flags) -> Result<Config, Vec<Mistake>> {
+    fn build(mut self, mut file: File, flags: &Flags) -> Result<Config, Vec<Mistake>> {
         let dns = self.dns(file.dns, flags);
         self.global_certificates(file.certificate, flags);
-        let routes = self.routes(file.route, flags, dns.search.as_deref());
-        let listen = self.listen(file.listen, flags);
+        let routes = self.routes(file.route, flags, dns.search.as_deref(), &file.hsts);
+        let state = file.state.map(|state| self.directory.join(state)).or_else(state::default_folder);
+        let acme = file.acme.and_then(|acme| self.acme(acme, &routes, state.clone()));
+        let secure = !self.certificates.is_empty() || file.tls.self_signed || acme.is_some();
+        let proxy_protocol = std::mem::take(&mut file.listen.proxy_protocol);
+        let listen = self.listen(file.listen, flags, secure);
         let mut log = file.log;
         log.level = flags.log_level.clone().unwrap_or(log.level);
         log.format = flags.log_format.unwrap_or(log.format);
-        if !self.mistakes.is_empty() {
-            return Err(self.mistakes);
-        }
+        let admin = file.admin.read().map_err(|mistake| self.mistakes.push(mistake)).ok();
+        let (Some(admin), []) = (admin, self.mistakes.as_slice()) else { return Err(self.mistakes) };
         Ok(Config {
             listen,
             dns,
             certificates: self.certificates,
+            tls: file.tls,
+            state,
+            acme,
             routes,
+            proxy_protocol,
             trusted_proxies: given(&flags.trusted_proxies).unwrap_or(file.trusted_proxies),
             drain_timeout: flags.drain_timeout.unwrap_or(file.drain_timeout),
             workers: flags.workers.or(file.workers).unwrap_or_else(processors),
             timeouts: file.timeouts,
             limits: file.limits,
             log,
+            admin,
+            watch: file.watch,
         })
     }
 
@@ -118,6 +127,7 @@ impl Builder {
             Certificate::load(&files).map_err(|error| self.mistakes.push(Mistake::new(place, error)));
         if !self.certificates.contains(&files) {
             self.certificates.push(files);
+            self.covered.extend(certificate.iter().map(|certificate| Arc::clone(&certificate.names)));
         }
         certificate.ok()
     }
@@ -127,6 +137,7 @@ impl Builder {
         tables: Vec<super::file::RouteTable>,
         flags: &Flags,
         search: Option<&str>,
+        hsts: &Hsts,
     ) -> Vec<Route> {
         let mut taken = HashMap::new();
         let mut routes = Vec::new();
@@ -144,7 +155,7 @@ impl Builder {
                     None => {}
                 }
                 self.route_certificate(&route, &host)?;
-                route.into_route(host, path, search).map(Some)
+                route.into_route(host, path, search, &self.directory, hsts).map(Some)
             });
             match made {
                 Ok(route) => routes.extend(route),
@@ -177,17 +188,34 @@ impl Builder {
         Ok(())
     }
 
-    fn listen(&mut self, table: ListenTable, flags: &Flags) -> Listen {
+    /// Certificates by ACME: for the hosts that it lists, or else for those of routes that have none yet.
+    fn acme(&mut self, table: AcmeTable, routes: &[Route], state: Option<PathBuf>) -> Option<AcmeConfig> {
+        let mut hosts: Vec<String> = Vec::new();
+        for route in routes {
+            if let HostPattern::Exact(host) = &route.host
+                && acme::is_issuable(host)
+                && !hosts.contains(host)
+                && !self.covered.iter().any(|names| names.covers(host))
+            {
+                hosts.push(host.clone());
+            }
+        }
+        table.read(hosts, state, &self.directory).map_err(|mistake| self.mistakes.push(mistake)).ok()
+    }
+
+    /// Where to listen; `secure` if there is, or will be, a certificate.
+    fn listen(&mut self, table: ListenTable, flags: &Flags, secure: bool) -> Listen {
         let http = choose(&flags.http, table.http, "--http");
         let https = choose(&flags.https, table.https, "--https");
         if let Some(https) = &https
             && !https.value.is_empty()
-            && self.certificates.is_empty()
+            && !secure
         {
-            let message = "listening for HTTPS needs a certificate; give --cert and --key, a [[certificate]], or a route's cert and key";
+            let message = "listening for HTTPS needs a certificate; give --cert and --key, a [[certificate]], a route's cert and key, \
+                 [acme], or tls = \"self-signed\"";
             self.mistakes.push(https.mistake(message));
         }
-        let default_https = if self.certificates.is_empty() { Vec::new() } else { vec![any(HTTPS_PORT)] };
+        let default_https = if secure { vec![any(HTTPS_PORT)] } else { Vec::new() };
         let mut taken = HashSet::new();
         for list in [&http, &https].into_iter().flatten() {
             for address in &list.value {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,24 @@ pub enum ConfigError {
     /// There are mistakes in it; each on a line of its own.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Invalid(Vec<Mistake>),
+}
+
+impl ConfigError {
+    /// Reads the file at `path`.
+    pub(super) fn read(path: &Path) -> Result<String, Self> {
+        fs::read_to_string(path).map_err(|source| Self::Read { path: path.to_owned(), source })
+    }
+
+    /// Of `mistakes` in `text`, which is that of `file`.
+    pub(super) fn located(mistakes: Vec<Mistake>, file: Option<&Path>, text: &str) -> Self {
+        Self::Invalid(mistakes.into_iter().map(|mistake| mistake.locate(file, text)).collect())
+    }
+}
+
+impl From<toml::de::Error> for Mistake {
+    fn from(error: toml::de::Error) -> Self {
+        Self::new(error.span().map_or(Place::Whole, Place::Bytes), error.message())
+    }
 }
 
 /// A mistake, and where it is: `rprox.toml:12:5: …`.

@@ -10,7 +10,11 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::acme::AcmeTable;
+use super::admin::AdminTable;
+use super::tls::{Hsts, TlsConfig};
 use super::units::{self, Addresses};
+use super::upgrade;
 use super::{DnsConfig, Limits, Log, Timeouts};
 
 #[derive(Debug, Deserialize)]
@@ -26,6 +30,12 @@ pub(super) struct File {
     pub(super) timeouts: Timeouts,
     pub(super) limits: Limits,
     pub(super) log: Log,
+    pub(super) tls: TlsConfig,
+    pub(super) hsts: Hsts,
+    pub(super) state: Option<PathBuf>,
+    pub(super) acme: Option<AcmeTable>,
+    pub(super) admin: AdminTable,
+    pub(super) watch: bool,
     pub(super) certificate: Vec<CertificateTable>,
     pub(super) route: Vec<RouteTable>,
 }
@@ -41,6 +51,12 @@ impl Default for File {
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             log: Log::default(),
+            tls: TlsConfig::default(),
+            hsts: Hsts::default(),
+            state: None,
+            acme: None,
+            admin: AdminTable::default(),
+            watch: true,
             certificate: Vec::new(),
             route: Vec::new(),
         }
@@ -52,6 +68,8 @@ impl Default for File {
 pub(super) struct ListenTable {
     pub(super) http: Option<Spanned<Addresses>>,
     pub(super) https: Option<Spanned<Addresses>>,
+    #[serde(deserialize_with = "units::networks")]
+    pub(super) proxy_protocol: Vec<IpNet>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -70,6 +88,11 @@ pub(super) struct RouteTable {
     pub(super) allow: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) cert: Option<Spanned<PathBuf>>,
     pub(super) key: Option<Spanned<PathBuf>>,
+    pub(super) client_ca: Option<Spanned<PathBuf>>,
+    pub(super) client_cert: Option<Spanned<String>>,
+    pub(super) hsts: Option<Hsts>,
+    #[serde(default = "upgrade::default", deserialize_with = "upgrade::protocols")]
+    pub(super) upgrade: Vec<String>,
     #[serde(default = "default_https_redirect")]
     pub(super) https_redirect: bool,
 }

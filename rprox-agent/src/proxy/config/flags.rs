@@ -82,6 +82,15 @@ pub struct FlagRoute {
     pub(super) upstream: String,
 }
 
+#[cfg(test)]
+impl Flags {
+    /// The least that makes a configuration.
+    pub(crate) fn of_route(host: &str, upstream: &str) -> Self {
+        let route = parse_route(&format!("{host}={upstream}")).expect("a route");
+        Self { routes: vec![route], ..Self::default() }
+    }
+}
+
 fn parse_route(text: &str) -> Result<FlagRoute, String> {
     let (hosts, upstream) = text.split_once('=').ok_or("write it as HOST=UPSTREAM")?;
     let (host, path) = match hosts.find('/') {

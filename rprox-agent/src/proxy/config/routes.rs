@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use toml::Spanned;
@@ -11,6 +11,8 @@ use toml::Spanned;
 use super::error::{Mistake, Place};
 use super::file::RouteTable;
 use super::flags::FlagRoute;
+use super::tls::{Hsts, WrittenClientAuth};
+use super::upgrade;
 use crate::proxy::host;
 use crate::proxy::route::{HostPattern, Route, UpstreamTemplate};
 use crate::proxy::upstream::Upstream;
@@ -32,6 +34,9 @@ pub(super) struct WrittenRoute {
     pub(super) allow: Option<Written<Vec<Written<String>>>>,
     pub(super) cert: Option<Written<PathBuf>>,
     pub(super) key: Option<Written<PathBuf>>,
+    pub(super) client_auth: WrittenClientAuth,
+    pub(super) hsts: Option<Hsts>,
+    pub(super) upgrade: Vec<String>,
     pub(super) https_redirect: bool,
 }
 
@@ -60,6 +65,9 @@ impl From<RouteTable> for WrittenRoute {
             allow,
             cert: table.cert.map(Written::from),
             key: table.key.map(Written::from),
+            client_auth: WrittenClientAuth::new(table.client_ca, table.client_cert),
+            hsts: table.hsts,
+            upgrade: table.upgrade,
             https_redirect: table.https_redirect,
         }
     }
@@ -75,6 +83,9 @@ impl From<FlagRoute> for WrittenRoute {
             allow: None,
             cert: None,
             key: None,
+            client_auth: WrittenClientAuth::default(),
+            hsts: None,
+            upgrade: upgrade::default(),
             https_redirect: true,
         }
     }
@@ -102,7 +113,10 @@ impl WrittenRoute {
         host: HostPattern,
         path: String,
         search: Option<&str>,
+        directory: &Path,
+        hsts: &Hsts,
     ) -> Result<Route, Mistake> {
+        let client_auth = self.client_auth.read(directory)?;
         let upstream = if self.upstream.value.contains(['{', '}']) {
             self.template(&host, search)?
         } else {
@@ -117,7 +131,10 @@ impl WrittenRoute {
             host,
             path,
             upstream,
+            upgrade: self.upgrade,
             https_redirect: self.https_redirect,
+            client_auth,
+            hsts: self.hsts.unwrap_or_else(|| hsts.clone()).0,
         })
     }
 

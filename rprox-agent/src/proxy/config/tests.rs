@@ -96,6 +96,7 @@ idle = "2s"
 body = "3s"
 connect = "4s"
 response = "5s"
+tunnel = "7s"
 upstream_idle = "6s"
 
 [limits]
@@ -146,7 +147,15 @@ allow = ["Grafana", "wiki"]
     assert_eq!(config.log, Log { level: "debug".to_owned(), format: LogFormat::Json, access: false });
     assert_eq!(
         config.timeouts,
-        Timeouts { header: s(1), idle: s(2), body: s(3), connect: s(4), response: s(5), upstream_idle: s(6) }
+        Timeouts {
+            header: s(1),
+            idle: s(2),
+            body: s(3),
+            connect: s(4),
+            response: s(5),
+            tunnel: s(7),
+            upstream_idle: s(6)
+        }
     );
     assert_eq!(
         config.limits,

@@ -154,6 +154,14 @@ pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec
     one_or_many(deserializer, "a network or a list of them", parse_network)
 }
 
+/// One text or a list of them.
+pub(super) fn texts<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    expected: &'static str,
+) -> Result<Vec<String>, D::Error> {
+    one_or_many(deserializer, expected, |text| Ok(text.to_owned()))
+}
+
 /// The addresses of `listen.http` or `listen.https`.
 #[derive(Debug)]
 pub(super) struct Addresses(pub(super) Vec<SocketAddr>);

@@ -2,15 +2,17 @@
 
 #![forbid(unsafe_code)]
 
-use std::cell::Cell;
-use std::net::{IpAddr, SocketAddr};
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::framing::Framing;
 use crate::proxy::forward::forwarded::Forwarding;
-use crate::proxy::tls::CertificateNames;
+use crate::proxy::forward::tunnel::Tunnel;
+use crate::proxy::proxy_protocol::Ends;
+use crate::proxy::tls::Secured;
 use crate::proxy::worker::Worker;
 
 /// A client's connection, shared by its socket, its requests and their bodies.
@@ -19,16 +21,21 @@ pub struct Client {
     pub worker: Rc<Worker>,
     /// The other end; an IPv4 address where it is one, also on an IPv6 listener.
     pub peer: IpAddr,
-    /// Over TLS: the names that the certificate shown is for.
-    pub secure: Option<Arc<CertificateNames>>,
+    /// Both ends, as the load balancer in front of us says where there is one.
+    pub ends: Ends,
+    /// Over TLS: what the handshake came to.
+    pub secure: Option<Box<Secured>>,
     /// Whether it is an HTTP/2 connection.
     pub http2: bool,
     /// What upstreams are told about it.
     pub forwarding: Forwarding,
+    /// Where in its messages it is.
+    pub framing: RefCell<Framing>,
     phase: Cell<Phase>,
     requests: Cell<u32>,
     blocked: Cell<Option<Instant>>,
     unread_body: Cell<bool>,
+    tunnel: RefCell<Option<Tunnel>>,
 }
 
 /// What the connection is doing. Each but `Busy` lasts until its deadline at most.
@@ -45,24 +52,21 @@ enum Phase {
 impl Client {
     /// A connection whose first request's head is now due.
     #[must_use]
-    pub fn new(
-        worker: Rc<Worker>,
-        peer: SocketAddr,
-        secure: Option<Arc<CertificateNames>>,
-        http2: bool,
-    ) -> Self {
-        let peer = peer.ip().to_canonical();
-        let config = &worker.shared.config;
-        let trusted = config.trusted_proxies.iter().any(|net| net.contains(&peer));
+    pub fn new(worker: Rc<Worker>, ends: Ends, secure: Option<Box<Secured>>, http2: bool) -> Self {
+        let peer = ends.client.ip().to_canonical();
+        let deadline = Instant::now() + worker.live().config.timeouts.header;
         Self {
-            forwarding: Forwarding::new(peer, secure.is_some(), trusted),
-            phase: Cell::new(Phase::Head(Instant::now() + config.timeouts.header)),
+            forwarding: Forwarding::new(peer, secure.is_some()),
+            framing: RefCell::new(if http2 { Framing::opaque() } else { Framing::http1() }),
+            phase: Cell::new(Phase::Head(deadline)),
             peer,
+            ends,
             secure,
             http2,
             requests: Cell::new(0),
             blocked: Cell::new(None),
             unread_body: Cell::new(false),
+            tunnel: RefCell::new(None),
             worker,
         }
     }
@@ -78,7 +82,7 @@ impl Client {
         let running = self.requests.get() - 1;
         self.requests.set(running);
         if running == 0 {
-            self.phase.set(Phase::Idle(Instant::now() + self.worker.shared.config.timeouts.idle));
+            self.phase.set(Phase::Idle(Instant::now() + self.worker.live().config.timeouts.idle));
         }
     }
 
@@ -87,10 +91,20 @@ impl Client {
         self.unread_body.set(true);
     }
 
+    /// Once the response that is now made has been written, the connection is this tunnel's.
+    pub fn goes_on_as(&self, tunnel: Tunnel) {
+        self.tunnel.replace(Some(tunnel));
+    }
+
+    /// The tunnel that the connection is now for.
+    pub fn take_tunnel(&self) -> Option<Tunnel> {
+        self.tunnel.take()
+    }
+
     /// Bytes came in. On an idle HTTP/1.1 connection they begin a head; HTTP/2 has other things to say between requests.
     pub fn has_read(&self) {
         if !self.http2 && matches!(self.phase.get(), Phase::Idle(_)) {
-            self.phase.set(Phase::Head(Instant::now() + self.worker.shared.config.timeouts.header));
+            self.phase.set(Phase::Head(Instant::now() + self.worker.live().config.timeouts.header));
         }
     }
 
@@ -102,7 +116,7 @@ impl Client {
     /// The socket takes no more bytes.
     pub fn write_blocked(&self) {
         if self.blocked.get().is_none() {
-            self.blocked.set(Some(Instant::now() + self.worker.shared.config.timeouts.body));
+            self.blocked.set(Some(Instant::now() + self.worker.live().config.timeouts.body));
         }
     }
 
@@ -129,7 +143,7 @@ impl Client {
 
     /// Gives an idle connection that was told to end the time to say goodbye.
     pub fn last_grace(&self) {
-        self.phase.set(Phase::Idle(Instant::now() + self.worker.shared.config.timeouts.header));
+        self.phase.set(Phase::Idle(Instant::now() + self.worker.live().config.timeouts.header));
     }
 
     /// Whether bytes of the client may still come in that nobody will read: closing would then reset the connection, and

@@ -7,9 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -22,11 +20,15 @@ const LINGER_BYTES: usize = 1 << 20;
 /// How long lingering lasts, at most.
 const LINGER_TIME: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// A stream that tells its [`Client`] what it does.
+/// A byte that is allowed nowhere in a head, in place of the one that makes a message ambiguous: hyper then does all that a
+/// malformed message calls for.
+const POISON: u8 = 0;
+
+/// A stream that tells its [`Client`] what it does, and holds back what may not be read yet, or ever.
 pub struct ClientIo<S> {
-    stream: TokioIo<S>,
-    /// What was read before hyper took over.
-    first: Bytes,
+    stream: S,
+    /// What was read and hyper hasn't got yet.
+    held: Bytes,
     client: Rc<Client>,
     closing: Closing,
 }
@@ -39,8 +41,37 @@ enum Closing {
 
 impl<S> ClientIo<S> {
     /// `first` are the bytes that have been read from `stream` already.
-    pub fn new(stream: TokioIo<S>, first: Bytes, client: Rc<Client>) -> Self {
-        Self { stream, first, client, closing: Closing::No }
+    pub fn new(stream: S, first: Bytes, client: Rc<Client>) -> Self {
+        Self { stream, held: first, client, closing: Closing::No }
+    }
+
+    /// How many of the bytes are good. The one behind them is to be replaced by [`POISON`] if the second is true.
+    fn judge(&self, bytes: &[u8]) -> (usize, bool) {
+        self.client.has_read();
+        let taken = self.client.framing.borrow_mut().take(bytes);
+        if let Some(reason) = taken.refused {
+            tracing::debug!(client = %self.client.peer, "request refused: {reason}");
+        }
+        (taken.length, taken.refused.is_some())
+    }
+
+    /// Gives what may be given of the bytes that are held.
+    fn poll_held(&mut self, cx: &Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let room = self.held.len().min(buffer.remaining());
+        let (good, refused) = self.judge(&self.held[..room]);
+        buffer.put_slice(&self.held.split_to(good));
+        if refused {
+            buffer.put_slice(&[POISON]);
+        } else if good == 0 {
+            self.client.framing.borrow_mut().wait(cx);
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The stream, and what was read of it that hyper hasn't got.
+    pub fn into_stream(self) -> (S, Bytes) {
+        (self.stream, self.held)
     }
 
     fn note_write(&self, result: &Poll<io::Result<usize>>) {
@@ -48,25 +79,41 @@ impl<S> ClientIo<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> Read for ClientIo<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        mut buffer: ReadBufCursor<'_>,
+        buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.first.has_remaining() {
-            let length = self.first.len().min(buffer.remaining());
-            buffer.put_slice(&self.first[..length]);
-            self.first.advance(length);
+        let this = &mut *self;
+        if this.client.framing.borrow().is_refused() {
             return Poll::Ready(Ok(()));
         }
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        self.client.has_read();
+        if !this.held.is_empty() {
+            return this.poll_held(cx, buffer);
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
+        let read = &mut buffer.filled_mut()[before..];
+        if read.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let (mut given, refused) = this.judge(read);
+        if refused {
+            read[given] = POISON;
+            given += 1;
+        }
+        this.held = Bytes::copy_from_slice(&read[given..]);
+        buffer.set_filled(before + given);
+        if given == 0 {
+            this.client.framing.borrow_mut().wait(cx);
+            return Poll::Pending;
+        }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Write for ClientIo<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.note_write(&result);
@@ -123,7 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Write for ClientIo<S> {
                     }
                     let mut scratch = [0; 4096];
                     let mut buffer = ReadBuf::new(&mut scratch);
-                    let read = Pin::new(this.stream.inner_mut()).poll_read(cx, &mut buffer);
+                    let read = Pin::new(&mut this.stream).poll_read(cx, &mut buffer);
                     if ready!(read).is_err() || buffer.filled().is_empty() {
                         return Poll::Ready(Ok(()));
                     }

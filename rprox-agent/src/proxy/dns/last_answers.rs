@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
@@ -40,6 +41,22 @@ impl LastAnswers {
             drop(state);
             info!(upstream = upstream.authority, "DNS has an answer for the upstream again");
         }
+    }
+
+    /// The endpoints last known of `upstream`, and how its look-ups go.
+    pub fn state(&self, upstream: &Upstream) -> (Vec<SocketAddr>, &'static str) {
+        if let (Some(address), Some(port)) = (upstream.address(), upstream.port) {
+            return (vec![SocketAddr::new(address, port)], "not needed");
+        }
+        let state = self.lock();
+        let endpoints = state.answers.get(upstream).map(|(found, _)| found.endpoints.clone());
+        let dns = match (state.failing.get(upstream), &endpoints) {
+            (None, Some(_)) => "ok",
+            (None, None) => "not asked yet",
+            (Some(true), _) => "fails, and the last answer serves on",
+            (Some(false), _) => "fails",
+        };
+        (endpoints.unwrap_or_default(), dns)
     }
 
     /// Forgets a name that DNS knows no more.

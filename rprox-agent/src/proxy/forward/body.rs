@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 use super::exchange::Exchange;
 use super::failure::Failure;
 use super::pool::Lease;
+use crate::proxy::config::Config;
 use crate::proxy::connection::client::Client;
 use crate::proxy::timer::LazyTimer;
 
@@ -62,6 +64,8 @@ struct Upload {
     client: Rc<Client>,
     /// What may still come; `None`: no limit.
     left: Option<u64>,
+    /// How long the client's next piece may take.
+    patience: Duration,
     /// For the wait for the client's next piece, and when that wait is over.
     timer: Option<LazyTimer>,
     deadline: Option<Instant>,
@@ -86,14 +90,15 @@ impl RequestBody {
     /// # Errors
     ///
     /// When it says already that it is too large.
-    pub fn new(incoming: Incoming, client: &Rc<Client>) -> Result<Self, Failure> {
+    pub fn new(incoming: Incoming, client: &Rc<Client>, config: &Config) -> Result<Self, Failure> {
         if incoming.is_end_stream() {
             return Ok(Self(None));
         }
-        let left = client.worker.shared.config.limits.body_bytes;
+        let left = config.limits.body_bytes;
         let upload = Upload {
             client: Rc::clone(client),
             left,
+            patience: config.timeouts.body,
             timer: None,
             deadline: None,
             progress: Rc::new(Progress(Cell::new(Some(Instant::now())))),
@@ -156,7 +161,7 @@ impl Upload {
     }
 
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let limit = self.client.worker.shared.config.timeouts.body;
+        let limit = self.patience;
         let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limit);
         self.timer.get_or_insert_with(|| LazyTimer::new(limit)).poll(cx, deadline)
     }
@@ -205,16 +210,15 @@ pub enum DownloadError {
 }
 
 /// A response's body on its way to the client.
-pub struct ResponseBody {
-    content: Content,
-    exchange: Exchange,
-}
+pub struct ResponseBody(Content);
 
 enum Content {
     /// Our own words.
-    Text(Bytes),
+    Text(Bytes, Exchange),
     /// The upstream's.
-    Upstream(Download),
+    Upstream(Download, Exchange),
+    /// None: what follows the head is a [`Tunnel`](super::tunnel::Tunnel)'s, and so is the exchange.
+    Tunnel,
 }
 
 /// A response's body and the upstream connection that it comes by.
@@ -233,14 +237,20 @@ impl ResponseBody {
     /// Our own words; may be none.
     #[must_use]
     pub fn text(text: Bytes, exchange: Exchange) -> Self {
-        Self { content: Content::Text(text), exchange }
+        Self(Content::Text(text, exchange))
     }
 
     /// The upstream's.
     #[must_use]
     pub fn upstream(mut download: Download, exchange: Exchange) -> Self {
         download.settle(&exchange);
-        Self { content: Content::Upstream(download), exchange }
+        Self(Content::Upstream(download, exchange))
+    }
+
+    /// None, since the protocol changes after the head.
+    #[must_use]
+    pub fn tunnel() -> Self {
+        Self(Content::Tunnel)
     }
 }
 
@@ -277,7 +287,7 @@ impl Download {
         }
         match frame {
             Poll::Pending => {
-                let limit = exchange.client().worker.shared.config.timeouts.body;
+                let limit = exchange.live().config.timeouts.body;
                 let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limit);
                 let Some(lease) = &mut self.lease else { return Poll::Pending };
                 ready!(lease.timer().poll(cx, deadline));
@@ -312,31 +322,35 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
-        let this = &mut *self;
-        let frame = match &mut this.content {
-            Content::Text(text) if text.is_empty() => Poll::Ready(None),
-            Content::Text(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
-            Content::Upstream(download) => download.poll_frame(cx, &this.exchange),
+        let (frame, exchange) = match &mut self.0 {
+            Content::Text(text, exchange) => {
+                let text = std::mem::take(text);
+                (Poll::Ready((!text.is_empty()).then(|| Ok(Frame::data(text)))), exchange)
+            }
+            Content::Upstream(download, exchange) => (download.poll_frame(cx, exchange), exchange),
+            Content::Tunnel => return Poll::Ready(None),
         };
         match &frame {
-            Poll::Ready(Some(Ok(frame))) => this.exchange.sends(frame.data_ref().map_or(0, Bytes::len)),
-            Poll::Ready(Some(Err(error))) => this.exchange.breaks_off(error),
+            Poll::Ready(Some(Ok(frame))) => exchange.sends(frame.data_ref().map_or(0, Bytes::len)),
+            Poll::Ready(Some(Err(error))) => exchange.breaks_off(error),
             _ => {}
         }
         frame
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Text(text) => text.is_empty(),
-            Content::Upstream(download) => download.incoming.is_end_stream(),
+        match &self.0 {
+            Content::Text(text, _) => text.is_empty(),
+            Content::Upstream(download, _) => download.incoming.is_end_stream(),
+            Content::Tunnel => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Text(text) => SizeHint::with_exact(text.len() as u64),
-            Content::Upstream(download) => download.incoming.size_hint(),
+        match &self.0 {
+            Content::Text(text, _) => SizeHint::with_exact(text.len() as u64),
+            Content::Upstream(download, _) => download.incoming.size_hint(),
+            Content::Tunnel => SizeHint::with_exact(0),
         }
     }
 }

@@ -30,12 +30,17 @@ pub enum Failure {
     /// All connections allowed are in use.
     #[error("limits.upstream_connections reached on every endpoint")]
     Busy,
-    /// The response speaks a transfer coding that we don't.
-    #[error("its response has a Transfer-Encoding other than chunked")]
+    /// The response speaks a transfer coding that we don't, or says in two ways how long it is.
+    #[error("its response has a Transfer-Encoding other than chunked, or a Content-Length beside it")]
     TransferCoding,
-    /// 101 to a request that did not ask for it.
-    #[error("it switches protocols without having been asked to")]
+    /// 101 to a request that did not ask for it, or not for this.
+    #[error(
+        "it switches to a protocol that the client did not offer, or that the route's upgrade does not list"
+    )]
     UnaskedUpgrade,
+    /// Success, but no 101.
+    #[error("it does not switch to WebSocket, which an HTTP/2 client asked for by CONNECT")]
+    NotSwitched,
     /// The client's own doing.
     #[error(transparent)]
     Upload(UploadError),
@@ -46,12 +51,14 @@ impl Failure {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Dns(DnsError::Absent { .. }) => StatusCode::BAD_GATEWAY,
+            Self::Dns(DnsError::Absent { .. })
+            | Self::Connect(_)
+            | Self::Broken(_)
+            | Self::TransferCoding
+            | Self::UnaskedUpgrade
+            | Self::NotSwitched => StatusCode::BAD_GATEWAY,
             Self::Dns(_) | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Connect(_) | Self::Broken(_) | Self::TransferCoding | Self::UnaskedUpgrade => {
-                StatusCode::BAD_GATEWAY
-            }
             Self::Upload(error) => error.status(),
         }
     }
@@ -65,7 +72,7 @@ impl Failure {
             Self::Connect(_) => "the service can't be reached",
             Self::ConnectTimeout => "the service can't be reached in time",
             Self::ResponseTimeout => "the service did not answer in time",
-            Self::Broken(_) | Self::TransferCoding | Self::UnaskedUpgrade => {
+            Self::Broken(_) | Self::TransferCoding | Self::UnaskedUpgrade | Self::NotSwitched => {
                 "the service's answer can't be passed on"
             }
             Self::Busy => "the service is busy",

@@ -17,7 +17,6 @@ const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// A connection's forwarding fields. What they say hardly changes from one request to the next, so it is made once.
 pub struct Forwarding {
-    trusted: bool,
     address: HeaderValue,
     proto: HeaderValue,
     /// `for=…;proto=…`, to which the host is added.
@@ -26,16 +25,15 @@ pub struct Forwarding {
 }
 
 impl Forwarding {
-    /// For a connection from `peer`; `trusted` if what it says about its own clients is believed.
+    /// For a connection from `peer`.
     #[must_use]
-    pub fn new(peer: IpAddr, secure: bool, trusted: bool) -> Self {
+    pub fn new(peer: IpAddr, secure: bool) -> Self {
         let proto = if secure { "https" } else { "http" };
         let node = match peer {
             IpAddr::V4(address) => address.to_string(),
             IpAddr::V6(address) => format!("\"[{address}]\""),
         };
         Self {
-            trusted,
             address: visible(peer.to_string()),
             proto: HeaderValue::from_static(proto),
             prefix: format!("for={node};proto={proto}"),
@@ -43,10 +41,11 @@ impl Forwarding {
         }
     }
 
-    /// Sets the fields of a request for `authority`: a trusted peer's are kept and extended, anybody else's replaced.
-    pub fn apply(&self, headers: &mut HeaderMap, authority: &HeaderValue) {
+    /// Sets the fields of a request for `authority`: those of a peer that is `trusted` with what it says about its own
+    /// clients are kept and extended, anybody else's replaced.
+    pub fn apply(&self, headers: &mut HeaderMap, authority: &HeaderValue, trusted: bool) {
         let forwarded = self.forwarded(authority);
-        if self.trusted {
+        if trusted {
             extend(headers, FOR, &self.address);
             extend(headers, FORWARDED, &forwarded);
             headers.entry(PROTO).or_insert_with(|| self.proto.clone());
@@ -111,8 +110,8 @@ mod tests {
         for (name, value) in fields {
             headers.append(*name, value.parse().unwrap());
         }
-        let forwarding = Forwarding::new(peer.parse().unwrap(), secure, trusted);
-        forwarding.apply(&mut headers, &HeaderValue::from_static("a.example:8443"));
+        let forwarding = Forwarding::new(peer.parse().unwrap(), secure);
+        forwarding.apply(&mut headers, &HeaderValue::from_static("a.example:8443"), trusted);
         headers
     }
 

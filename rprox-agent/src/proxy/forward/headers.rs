@@ -4,7 +4,7 @@
 
 use std::iter;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -52,6 +52,48 @@ pub fn only_chunked(headers: &HeaderMap) -> bool {
         .all(|(index, value)| index == 0 && value.as_bytes().eq_ignore_ascii_case(b"chunked"))
 }
 
+/// Names that nobody but us may give a meaning to, as CGI and what came after it write them.
+const OURS: [&str; 4] = ["content_length", "transfer_encoding", "x_forwarded_", "x_real_ip"];
+
+/// Whether a field's name is one of ours for an upstream that can't tell `_` from `-`: those that read them from the environment
+/// (CGI, WSGI, Rack, PHP).
+#[must_use]
+pub fn has_look_alike(headers: &HeaderMap) -> bool {
+    headers.keys().map(HeaderName::as_str).filter(|name| name.contains('_')).any(|name| {
+        let name = name.replace('-', "_");
+        OURS.iter().any(|ours| name.starts_with(ours))
+    })
+}
+
+/// Writes a length that hyper took although it stands there twice (`5, 5`) or has leading zeros as the number that it is: others
+/// might see no number there, or an octal one.
+pub fn canonical_length(headers: &mut HeaderMap) {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else { return };
+    let written = first.as_bytes();
+    if lengths.next().is_none()
+        && (written.len() == 1 || !written.starts_with(b"0"))
+        && !written.contains(&b',')
+    {
+        return;
+    }
+    let number = tokens(first).next().and_then(|digits| digits.parse::<u64>().ok());
+    if let Some(number) = number {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(number));
+    }
+}
+
+/// Puts the cookies of an HTTP/2 request, which may come in crumbs, into the one field that others expect (RFC 9113 section 8.2.3).
+pub fn one_cookie(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_some() {
+        let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        // Made of header values, and so one.
+        if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+            headers.insert(COOKIE, whole);
+        }
+    }
+}
+
 /// Whether the sender takes trailers: `TE: trailers`.
 #[must_use]
 pub fn accepts_trailers(headers: &HeaderMap) -> bool {
@@ -64,7 +106,7 @@ pub fn announce_trailers(headers: &mut HeaderMap) {
 }
 
 /// The parts of a comma-separated list; none of a value that isn't ASCII.
-fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
+pub(super) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
     value.to_str().unwrap_or_default().split(',').map(str::trim)
 }
 
@@ -126,6 +168,18 @@ mod tests {
         assert!(only_chunked(&map(&[])));
         assert!(only_chunked(&map(&[("transfer-encoding", "Chunked")])));
         assert!(!only_chunked(&map(&[("transfer-encoding", "gzip, chunked")])));
+    }
+
+    #[test]
+    fn an_underscore_hides_none_of_our_names() {
+        for name in ["content_length", "x_forwarded_for", "x-forwarded_proto", "x_real-ip"] {
+            assert!(has_look_alike(&map(&[(name, "x")])), "{name}");
+        }
+        assert!(!has_look_alike(&map(&[
+            ("x-forwarded-for", "x"),
+            ("my_field", "x"),
+            ("content-length", "1")
+        ])));
     }
 
     #[test]

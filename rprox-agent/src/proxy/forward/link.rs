@@ -26,6 +26,9 @@ use crate::proxy::worker::LocalExecutor;
 
 type Sent = TrySendError<Request<RequestBody>>;
 
+/// What moves a connection on, until it ends or changes to another protocol.
+type Machine = Pin<Box<dyn Future<Output = hyper::Result<()>>>>;
+
 /// An HTTP/1.1 connection, which serves one request at a time.
 ///
 /// The machine behind it runs inside the task that sends the request: its socket wakes that task, and the response is there
@@ -33,7 +36,7 @@ type Sent = TrySendError<Request<RequestBody>>;
 /// both directions must move even while the client takes nothing.
 pub struct Http1 {
     sender: http1::SendRequest<RequestBody>,
-    connection: Option<Box<http1::Connection<TokioIo<TcpStream>, RequestBody>>>,
+    connection: Option<Machine>,
     /// The machine's own task, where it has one.
     task: Option<AbortHandle>,
     timer: LazyTimer,
@@ -64,7 +67,12 @@ impl Http1 {
         let mut builder = http1::Builder::new();
         builder.max_header_size(config.limits.header_bytes);
         let (sender, connection) = builder.handshake(io).await.map_err(Failure::Broken)?;
-        Ok(Self { sender, connection: Some(Box::new(connection)), task: None, timer: timer(config) })
+        Ok(Self {
+            sender,
+            connection: Some(Box::pin(connection.with_upgrades())),
+            task: None,
+            timer: timer(config),
+        })
     }
 
     /// Sends a request and waits for the head of its response, for `limit` at most once it is sent.
@@ -133,12 +141,9 @@ impl Http1 {
     }
 }
 
-fn drive(
-    connection: &mut Option<Box<http1::Connection<TokioIo<TcpStream>, RequestBody>>>,
-    cx: &mut Context<'_>,
-) -> bool {
+fn drive(connection: &mut Option<Machine>, cx: &mut Context<'_>) -> bool {
     let Some(running) = connection else { return false };
-    if Pin::new(running).poll(cx).is_ready() {
+    if running.as_mut().poll(cx).is_ready() {
         // Dropping it tells who waits, with the request if it was not sent.
         *connection = None;
     }

@@ -6,28 +6,24 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::body::RequestBody;
 use super::failure::Failure;
 use super::link::{Http1, Http2, SendError};
+use crate::proxy::config::Config;
 use crate::proxy::timer::LazyTimer;
 use crate::proxy::upstream::Protocol;
-use crate::proxy::worker::Shared;
-
-/// How often unused connections are looked through, at most.
-const SHORTEST_SWEEP: Duration = Duration::from_secs(1);
 
 /// A worker's connections.
+#[derive(Default)]
 pub struct Pool {
-    shared: Arc<Shared>,
     endpoints: RefCell<HashMap<SocketAddr, Endpoint>>,
 }
 
@@ -72,34 +68,33 @@ enum Link {
 }
 
 impl Pool {
-    /// A pool with no connection.
-    #[must_use]
-    pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, endpoints: RefCell::default() }
-    }
-
     /// A connection to `address`, an idle one if there is one.
     ///
     /// # Errors
     ///
     /// When connecting fails or too many connections are open.
-    pub async fn lease(self: &Rc<Self>, protocol: Protocol, address: SocketAddr) -> Result<Lease, Failure> {
+    pub async fn lease(
+        self: &Rc<Self>,
+        config: &Config,
+        protocol: Protocol,
+        address: SocketAddr,
+    ) -> Result<Lease, Failure> {
         let link = match protocol {
-            Protocol::Http1 => match self.take_idle(address) {
+            Protocol::Http1 => match self.take_idle(config, address) {
                 Some(link) => link,
                 // Rare, and large: it should not make every request's future large.
-                None => Box::pin(self.connect(address)).await?,
+                None => Box::pin(self.connect(config, address)).await?,
             },
-            Protocol::H2c => Box::pin(self.stream(address)).await?,
+            Protocol::H2c => Box::pin(self.stream(config, address)).await?,
         };
         Ok(Lease { link, pool: Rc::clone(self), address })
     }
 
-    fn take_idle(&self, address: SocketAddr) -> Option<Link> {
+    fn take_idle(&self, config: &Config, address: SocketAddr) -> Option<Link> {
         let mut endpoints = self.endpoints.borrow_mut();
         let idle = &mut endpoints.get_mut(&address)?.idle;
         let Idle { link, place, since } = idle.pop()?;
-        if since.elapsed() < self.shared.config.timeouts.upstream_idle {
+        if since.elapsed() < config.timeouts.upstream_idle {
             return Some(Link::Http1 { link, place, reused: true });
         }
         // The others are older still.
@@ -107,21 +102,21 @@ impl Pool {
         None
     }
 
-    async fn connect(&self, address: SocketAddr) -> Result<Link, Failure> {
+    async fn connect(&self, config: &Config, address: SocketAddr) -> Result<Link, Failure> {
         let place = {
             let mut endpoints = self.endpoints.borrow_mut();
             let open = &endpoints.entry(address).or_default().open;
-            if open.get() >= self.shared.config.limits.upstream_connections {
+            if open.get() >= config.limits.upstream_connections {
                 return Err(Failure::Busy);
             }
             open.set(open.get() + 1);
             Place(Rc::clone(open))
         };
-        let link = Http1::connect(address, &self.shared.config).await?;
+        let link = Http1::connect(address, config).await?;
         Ok(Link::Http1 { link, place, reused: false })
     }
 
-    async fn stream(&self, address: SocketAddr) -> Result<Link, Failure> {
+    async fn stream(&self, config: &Config, address: SocketAddr) -> Result<Link, Failure> {
         let shared = {
             let mut endpoints = self.endpoints.borrow_mut();
             let endpoint = endpoints.entry(address).or_default();
@@ -131,9 +126,9 @@ impl Pool {
         let mut connection = shared.lock().await;
         let connection = match &mut *connection {
             Some(connection) if !connection.is_closed() => connection,
-            slot => slot.insert(Http2::connect(address, &self.shared.config).await?),
+            slot => slot.insert(Http2::connect(address, config).await?),
         };
-        Ok(Link::Http2(connection.share(&self.shared.config)))
+        Ok(Link::Http2(connection.share(config)))
     }
 
     /// Closes the idle connections to addresses that no longer serve.
@@ -148,20 +143,16 @@ impl Pool {
         }
     }
 
-    /// Closes connections that were not used for `timeouts.upstream_idle` or that the upstream has closed, for ever.
-    pub async fn sweep(self: Rc<Self>) {
-        let limit = self.shared.config.timeouts.upstream_idle;
-        loop {
-            sleep((limit / 4).max(SHORTEST_SWEEP)).await;
-            self.endpoints.borrow_mut().retain(|_, endpoint| {
-                endpoint.idle.retain_mut(|idle| idle.since.elapsed() < limit && idle.link.is_usable());
-                if endpoint.http2_used.is_some_and(|used| used.elapsed() >= limit) {
-                    endpoint.http2 = Rc::default();
-                    endpoint.http2_used = None;
-                }
-                endpoint.open.get() > 0 || endpoint.http2_used.is_some()
-            });
-        }
+    /// Closes connections that were not used for `limit` or that the upstream has closed.
+    pub fn sweep(&self, limit: Duration) {
+        self.endpoints.borrow_mut().retain(|_, endpoint| {
+            endpoint.idle.retain_mut(|idle| idle.since.elapsed() < limit && idle.link.is_usable());
+            if endpoint.http2_used.is_some_and(|used| used.elapsed() >= limit) {
+                endpoint.http2 = Rc::default();
+                endpoint.http2_used = None;
+            }
+            endpoint.open.get() > 0 || endpoint.http2_used.is_some()
+        });
     }
 }
 

@@ -2,7 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,15 +12,18 @@ use std::time::Duration;
 use http::header::{HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Method, Request, Response, Uri, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
+use hyper::upgrade::Upgraded;
 use tokio::time::{Instant, sleep};
 
 use super::body::RequestBody;
 use super::failure::Failure;
 use super::pool::Lease;
 use super::target::Target;
+use super::upgrade::Offer;
 use crate::proxy::connection::client::Client;
+use crate::proxy::live::Live;
 use crate::proxy::route::Match;
 use crate::proxy::upstream::{Protocol, Upstream};
 use crate::proxy::worker::Worker;
@@ -41,6 +46,22 @@ pub struct Answered {
     pub lease: Lease,
 }
 
+/// What an upstream answers with.
+pub enum Reply {
+    /// A response.
+    Answered(Answered),
+    /// 101, and the connection that now speaks the protocol that the client offered.
+    Switched(Answered, Switched),
+}
+
+/// What a connection has changed to.
+pub struct Switched {
+    /// As the response's `Upgrade` names it.
+    pub protocol: HeaderValue,
+    /// The upstream's end.
+    pub upstream: Upgraded,
+}
+
 /// Why there is no response, and whose fault it was.
 pub struct Lost {
     /// Why.
@@ -53,34 +74,39 @@ pub struct Lost {
 ///
 /// One that can't be connected to is passed over for the next: nothing was sent. Neither was it on a connection that had
 /// ended unnoticed. A request that was sent is sent again only if doing it twice is doing it once (RFC 9110 section 9.2.2),
-/// it has no body, and no byte of a response came.
+/// it has no body, and no byte of a response came. `offer` is what the connection may go on in instead of HTTP.
 ///
 /// # Errors
 ///
 /// When no endpoint answered.
 pub async fn send(
-    client: &Rc<Client>,
+    client: &Client,
+    live: &Live,
     found: &Match<'_>,
     target: Target,
     mut request: Request<RequestBody>,
-) -> Result<Answered, Lost> {
+    offer: Option<Offer>,
+) -> Result<Reply, Lost> {
     let worker = &client.worker;
     let upstream = found.upstream;
-    let limit = worker.shared.config.timeouts.response;
+    let limit = live.config.timeouts.response;
     address(&mut request, upstream, &target);
-    let known = worker.names.endpoints(upstream).await;
+    let offer = offer.filter(|_| upstream.protocol == Protocol::Http1);
+    if let Some(offer) = &offer {
+        offer.make(request.headers_mut());
+    }
+    let known = live.names.endpoints(upstream).await;
     let endpoints = known.map_err(|error| Lost { failure: Failure::Dns(error), endpoint: None })?;
-    let mut choice = Choice { worker, upstream, endpoints, tried: Vec::new(), rounds: 0, start: None };
+    let mut choice = Choice { worker, live, upstream, endpoints, tried: Vec::new(), rounds: 0, start: None };
     let mut resends = 0;
     loop {
         let (endpoint, mut lease) = choice.connect().await?;
         let copy = may_be_sent_again(&request).then(|| Copy::of(&request));
         let error = match lease.send(request, limit).await {
-            Ok(mut response) => {
-                return match super::restore(response.status(), response.headers_mut()) {
-                    Ok(()) => Ok(Answered { response, endpoint, lease }),
-                    Err(failure) => Err(Lost { failure, endpoint: Some(endpoint) }),
-                };
+            Ok(response) => {
+                return receive(Answered { response, endpoint, lease }, offer.as_ref())
+                    .await
+                    .map_err(|failure| Lost { failure, endpoint: Some(endpoint) });
             }
             Err(error) => error,
         };
@@ -105,9 +131,32 @@ pub async fn send(
     }
 }
 
+/// Makes an upstream's answer one for the client.
+async fn receive(mut answered: Answered, offer: Option<&Offer>) -> Result<Reply, Failure> {
+    let response = &mut answered.response;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if response.status().is_success() && offer.is_some_and(Offer::is_connect) {
+            return Err(Failure::NotSwitched);
+        }
+        super::restore(response.headers_mut())?;
+        return Ok(Reply::Answered(answered));
+    }
+    let protocol = offer.and_then(|offer| offer.accepted(response.status(), response.headers()));
+    let protocol = protocol.ok_or(Failure::UnaskedUpgrade)?;
+    super::restore(response.headers_mut())?;
+    let mut upgraded = hyper::upgrade::on(response);
+    let upstream = poll_fn(|cx| {
+        answered.lease.drive(cx);
+        Pin::new(&mut upgraded).poll(cx)
+    });
+    let upstream = upstream.await.map_err(Failure::Broken)?;
+    Ok(Reply::Switched(answered, Switched { protocol, upstream }))
+}
+
 /// The endpoints of a request's upstream and what has come of them.
 struct Choice<'a> {
     worker: &'a Worker,
+    live: &'a Live,
     upstream: &'a Arc<Upstream>,
     endpoints: Rc<[SocketAddr]>,
     tried: Vec<SocketAddr>,
@@ -126,7 +175,7 @@ impl Choice<'_> {
                 Box::pin(self.look_again(lost)).await?;
                 continue;
             };
-            match worker.pool.lease(upstream.protocol, endpoint).await {
+            match worker.pool.lease(&self.live.config, upstream.protocol, endpoint).await {
                 Ok(lease) => {
                     if !lease.is_reused() {
                         worker.balance.works(endpoint);
@@ -146,7 +195,7 @@ impl Choice<'_> {
             self.start.get_or_insert_with(Instant::now);
             self.worker.balance.failed(endpoint);
             tracing::debug!(%endpoint, error = %failure, "trying another endpoint");
-            let (names, upstream) = (self.worker.names.clone(), Arc::clone(self.upstream));
+            let (names, upstream) = (self.live.names.clone(), Arc::clone(self.upstream));
             tokio::task::spawn_local(async move { names.refresh(&upstream).await.map(drop) });
         }
         Lost { failure, endpoint: Some(endpoint) }
@@ -161,9 +210,9 @@ impl Choice<'_> {
         }
         self.rounds += 1;
         sleep(*pause).await;
-        let Ok(endpoints) = self.worker.names.refresh(self.upstream).await else { return Err(lost) };
+        let Ok(endpoints) = self.live.names.refresh(self.upstream).await else { return Err(lost) };
         self.endpoints = endpoints;
-        let limit = self.worker.shared.config.timeouts.connect;
+        let limit = self.live.config.timeouts.connect;
         let in_time = self.start.is_some_and(|start| start.elapsed() < limit);
         if moving && in_time {
             self.tried.clear();

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use http::header::HOST;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Uri, Version};
+use http::{HeaderValue, Method, Uri, Version};
 
 use crate::proxy::host;
 
@@ -23,6 +23,7 @@ impl Target {
     /// The reason why the request is malformed.
     pub fn take(parts: &mut Parts) -> Result<Self, &'static str> {
         let field = host_field(parts)?;
+        form(parts)?;
         let Some(authority) = parts.uri.authority() else {
             return field.map_or(Ok(Self(HeaderValue::from_static(""))), Self::checked);
         };
@@ -60,6 +61,17 @@ impl Target {
     #[must_use]
     pub fn host(&self) -> Cow<'_, str> {
         self.0.to_str().ok().and_then(host::normalise).unwrap_or_default()
+    }
+}
+
+/// Checks the target's form (RFC 9112 section 3.2): a path, or a whole URI of ours; `*` for OPTIONS alone.
+fn form(parts: &Parts) -> Result<(), &'static str> {
+    let http = |scheme: &str| matches!(scheme, "http" | "https");
+    match (parts.uri.scheme_str(), parts.uri.authority()) {
+        (None, Some(_)) => Err("the target is neither a path nor a URI"),
+        (Some(scheme), _) if !http(scheme) => Err("the target's scheme is not http or https"),
+        _ if parts.uri.path() == "*" && parts.method != Method::OPTIONS => Err("the target * is for OPTIONS"),
+        _ => Ok(()),
     }
 }
 
@@ -135,6 +147,9 @@ mod tests {
         assert!(take(Version::HTTP_11, "/", &["a b"]).is_err());
         assert!(take(Version::HTTP_11, "/", &[""]).is_err());
         assert!(take(Version::HTTP_11, "http://user@a.example/", &["a.example"]).is_err());
+        assert!(take(Version::HTTP_11, "a.example", &["a.example"]).is_err());
+        assert!(take(Version::HTTP_11, "ftp://a.example/", &["a.example"]).is_err());
+        assert!(take(Version::HTTP_11, "*", &["a.example"]).is_err());
         assert_eq!(take(Version::HTTP_10, "/", &[]), Ok(text(("", "", "/"))));
     }
 }

@@ -5,9 +5,9 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
@@ -25,10 +25,16 @@ const ENDS_SOON: Duration = Duration::from_hours(7 * 24);
 /// A certificate chain with its private key.
 #[derive(Debug)]
 pub struct Certificate {
+    /// The file that it is from.
+    pub file: PathBuf,
     /// What it is for.
     pub names: Arc<CertificateNames>,
     /// What an operator should know and can still act on: it has expired, its key is open to all.
     pub warnings: Vec<String>,
+    /// From when on clients take it.
+    pub not_before: SystemTime,
+    /// Until when clients take it.
+    pub not_after: SystemTime,
     pub(super) key: Arc<CertifiedKey>,
 }
 
@@ -40,9 +46,21 @@ impl Certificate {
     /// When one can't be read or used, or they don't.
     pub fn load(files: &CertificateFiles) -> Result<Self, TlsError> {
         let CertificateFiles { cert, key } = files;
+        let mut certificate = Self::parse(&read(cert)?, &read(key)?, files)?;
+        certificate.warnings.extend(permission_warning(key));
+        Ok(certificate)
+    }
+
+    /// The certificate and key in PEM texts, which `files` name in messages.
+    ///
+    /// # Errors
+    ///
+    /// When one can't be used, or they don't belong together.
+    pub fn parse(cert_pem: &[u8], key_pem: &[u8], files: &CertificateFiles) -> Result<Self, TlsError> {
+        let CertificateFiles { cert, key } = files;
         let bad_certificate = |reason: String| TlsError::Certificate { path: cert.clone(), reason };
 
-        let chain = CertificateDer::pem_slice_iter(&read(cert)?)
+        let chain = CertificateDer::pem_slice_iter(cert_pem)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| bad_certificate(format!("malformed PEM: {error}")))?;
         let first = chain.first().ok_or_else(|| bad_certificate("no certificate in it".to_owned()))?;
@@ -54,13 +72,14 @@ impl Certificate {
                 "the first certificate has no DNS name or address in its subjectAltName".to_owned(),
             ));
         }
-        let mut warnings = validity_warning(&parsed, cert).into_iter().collect::<Vec<_>>();
+        let warnings = validity_warning(&parsed, cert).into_iter().collect::<Vec<_>>();
+        let validity = parsed.validity();
+        let (not_before, not_after) = (time(validity.not_before), time(validity.not_after));
 
-        let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| TlsError::Key {
+        let private = PrivateKeyDer::from_pem_slice(key_pem).map_err(|error| TlsError::Key {
             path: key.clone(),
             reason: format!("no private key in it: {error}"),
         })?;
-        warnings.extend(permission_warning(key));
         let certified =
             CertifiedKey::from_der(chain, private, &aws_lc_rs::default_provider()).map_err(|error| {
                 match error {
@@ -70,7 +89,25 @@ impl Certificate {
                     error => TlsError::Key { path: key.clone(), reason: error.to_string() },
                 }
             })?;
-        Ok(Self { names: Arc::new(names), warnings, key: Arc::new(certified) })
+        Ok(Self {
+            file: cert.clone(),
+            names: Arc::new(names),
+            warnings,
+            not_before,
+            not_after,
+            key: Arc::new(certified),
+        })
+    }
+
+    /// The chain, the certificate itself first.
+    #[must_use]
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.key.cert
+    }
+
+    /// Whether `other` is this one: the same chain, and so the same key.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.key.cert == other.key.cert
     }
 
     /// Whether a client that takes signatures by `schemes` can take this certificate's.
@@ -82,6 +119,11 @@ impl Certificate {
     pub(super) fn is_rsa(&self) -> bool {
         self.key.key.algorithm() == SignatureAlgorithm::RSA
     }
+}
+
+fn time(time: x509_parser::time::ASN1Time) -> SystemTime {
+    let seconds = Duration::from_secs(time.timestamp().unsigned_abs());
+    if time.timestamp() < 0 { SystemTime::UNIX_EPOCH - seconds } else { SystemTime::UNIX_EPOCH + seconds }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {

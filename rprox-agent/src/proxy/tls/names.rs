@@ -59,7 +59,8 @@ impl CertificateNames {
 }
 
 /// The domain whose wildcard `host` falls under: `example.com` for `a.example.com`. Addresses fall under none.
-pub(super) fn domain_of(host: &str) -> Option<&str> {
+#[must_use]
+pub fn domain_of(host: &str) -> Option<&str> {
     if host.starts_with('[') || host.parse::<IpAddr>().is_ok() {
         return None;
     }

@@ -2,16 +2,22 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SignatureAlgorithm};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, SignatureScheme};
-use tokio::net::TcpListener;
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, SignatureScheme, version,
+};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 
 use super::*;
+use crate::proxy::config::{CertificateFiles, Config, Flags};
 
 fn make(dir: &Path, label: &str, names: &[&str], algorithm: &'static SignatureAlgorithm) -> CertificateFiles {
     let key = KeyPair::generate_for(algorithm).unwrap();
@@ -97,7 +103,7 @@ async fn handshake(acceptor: &TlsAcceptor, config: Arc<ClientConfig>, name: &str
     let address = listener.local_addr().unwrap();
     let serve = async {
         let (tcp, _) = listener.accept().await.unwrap();
-        let mut connection = acceptor.accept(tcp).await?;
+        let mut connection = acceptor.accept(tcp).await?.expect("no validation");
         connection.stream.write_all(b"x").await.map_err(TlsError::Handshake)?;
         Ok(connection)
     };
@@ -120,8 +126,15 @@ fn names_of(der: &[u8]) -> Vec<String> {
     CertificateNames::of(&certificate).iter().collect()
 }
 
+/// A configuration with one route and these certificates.
+fn config(files: &[CertificateFiles]) -> Config {
+    let mut config = Config::load(&Flags::of_route("a.example.com", "127.0.0.1:1")).unwrap();
+    config.certificates = files.to_vec();
+    config
+}
+
 fn acceptor(files: &[CertificateFiles]) -> TlsAcceptor {
-    TlsAcceptor::new(Arc::new(Certificates::load(files).unwrap())).unwrap()
+    TlsAcceptor::new(&config(files), &Arc::default()).unwrap()
 }
 
 #[tokio::test]
@@ -183,26 +196,76 @@ async fn http2_is_agreed_on_where_the_client_knows_it() {
         let connection =
             handshake(&acceptor, client(BOTH, alpn, false), "a.example.com").await.server.unwrap();
         assert_eq!(connection.http2, http2, "{alpn:?}");
-        assert!(connection.covers.covers("a.example.com"));
-        assert!(connection.covers.covers("x.b.example.com"));
-        assert!(!connection.covers.covers("b.example.com"));
-        assert!(!connection.covers.covers("x.y.b.example.com"));
-        assert!(!connection.covers.covers("other.example"));
+        assert!(connection.secured.covers.covers("a.example.com"));
+        assert!(connection.secured.covers.covers("x.b.example.com"));
+        assert!(!connection.secured.covers.covers("b.example.com"));
+        assert!(!connection.secured.covers.covers("x.y.b.example.com"));
+        assert!(!connection.secured.covers.covers("other.example"));
     }
 }
 
 #[tokio::test]
-async fn sessions_resume_on_another_workers_acceptor() {
+async fn sessions_resume_after_a_reload_with_another_certificate() {
     let dir = tempfile::tempdir().unwrap();
-    let one = acceptor(&[ecdsa(dir.path(), "a", &["a.example.com"])]);
-    let other = one.clone();
-    for tls12 in [false, true] {
-        let config = client(BOTH, &[], tls12);
-        let first = handshake(&one, Arc::clone(&config), "a.example.com").await;
+    let kept = Arc::default();
+    let files = [ecdsa(dir.path(), "a", &["a.example.com"])];
+    let before = TlsAcceptor::new(&config(&files), &kept).unwrap();
+    let clients = [false, true].map(|tls12| client(BOTH, &[], tls12));
+    for client in &clients {
+        let first = handshake(&before, Arc::clone(client), "a.example.com").await;
         assert!(matches!(first.kind, Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest)));
-        let second = handshake(&other, config, "a.example.com").await;
-        assert_eq!(second.kind, Some(HandshakeKind::Resumed), "TLS 1.2: {tls12}");
     }
+    let files = [ecdsa(dir.path(), "b", &["a.example.com"])];
+    let after = TlsAcceptor::new(&config(&files), &kept).unwrap();
+    for client in &clients {
+        let second = handshake(&after, Arc::clone(client), "a.example.com").await;
+        assert_eq!(second.kind, Some(HandshakeKind::Resumed));
+        assert!(second.server.unwrap().resumed);
+    }
+}
+
+#[tokio::test]
+async fn tls_1_3_alone_is_spoken_where_that_is_the_floor() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(&[ecdsa(dir.path(), "a", &["a.example.com"])]);
+    config.tls.min_version = crate::proxy::config::TlsVersion::Tls13;
+    let acceptor = TlsAcceptor::new(&config, &Arc::default()).unwrap();
+    let seen = handshake(&acceptor, client(BOTH, &[], true), "a.example.com").await;
+    let error = seen.client.unwrap_err().to_string();
+    assert!(error.contains("ProtocolVersion"), "{error}");
+    assert!(handshake(&acceptor, client(BOTH, &[], false), "a.example.com").await.client.is_ok());
+}
+
+#[tokio::test]
+async fn new_files_are_shown_and_bad_ones_leave_the_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let files = ecdsa(dir.path(), "a", &["a.example.com"]);
+    let acceptor = acceptor(std::slice::from_ref(&files));
+    let shown = async || {
+        names_of(&handshake(&acceptor, client(BOTH, &[], false), "a.example.com").await.client.unwrap())
+            .join(" ")
+    };
+    let (first, second) = (
+        ecdsa(one.path(), "x", &["a.example.com", "one"]),
+        ecdsa(two.path(), "x", &["a.example.com", "two"]),
+    );
+
+    fs::copy(&first.cert, &files.cert).unwrap();
+    acceptor.refresh();
+    assert_eq!(shown().await, "a.example.com", "the certificate is there, its key is not yet");
+    fs::copy(&first.key, &files.key).unwrap();
+    acceptor.refresh();
+    assert_eq!(shown().await, "a.example.com one");
+    fs::write(&files.cert, "junk").unwrap();
+    acceptor.refresh();
+    fs::remove_file(&files.cert).unwrap();
+    acceptor.refresh();
+    assert_eq!(shown().await, "a.example.com one");
+    fs::copy(&second.key, &files.key).unwrap();
+    fs::copy(&second.cert, &files.cert).unwrap();
+    acceptor.refresh();
+    assert_eq!(shown().await, "a.example.com two");
 }
 
 #[test]

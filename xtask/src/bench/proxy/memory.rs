@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::super::Extent;
-use super::super::client::{self, Deed};
+use super::super::ends::{self, Deed};
 use super::super::peers::Peer;
 use super::super::report::{Report, Verdict};
 use super::super::series::{Better, Measurement, in_turn};
@@ -25,7 +25,7 @@ pub(super) fn measure(bench: &Bench, extent: Extent, report: &mut Report) -> Res
             let running = peer.start(&bench.setting(0))?;
             let before = running.memory()?;
             let target = if deed == Deed::Hold { peer.http() } else { peer.https() };
-            let held = client::hold(&bench.netns, deed, target, CONNECTIONS as usize, &bench.authority)?;
+            let held = ends::hold(&bench.netns, deed, target, CONNECTIONS as usize, &bench.authority)?;
             let after = running.memory()?;
             drop(held);
             if counts {

@@ -6,14 +6,14 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result};
 use rprox_tests::command;
 use rprox_tests::playground::{AGENT, Playground};
-use rprox_tests::process::Process;
 use rprox_tests::topology::{HOST, INTERFACE};
 
-use super::super::client::{self, Deed};
+use super::super::Extent;
+use super::super::ends::{self, Deed};
 use super::super::load::Load;
 use super::super::report::{Report, Verdict};
 use super::super::series::{Better, Measurement, in_turn};
-use super::super::{Extent, upstream};
+use super::super::upstream::{self, Upstream};
 use super::TO;
 use super::way::Way;
 
@@ -32,7 +32,7 @@ pub(super) fn measure(playground: &Playground, extent: Extent, report: &mut Repo
         let target = SocketAddr::new(HOST.v4.into(), way.port());
         in_turn(extent.rounds, &FLOWS, |flows, counts| {
             // The one flow is that of the load itself.
-            let _held = client::hold(
+            let _held = ends::hold(
                 &playground.topology.client,
                 Deed::Hold,
                 target,
@@ -97,6 +97,6 @@ fn flat(report: &mut Report, measurement: &Measurement, counts: &[String; 3]) {
 }
 
 /// A server that holds as many connections as all of them.
-pub(super) fn server(playground: &Playground) -> Result<Process> {
+pub(super) fn server(playground: &Playground) -> Result<Upstream> {
     upstream::start(&playground.topology.host, AGENT, TO, 4, &playground.folder().join("upstream-4"))
 }

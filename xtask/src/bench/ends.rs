@@ -1,18 +1,20 @@
-//! Clients that no load generator is: connections that are held, and handshakes, full or resumed.
+//! Ends of connections that no load generator and no web server is: connections that are held, handshakes, full or resumed,
+//! and a server that reads an upload to its end before it answers.
 //!
-//! They are processes of their own (`cargo xtask bench-client`, which no help text shows): to keep to a processor, to be in a
+//! They are processes of their own (`cargo xtask bench-end`, which no help text shows): to keep to a processor, to be in a
 //! network namespace, and since one process may have only so many descriptors.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, BufRead as _, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use rprox_tests::command;
-use rprox_tests::netns::Netns;
+use rprox_tests::netns::{Netns, Unprivileged};
 use rprox_tests::process::Process;
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject as _;
@@ -29,7 +31,7 @@ const EACH: usize = 10_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 const READY: &str = "ready";
 
-/// What a client does.
+/// What an end does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Deed {
     /// Opens connections, asks once on each, and holds them.
@@ -40,9 +42,11 @@ pub(super) enum Deed {
     Handshakes,
     /// A resumed one.
     Resumptions,
+    /// Listens, and takes whatever is uploaded; the count means nothing.
+    Take,
 }
 
-/// The flags of `cargo xtask bench-client`.
+/// The flags of `cargo xtask bench-end`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     deed: Deed,
@@ -69,8 +73,8 @@ pub(super) fn hold(
     for first in (0..count).step_by(EACH) {
         let mut command = netns.command(std::env::current_exe()?);
         let part = EACH.min(count - first);
-        command.arg("bench-client").arg(deed.word()).args([target.to_string(), part.to_string()]).arg(trust);
-        processes.push(Process::start("bench-client", command)?);
+        command.arg("bench-end").arg(deed.word()).args([target.to_string(), part.to_string()]).arg(trust);
+        processes.push(Process::start("bench-end", command)?);
     }
     for process in &mut processes {
         process.wait_until("connections to be held", |process| {
@@ -94,8 +98,22 @@ pub(super) fn handshakes(
 ) -> Result<()> {
     let mut command = netns.command("taskset");
     command.args(["--cpu-list", LOAD_PROCESSOR]).arg(std::env::current_exe()?);
-    command.arg("bench-client").arg(deed.word()).args([target.to_string(), count.to_string()]).arg(trust);
+    command.arg("bench-end").arg(deed.word()).args([target.to_string(), count.to_string()]).arg(trust);
     command::run(&mut command).map(drop)
+}
+
+/// Starts the server that takes uploads at `address`.
+///
+/// # Errors
+///
+/// It can't listen there.
+pub(super) fn take(netns: &Netns, user: Unprivileged, address: SocketAddr) -> Result<Process> {
+    let mut command = netns.command_as(user, "taskset");
+    command.args(["--cpu-list", LOAD_PROCESSOR]).arg(std::env::current_exe()?);
+    command.arg("bench-end").arg(Deed::Take.word()).args([&address.to_string(), "1"]);
+    let mut process = Process::start("bench-end", command)?;
+    process.wait_until("uploads to be taken", |process| process.said().iter().any(|line| line == READY))?;
+    Ok(process)
 }
 
 impl Deed {
@@ -117,6 +135,15 @@ pub(crate) fn act(arguments: &Arguments) -> Result<()> {
             let config = config(authority, false)?;
             wait(&(0..*count).map(|_| ask(secure(*target, &config)?)).collect::<Result<Vec<_>>>()?);
         }
+        Deed::Take => {
+            let listener = TcpListener::bind(target)?;
+            println!("{READY}");
+            for stream in listener.incoming() {
+                let stream = stream?;
+                // One that ends badly is seen at the other end.
+                thread::spawn(move || serve(&stream));
+            }
+        }
         Deed::Handshakes | Deed::Resumptions => {
             let resumes = *deed == Deed::Resumptions;
             let config = config(authority, resumes)?;
@@ -136,7 +163,7 @@ pub(crate) fn act(arguments: &Arguments) -> Result<()> {
 fn wait<T>(held: &[T]) {
     println!("{READY}");
     while !held.is_empty() {
-        std::thread::park();
+        thread::park();
     }
 }
 
@@ -161,6 +188,29 @@ fn config(authority: &Path, resumes: bool) -> Result<Arc<ClientConfig>> {
     let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     config.resumption = if resumes { Resumption::in_memory_sessions(8) } else { Resumption::disabled() };
     Ok(Arc::new(config))
+}
+
+/// Reads requests to the end of their bodies, and answers each.
+fn serve(stream: &TcpStream) -> Result<()> {
+    let mut reader = BufReader::with_capacity(256 << 10, stream);
+    stream.set_nodelay(true)?;
+    loop {
+        let (mut length, mut line) = (0, String::new());
+        while line != "\r\n" {
+            line.clear();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse()?;
+            }
+        }
+        let read = io::copy(&mut reader.by_ref().take(length), &mut io::sink())?;
+        if read < length {
+            bail!("a body of {length} bytes ended after {read}");
+        }
+        (&*stream).write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+    }
 }
 
 /// Asks for `/1k` and reads the answer to its end.

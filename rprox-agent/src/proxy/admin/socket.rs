@@ -1,0 +1,126 @@
+//! The admin listener's socket.
+
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::proxy::config::{AdminConfig, AdminListen};
+
+/// Why there is no admin listener.
+#[derive(Debug, thiserror::Error)]
+#[error("can't listen for admin.listen on {at}: {error}")]
+pub struct AdminError {
+    at: AdminListen,
+    #[source]
+    error: io::Error,
+}
+
+/// A client's connection.
+pub trait Stream: AsyncRead + AsyncWrite {}
+
+impl<S: AsyncRead + AsyncWrite> Stream for S {}
+
+/// A socket for operators.
+pub enum AdminListener {
+    /// For the agent's own user.
+    Unix(UnixListener, SocketFile),
+    /// For whoever reaches it.
+    Tcp(TcpListener),
+}
+
+/// A socket's place in the file system, which goes when the socket does.
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Listens where `config` says. Where the default can't be had the log says so, and there is none.
+///
+/// # Errors
+///
+/// When an address that the configuration names can't be had.
+pub fn open(config: &AdminConfig) -> Result<Option<AdminListener>, AdminError> {
+    let opened = match &config.listen {
+        AdminListen::Off => return Ok(None),
+        AdminListen::Unix(path) => {
+            bind(path).map(|listener| AdminListener::Unix(listener, SocketFile(path.clone())))
+        }
+        AdminListen::Tcp(address) => std::net::TcpListener::bind(address).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            Ok(AdminListener::Tcp(TcpListener::from_std(listener)?))
+        }),
+    };
+    match opened {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) => {
+            let error = AdminError { at: config.listen.clone(), error };
+            if config.is_explicit {
+                return Err(error);
+            }
+            tracing::warn!("{error}; going without: set admin.listen to another place, or to \"off\"");
+            Ok(None)
+        }
+    }
+}
+
+/// Listens at `path`, and takes the place of a socket there that nobody listens on. Nobody else can connect at any time.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    if StdUnixStream::connect(path).is_ok() {
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another agent listens there"));
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let unfinished = PathBuf::from(name);
+    let _ = fs::remove_file(&unfinished);
+    let listener = UnixListener::bind(&unfinished)?;
+    fs::set_permissions(&unfinished, Permissions::from_mode(0o600))
+        .and_then(|()| fs::rename(&unfinished, path))
+        .inspect_err(|_| drop(fs::remove_file(&unfinished)))?;
+    Ok(listener)
+}
+
+impl AdminListener {
+    /// Whether its clients are the agent's own user.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        matches!(self, Self::Unix(..))
+    }
+
+    /// The next client.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has none to give.
+    pub async fn accept(&self) -> io::Result<Pin<Box<dyn Stream>>> {
+        Ok(match self {
+            Self::Unix(listener, _) => Box::pin(listener.accept().await?.0),
+            Self::Tcp(listener) => Box::pin(listener.accept().await?.0),
+        })
+    }
+}
+
+impl fmt::Display for AdminListener {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(_, file) => write!(formatter, "unix:{}", file.0.display()),
+            Self::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => write!(formatter, "{address}"),
+                Err(_) => formatter.write_str("an unknown address"),
+            },
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The keys of TLS towards clients: `tls`, `hsts`, and a route's `client_ca` and `client_cert`.
+
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use http::HeaderValue;
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use toml::Spanned;
+
+use super::error::Mistake;
+use super::routes::Written;
+use super::units;
+use crate::proxy::tls::client_auth::{ClientAuth, ClientCa};
+
+/// The oldest version of TLS that is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    #[default]
+    #[serde(rename = "1.2")]
+    Tls12,
+    /// RFC 8446.
+    #[serde(rename = "1.3")]
+    Tls13,
+}
+
+/// How TLS is spoken with clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// The oldest version spoken.
+    pub min_version: TlsVersion,
+    /// Whether hosts without a certificate get one that we sign ourselves.
+    pub self_signed: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct TlsTable {
+    min_version: TlsVersion,
+    self_signed: bool,
+}
+
+impl<'de> Deserialize<'de> for TlsConfig {
+    /// A table, or `"self-signed"` for one with just that.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextOrTable;
+        impl<'de> Visitor<'de> for TextOrTable {
+            type Value = TlsConfig;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("\"self-signed\" or a table")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<TlsConfig, E> {
+                match text {
+                    "self-signed" => Ok(TlsConfig { self_signed: true, ..TlsConfig::default() }),
+                    other => Err(E::custom(format!("{other:?} is not a way of TLS; write \"self-signed\""))),
+                }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<TlsConfig, A::Error> {
+                let TlsTable { min_version, self_signed } =
+                    TlsTable::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(TlsConfig { min_version, self_signed })
+            }
+        }
+        deserializer.deserialize_any(TextOrTable)
+    }
+}
+
+/// What `Strict-Transport-Security` says (RFC 6797); nothing where it is `off`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Hsts(pub(super) Option<HeaderValue>);
+
+impl<'de> Deserialize<'de> for Hsts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_hsts(&text).map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// Reads `off`, `1y` or `1y; includeSubDomains; preload`.
+fn parse_hsts(text: &str) -> Result<Option<HeaderValue>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let mut parts = text.split(';').map(str::trim);
+    let age = parts.next().unwrap_or_default();
+    let years = age.strip_suffix('y').and_then(|years| years.trim().parse::<u32>().ok());
+    let seconds = match years {
+        Some(years) => u64::from(years) * 365 * 86_400,
+        None => units::parse_duration(age)?.as_secs(),
+    };
+    let mut value = format!("max-age={seconds}");
+    for part in parts {
+        let known =
+            ["includeSubDomains", "preload"].into_iter().find(|known| part.eq_ignore_ascii_case(known));
+        let known = known.ok_or_else(|| {
+            format!("{part:?} can't follow an hsts duration; includeSubDomains and preload can")
+        })?;
+        value.push_str("; ");
+        value.push_str(known);
+    }
+    HeaderValue::try_from(value).map(Some).map_err(|error| error.to_string())
+}
+
+/// What a route asks of its clients' certificates, as it is written.
+#[derive(Default)]
+pub(super) struct WrittenClientAuth {
+    pub(super) ca: Option<Written<PathBuf>>,
+    pub(super) cert: Option<Written<String>>,
+}
+
+impl WrittenClientAuth {
+    pub(super) fn new(ca: Option<Spanned<PathBuf>>, cert: Option<Spanned<String>>) -> Self {
+        Self { ca: ca.map(Written::from), cert: cert.map(Written::from) }
+    }
+
+    /// What it comes to, with paths relative to `directory`.
+    pub(super) fn read(&self, directory: &Path) -> Result<Option<ClientAuth>, Mistake> {
+        let required = match &self.cert {
+            None => true,
+            Some(cert) => match cert.value.as_str() {
+                "require" => true,
+                "optional" => false,
+                other => {
+                    return Err(cert.mistake(format!("{other:?} is neither \"require\" nor \"optional\"")));
+                }
+            },
+        };
+        match (&self.ca, &self.cert) {
+            (Some(ca), _) => {
+                let loaded = ClientCa::load(&directory.join(&ca.value)).map_err(|error| ca.mistake(error))?;
+                Ok(Some(ClientAuth { ca: Arc::new(loaded), required }))
+            }
+            (None, Some(cert)) => Err(cert.mistake(
+                "client_cert needs client_ca, the file with the CAs that sign clients' certificates",
+            )),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hsts_values() {
+        for (text, value) in [
+            ("1y", "max-age=31536000"),
+            ("2y; includeSubDomains;preload", "max-age=63072000; includeSubDomains; preload"),
+            ("10m", "max-age=600"),
+            ("0s", "max-age=0"),
+        ] {
+            assert_eq!(parse_hsts(text).unwrap().unwrap(), value, "{text}");
+        }
+        assert_eq!(parse_hsts("off").unwrap(), None);
+        for bad in ["", "1", "1y; preloaded", "1y\r\nX: y", "-1y"] {
+            assert!(parse_hsts(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! WebSocket over HTTP/2 (RFC 8441): an extended CONNECT, whose stream is the WebSocket, made the GET with an `Upgrade` that it
+//! stands for in HTTP/1.1.
+
+#![forbid(unsafe_code)]
+
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use aws_lc_rs::rand;
+use data_encoding::BASE64;
+use http::header::{CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use hyper::ext::Protocol;
+use hyper::upgrade::OnUpgrade;
+
+/// What a handshake's key is hashed with (RFC 6455 section 1.3).
+const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// The protocol of an extended CONNECT that is served.
+pub const WEBSOCKET: &str = "websocket";
+
+/// The client's stream, once its CONNECT is answered.
+pub struct Connect(OnUpgrade);
+
+impl Connect {
+    /// Makes a CONNECT for a WebSocket a GET, and leaves every other request as it is.
+    #[must_use]
+    pub fn take(parts: &mut Parts) -> Option<Self> {
+        if parts.method != Method::CONNECT || parts.extensions.get::<Protocol>()?.as_str() != WEBSOCKET {
+            return None;
+        }
+        let stream = parts.extensions.remove::<OnUpgrade>()?;
+        parts.method = Method::GET;
+        Some(Self(stream))
+    }
+
+    /// Makes an upstream's 101 the answer to a CONNECT, and gives the stream that its tunnel is for.
+    pub fn confirm<B>(self, response: &mut Response<B>) -> OnUpgrade {
+        *response.status_mut() = StatusCode::OK;
+        response.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
+        response.headers_mut().remove(CONTENT_LENGTH);
+        self.0
+    }
+}
+
+/// The two halves of a handshake by which an upstream shows that it speaks WebSocket.
+#[derive(Clone, Debug)]
+pub struct Handshake {
+    key: HeaderValue,
+    accept: String,
+}
+
+impl Handshake {
+    /// A new one; `None` where there is no randomness to be had.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        let mut nonce = [0; 16];
+        rand::fill(&mut nonce).ok()?;
+        Self::with_key(&BASE64.encode(&nonce))
+    }
+
+    fn with_key(key: &str) -> Option<Self> {
+        let accept = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{GUID}").as_bytes());
+        Some(Self { key: HeaderValue::try_from(key).ok()?, accept: BASE64.encode(accept.as_ref()) })
+    }
+
+    /// Puts the key into a request.
+    pub fn ask(&self, headers: &mut HeaderMap) {
+        headers.insert(SEC_WEBSOCKET_KEY, self.key.clone());
+    }
+
+    /// Whether a response answers to the key.
+    #[must_use]
+    pub fn is_answered(&self, headers: &HeaderMap) -> bool {
+        headers.get(SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept.as_bytes() == self.accept.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rfc_s_example_is_answered_as_it_says() {
+        let handshake = Handshake::with_key("dGhlIHNhbXBsZSBub25jZQ==").unwrap();
+        let mut headers = HeaderMap::new();
+        assert!(!handshake.is_answered(&headers));
+        headers.insert(SEC_WEBSOCKET_ACCEPT, HeaderValue::from_static("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        assert!(handshake.is_answered(&headers));
+    }
+}

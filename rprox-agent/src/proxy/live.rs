@@ -1,0 +1,130 @@
+//! What the configuration decides, which a reload swaps as a whole while requests run.
+//!
+//! Whoever begins something asks for the rules in force once and keeps to them to the end: a request is routed, timed and
+//! logged by one configuration, whatever is swapped meanwhile, and the next one, on the same connection too, goes by the
+//! new one. A connection keeps what it was opened with: its certificate, and the sizes that its HTTP was set up for.
+
+#![forbid(unsafe_code)]
+
+use std::cell::RefCell;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::{ArcSwap, Cache};
+use hyper::server::conn::{http1, http2};
+
+use super::config::Config;
+use super::dns::{DnsError, Names};
+use super::forward::pool::Pool;
+use super::route::RouteTable;
+use super::tls::{Kept, TlsAcceptor, TlsError};
+use super::worker::{LocalExecutor, Shared, http1_server, http2_server};
+
+/// A configuration ready to serve by, of the whole process.
+pub struct Rules {
+    /// The configuration.
+    pub config: Config,
+    /// The routes.
+    pub routes: RouteTable,
+    /// TLS, and the certificates.
+    pub tls: TlsAcceptor,
+    /// When it was made ready.
+    pub loaded_at: SystemTime,
+}
+
+impl Rules {
+    /// Makes a configuration ready: certificates read, routes arranged.
+    ///
+    /// # Errors
+    ///
+    /// When a certificate does not load.
+    pub fn new(config: Config, kept: &Arc<Kept>) -> Result<Self, TlsError> {
+        let tls = TlsAcceptor::new(&config, kept)?;
+        Ok(Self { routes: RouteTable::new(config.routes.clone()), tls, loaded_at: SystemTime::now(), config })
+    }
+}
+
+/// The rules as one worker has them, with what it made of them for itself.
+pub struct Live {
+    rules: Arc<Rules>,
+    /// Endpoints of upstreams.
+    pub names: Names,
+    /// How to serve HTTP/1.1.
+    pub http1: http1::Builder,
+    /// How to serve HTTP/2.
+    pub http2: http2::Builder<LocalExecutor>,
+}
+
+impl Deref for Live {
+    type Target = Rules;
+
+    fn deref(&self) -> &Rules {
+        &self.rules
+    }
+}
+
+impl Live {
+    fn new(rules: Arc<Rules>, names: Names) -> Self {
+        let limits = &rules.config.limits;
+        Self { http1: http1_server(limits), http2: http2_server(limits), names, rules }
+    }
+}
+
+/// A worker's window on the rules in force. Looking costs a read of memory that only a reload writes.
+pub struct View {
+    shared: Arc<Shared>,
+    pool: Rc<Pool>,
+    seen: RefCell<Seen>,
+}
+
+struct Seen {
+    rules: Cache<Arc<ArcSwap<Rules>>, Arc<Rules>>,
+    live: Rc<Live>,
+}
+
+impl View {
+    /// A view whose names tell `pool` of endpoints that are gone.
+    ///
+    /// # Errors
+    ///
+    /// When DNS can't be set up.
+    pub fn new(shared: Arc<Shared>, pool: Rc<Pool>) -> Result<Self, DnsError> {
+        let rules = shared.rules.load_full();
+        let names = names(&shared, &rules, &pool)?;
+        let live = Rc::new(Live::new(rules, names));
+        let seen = Seen { rules: Cache::new(Arc::clone(&shared.rules)), live };
+        Ok(Self { shared, pool, seen: RefCell::new(seen) })
+    }
+
+    /// The rules in force now.
+    pub fn live(&self) -> Rc<Live> {
+        let mut seen = self.seen.borrow_mut();
+        let Seen { rules, live } = &mut *seen;
+        let rules = rules.load();
+        if !Arc::ptr_eq(rules, &live.rules) {
+            *live = Rc::new(self.adopt(Arc::clone(rules), live));
+        }
+        Rc::clone(live)
+    }
+
+    /// Other rules are in force. What is known of names stays, unless they are to be looked up in another way; what no
+    /// route leads to any more is let go.
+    fn adopt(&self, rules: Arc<Rules>, before: &Live) -> Live {
+        let mut kept = before.names.clone();
+        if rules.config.dns != before.config.dns {
+            match names(&self.shared, &rules, &self.pool) {
+                Ok(new) => kept = new,
+                Err(error) => tracing::error!(%error, "names are looked up as before"),
+            }
+        }
+        kept.keep_only(|upstream| rules.routes.leads_to(upstream));
+        Live::new(rules, kept)
+    }
+}
+
+fn names(shared: &Shared, rules: &Rules, pool: &Rc<Pool>) -> Result<Names, DnsError> {
+    let pool = Rc::clone(pool);
+    Names::new(&rules.config.dns, Arc::clone(&shared.last_answers), move |_, gone| pool.forget(gone))
+}

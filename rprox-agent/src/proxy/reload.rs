@@ -1,0 +1,172 @@
+//! Puts another configuration into force while requests run.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicI64};
+
+use sd_notify::NotifyState;
+use thiserror::Error;
+
+use super::config::{Config, ConfigError, Flags};
+use super::dns::{DnsError, Names};
+use super::live::Rules;
+use super::metrics::{Kind, Series};
+use super::tls::TlsError;
+use super::worker::Shared;
+
+/// Why another configuration is refused. The one in force stays.
+#[derive(Debug, Error)]
+pub enum ReloadError {
+    /// It has mistakes.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A certificate does not load.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// DNS can't be set up.
+    #[error(transparent)]
+    Dns(#[from] DnsError),
+    /// It is about what was decided when the process started.
+    #[error(
+        "{0} can't change while the agent runs: restart it, or `rprox-agent upgrade`, which loses no request"
+    )]
+    Fixed(String),
+    /// HTTPS without a certificate.
+    #[error("there is a listener for HTTPS, and no certificate any more")]
+    NoCertificate,
+}
+
+/// How often the configuration was loaded anew, or refused.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    done: AtomicI64,
+    refused: AtomicI64,
+    last_was_refused: AtomicBool,
+}
+
+impl Reloads {
+    fn count(&self, done: bool) {
+        let counter = if done { &self.done } else { &self.refused };
+        counter.fetch_add(1, Relaxed);
+        self.last_was_refused.store(!done, Relaxed);
+    }
+
+    /// Whether what is in force is not what the file says.
+    #[must_use]
+    pub fn last_was_refused(&self) -> bool {
+        self.last_was_refused.load(Relaxed)
+    }
+
+    /// As a metric.
+    #[must_use]
+    pub fn series(&self) -> Series {
+        let values = [("done", &self.done), ("refused", &self.refused)];
+        Series {
+            name: "rprox_reloads",
+            help: "Times that the configuration was loaded anew",
+            kind: Kind::Counter,
+            values: values.map(|(result, count)| (Some(("result", result)), count.load(Relaxed))).into(),
+        }
+    }
+}
+
+/// Loads what the agent was started with again.
+pub struct Reloader {
+    flags: Flags,
+    shared: Arc<Shared>,
+    secure: bool,
+}
+
+impl Reloader {
+    /// For an agent that was started with `flags`; `secure` if it listens for HTTPS.
+    #[must_use]
+    pub fn new(flags: Flags, shared: Arc<Shared>, secure: bool) -> Self {
+        Self { flags, shared, secure }
+    }
+
+    /// Reads the configuration and all that it names, and puts the whole into force, or nothing of it. The log and the
+    /// service manager are told.
+    ///
+    /// # Errors
+    ///
+    /// When it is refused.
+    pub fn reload(&self) -> Result<(), ReloadError> {
+        tell_reloading();
+        let result = self.load().map(|rules| self.shared.put_into_force(rules));
+        match &result {
+            Ok(()) => tracing::info!(file = self.file(), "the configuration was loaded anew"),
+            Err(error) => tracing::error!(
+                file = self.file(),
+                "the new configuration is refused, and the one in force stays:\n{error}"
+            ),
+        }
+        if result.is_err() {
+            // A certificate that was renewed must not wait for a mistake elsewhere to be mended.
+            self.shared.rules.load().tls.refresh();
+        }
+        self.shared.reloads.count(result.is_ok());
+        super::run::notify(&[NotifyState::Ready]);
+        result
+    }
+
+    fn load(&self) -> Result<Rules, ReloadError> {
+        let config = Config::load(&self.flags)?;
+        let before = self.shared.rules.load();
+        let fixed = fixed(&before.config, &config);
+        if !fixed.is_empty() {
+            return Err(ReloadError::Fixed(fixed.join(", ")));
+        }
+        // Workers set DNS up for themselves; what would keep them from it shows here.
+        Names::new(&config.dns, Arc::default(), |_, _| {})?;
+        let rules = Rules::new(config, &self.shared.tls)?;
+        if self.secure && rules.tls.is_empty() {
+            return Err(ReloadError::NoCertificate);
+        }
+        Ok(rules)
+    }
+
+    /// The files that the configuration in force came from.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let rules = self.shared.rules.load();
+        let certificates = rules.config.certificates.iter();
+        let certificates = certificates.flat_map(|files| [files.cert.clone(), files.key.clone()]);
+        let cas =
+            rules.config.routes.iter().filter_map(|route| Some(route.client_auth.as_ref()?.ca.path.clone()));
+        self.flags.config.clone().into_iter().chain(certificates).chain(cas).collect()
+    }
+
+    /// The configuration file, if there is one.
+    #[must_use]
+    pub fn config_file(&self) -> Option<PathBuf> {
+        self.flags.config.clone()
+    }
+
+    fn file(&self) -> Option<tracing::field::DisplayValue<std::path::Display<'_>>> {
+        self.flags.config.as_deref().map(|file| tracing::field::display(file.display()))
+    }
+}
+
+/// The keys that differ and can't while the process runs.
+fn fixed(before: &Config, after: &Config) -> Vec<&'static str> {
+    let keys = [
+        ("listen.http", before.listen.http == after.listen.http),
+        ("listen.https", before.listen.https == after.listen.https),
+        ("workers", before.workers == after.workers),
+        ("log.level", before.log.level == after.log.level),
+        ("log.format", before.log.format == after.log.format),
+        ("admin.listen", before.admin.listen == after.admin.listen),
+    ];
+    keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
+}
+
+/// With the time, without which systemd could not tell an old message from the answer to its signal.
+fn tell_reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => super::run::notify(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!(%error, "systemd can't be told of the reload"),
+    }
+}

@@ -1,0 +1,124 @@
+//! The handshake.
+
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use rustls::server::{Acceptor, ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{HandshakeKind, ServerConfig};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio_rustls::LazyConfigAcceptor;
+
+use super::identity::ClientIdentity;
+use super::store::{Shown, TlsAcceptor};
+use super::{CertificateNames, TlsError, challenges};
+use crate::proxy::host;
+
+/// Fatal alerts as plaintext records, which is how they look before the `ServerHello` in every version (RFC 8446 sections
+/// 5.1 and 6): `unrecognized_name` (112) and `no_application_protocol` (120).
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+const NO_APPLICATION_PROTOCOL: [u8; 7] = [21, 3, 3, 0, 2, 2, 120];
+
+/// A client's TLS connection.
+pub struct TlsConnection {
+    /// The stream of plain text.
+    pub stream: tokio_rustls::server::TlsStream<TcpStream>,
+    /// Whether HTTP/2 was agreed on.
+    pub http2: bool,
+    /// Whether an earlier session was resumed.
+    pub resumed: bool,
+    /// What its requests may be for.
+    pub secured: Box<Secured>,
+}
+
+/// What a connection's requests may be for.
+pub struct Secured {
+    /// What the certificate shown is for: a request for another host gets 421 (RFC 9110 section 15.5.20).
+    pub covers: Arc<CertificateNames>,
+    /// The host whose clients' certificates were asked for, where they were.
+    pub asked_for: Option<String>,
+    /// Who the client is.
+    pub identity: Option<ClientIdentity>,
+}
+
+/// How to go on with a handshake.
+struct Plan {
+    config: Arc<ServerConfig>,
+    /// `None` where an ACME server validates a name.
+    covers: Option<Arc<CertificateNames>>,
+    asked_for: Option<String>,
+}
+
+impl TlsAcceptor {
+    /// Does the handshake; how long it may take is the caller's to say. A name that no certificate is for is refused with
+    /// the alert `unrecognized_name` (RFC 6066 section 3); a client that names none sees the first certificate. `None` when
+    /// an ACME server has seen what it came for.
+    ///
+    /// # Errors
+    ///
+    /// When the handshake fails.
+    pub async fn accept(&self, tcp: TcpStream) -> Result<Option<TlsConnection>, TlsError> {
+        let mut start =
+            LazyConfigAcceptor::new(Acceptor::default(), tcp).await.map_err(TlsError::Handshake)?;
+        let planned = plan(self.shown(), &start.client_hello());
+        let plan = match planned {
+            Ok(plan) => plan,
+            Err(error) => {
+                // The connection ends here in any case; whether the client still hears why is its own concern.
+                let _ = start.io.write_all(alert(&error)).await;
+                let _ = start.io.shutdown().await;
+                return Err(error);
+            }
+        };
+        let mut stream = start.into_stream(plan.config).await.map_err(TlsError::Handshake)?;
+        let Some(covers) = plan.covers else {
+            let _ = stream.shutdown().await;
+            return Ok(None);
+        };
+        let (_, connection) = stream.get_ref();
+        let identity = connection.peer_certificates().and_then(ClientIdentity::new);
+        Ok(Some(TlsConnection {
+            http2: connection.alpn_protocol() == Some(b"h2"),
+            resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+            secured: Box::new(Secured { covers, asked_for: plan.asked_for, identity }),
+            stream,
+        }))
+    }
+}
+
+fn plan(shown: &Shown, hello: &ClientHello<'_>) -> Result<Plan, TlsError> {
+    let name = hello.server_name().and_then(host::normalise);
+    if hello.alpn().is_some_and(|mut protocols| protocols.any(|protocol| protocol == challenges::ALPN)) {
+        let name = name.unwrap_or_default();
+        let config = shown.kept.challenges.config(&name);
+        let config = config.ok_or_else(|| TlsError::NoChallenge(name.into_owned()))?;
+        return Ok(Plan { config, covers: None, asked_for: None });
+    }
+    let covers = Some(Arc::clone(&shown.certificates.choose(hello)?.names));
+    let asking = name.as_deref().and_then(|host| shown.asking.of(host));
+    Ok(match asking {
+        Some(config) => {
+            Plan { config: Arc::clone(config), covers, asked_for: name.map(std::borrow::Cow::into_owned) }
+        }
+        None => Plan { config: Arc::clone(&shown.plain), covers, asked_for: None },
+    })
+}
+
+fn alert(error: &TlsError) -> &'static [u8] {
+    match error {
+        TlsError::NoChallenge(_) => &NO_APPLICATION_PROTOCOL,
+        _ => &UNRECOGNIZED_NAME,
+    }
+}
+
+/// One certificate, whoever asks.
+#[derive(Debug)]
+pub(super) struct Fixed(pub(super) Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Fixed {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}

@@ -1,0 +1,75 @@
+//! What the admin listener tells.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::Mutex;
+use std::sync::mpsc;
+
+use crate::agent::{Agent, PATIENCE};
+use crate::client::{connect, get, read_reply};
+use crate::upstream::Upstream;
+
+#[test]
+fn health_status_and_metrics_are_told() {
+    let upstream = Upstream::mirror();
+    let address = upstream.address.to_string();
+    let agent = Agent::start(&[("a.example", &address)], "");
+    assert_eq!(get(&agent, "a.example", "/").status(), 200);
+    assert_eq!(agent.admin("/healthz"), (200, "alive\n".to_owned()));
+    assert_eq!(agent.admin("/readyz"), (200, "ready\n".to_owned()));
+    assert_eq!(agent.admin("/nothing").0, 404);
+    let (status, json) = agent.admin("/status.json");
+    assert_eq!(status, 200);
+    let status: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(status["configuration"]["file"], agent.file().to_str().unwrap());
+    assert_eq!(status["routes"][0]["route"], "a.example/");
+    assert_eq!(status["upstreams"][0]["endpoints"][0], address);
+    assert_eq!(status["certificates"][0]["names"][0], "other.example");
+    let (status, metrics) = agent.admin("/metrics");
+    assert_eq!(status, 200);
+    assert!(metrics.contains("\nrprox_client_connections_total 1\n"), "{metrics}");
+    assert!(metrics.contains("\nrprox_limit_hits_total{limit=\"connections\"} 0\n"), "{metrics}");
+    assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+}
+
+#[test]
+fn an_agent_that_drains_is_alive_and_not_ready() {
+    let (begun, begins) = mpsc::channel();
+    let (go, goes) = mpsc::channel::<()>();
+    let goes = Mutex::new(goes);
+    let upstream = Upstream::start(move |_, stream| {
+        begun.send(()).unwrap();
+        goes.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        true
+    });
+    let mut agent = Agent::start(&[("a.example", &upstream.address.to_string())], "");
+    let mut running = connect(agent.http);
+    running.write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").unwrap();
+    begins.recv_timeout(PATIENCE).unwrap();
+    agent.terminate();
+    agent.logged("told to end");
+    assert_eq!(agent.admin("/readyz"), (503, "draining\n".to_owned()));
+    assert_eq!(agent.admin("/healthz").0, 200);
+    go.send(()).unwrap();
+    assert_eq!(read_reply(&mut running).status(), 200);
+    assert_eq!(agent.wait().code(), Some(0));
+}
+
+#[test]
+fn over_tcp_it_tells_and_takes_no_orders() {
+    let upstream = Upstream::mirror();
+    let address = crate::agent::free_address();
+    let agent = Agent::start(
+        &[("a.example", &upstream.address.to_string())],
+        &format!("[admin]\nlisten = \"{address}\""),
+    );
+    let ask = |request: &[u8]| {
+        let mut stream: TcpStream = connect(address);
+        stream.write_all(request).unwrap();
+        read_reply(&mut stream).status()
+    };
+    assert_eq!(ask(b"GET /healthz HTTP/1.1\r\nHost: admin\r\n\r\n"), 200);
+    assert_eq!(ask(b"POST /reload HTTP/1.1\r\nHost: admin\r\nContent-Length: 0\r\n\r\n"), 403);
+    drop(agent);
+}

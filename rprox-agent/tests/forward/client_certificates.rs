@@ -1,0 +1,150 @@
+//! Routes that are for clients with a certificate.
+
+use std::fs;
+use std::io::Write;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
+use tempfile::TempDir;
+
+use crate::agent::Agent;
+use crate::client::{Reply, ask, connect, read_reply};
+use crate::upstream::Upstream;
+
+/// A CA of clients.
+struct Ca(CertifiedIssuer<'static, KeyPair>);
+
+impl Ca {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// A certificate for `name`, with its key.
+    fn sign(&self, name: &str) -> (CertificateDer<'static>, Vec<u8>) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        (params.signed_by(&key, &self.0).unwrap().der().clone(), key.serialize_der())
+    }
+}
+
+/// An agent that serves `secure.example` to clients that `ca` vouches for, `secure.example/any` to all, and
+/// `other.example` without asking.
+fn agent(ca: &Ca, upstream: &Upstream) -> (Agent, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("clients.pem");
+    fs::write(&file, ca.0.pem()).unwrap();
+    let (address, file) = (upstream.address, file.display());
+    let routes = format!(
+        "[[route]]\nhost = \"secure.example\"\nupstream = \"{address}\"\nclient_ca = \"{file}\"\nhttps_redirect = false\n\
+         [[route]]\nhost = \"secure.example\"\npath = \"/any\"\nupstream = \"{address}\"\nclient_ca = \"{file}\"\n\
+         client_cert = \"optional\"\n"
+    );
+    (Agent::start(&[("other.example", &address.to_string())], &routes), folder)
+}
+
+fn client(agent: &Agent, identity: Option<&(CertificateDer<'static>, Vec<u8>)>) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(agent.certificate.clone())).unwrap();
+    let config = ClientConfig::builder().with_root_certificates(roots);
+    Arc::new(match identity {
+        Some((certificate, key)) => {
+            let key = PrivateKeyDer::try_from(key.clone()).unwrap();
+            config.with_client_auth_cert(vec![certificate.clone()], key).unwrap()
+        }
+        None => config.with_no_client_auth(),
+    })
+}
+
+type Stream = StreamOwned<ClientConnection, std::net::TcpStream>;
+
+fn open(agent: &Agent, config: &Arc<ClientConfig>, name: &'static str) -> Stream {
+    let connection = ClientConnection::new(Arc::clone(config), ServerName::try_from(name).unwrap()).unwrap();
+    StreamOwned::new(connection, connect(agent.https))
+}
+
+fn get(stream: &mut Stream, host: &str, path: &str) -> Reply {
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nClient-Cert: :forged:\r\nClient_Cert: :forged:\r\n\
+         Client-Cert-Chain: :forged:\r\nX-Client_Cert-Subject: CN=forged\r\n\r\n"
+    )
+    .unwrap();
+    read_reply(stream)
+}
+
+#[test]
+fn a_client_with_a_certificate_is_served_and_its_upstream_told_who_it_is() {
+    let (ca, upstream) = (Ca::new(), Upstream::mirror());
+    let (agent, _folder) = agent(&ca, &upstream);
+    let mut stream = open(&agent, &client(&agent, Some(&ca.sign("alice"))), "secure.example");
+    let reply = get(&mut stream, "secure.example", "/");
+    assert_eq!(reply.status(), 200, "{}", reply.text());
+    let seen = reply.text();
+    assert!(seen.contains("client-cert: :MII"), "{seen}");
+    assert!(seen.contains("x-client-cert-subject: CN=alice\r\n"), "{seen}");
+    assert!(seen.contains("x-client-cert-sha256: "), "{seen}");
+    assert!(!seen.contains("forged"), "{seen}");
+
+    let reply = get(&mut open(&agent, &client(&agent, None), "other.example"), "other.example", "/");
+    assert_eq!(reply.status(), 200);
+    assert!(!reply.text().contains("client-cert"), "{}", reply.text());
+}
+
+#[test]
+fn a_client_without_one_is_refused_where_it_is_required() {
+    let (ca, upstream) = (Ca::new(), Upstream::mirror());
+    let (agent, _folder) = agent(&ca, &upstream);
+    let mut stream = open(&agent, &client(&agent, None), "secure.example");
+    assert_eq!(get(&mut stream, "secure.example", "/").status(), 403);
+    let reply = get(&mut stream, "secure.example", "/any/x");
+    assert_eq!(reply.status(), 200);
+    assert!(!reply.text().contains("forged") && !reply.text().contains("client-cert"), "{}", reply.text());
+    let plain = "GET / HTTP/1.1\r\nHost: secure.example\r\n\r\n";
+    assert_eq!(ask(&agent, plain).status(), 403, "nor over plain HTTP");
+}
+
+#[test]
+fn a_certificate_of_another_ca_ends_the_handshake() {
+    let (ca, upstream) = (Ca::new(), Upstream::mirror());
+    let (agent, _folder) = agent(&ca, &upstream);
+    // rustls' client shows none that the server's CAs didn't sign; by the same name this one seems to be.
+    let mut stream = open(&agent, &client(&agent, Some(&Ca::new().sign("mallory"))), "secure.example");
+    let sent = stream.write_all(b"GET / HTTP/1.1\r\nHost: secure.example\r\n\r\n");
+    let seen = sent.and_then(|()| std::io::Read::read(&mut stream, &mut [0; 64]));
+    assert!(seen.is_err(), "{seen:?}");
+    assert_eq!(upstream.connections(), 0);
+}
+
+#[test]
+fn another_host_s_connection_does_not_get_around_it() {
+    let (ca, upstream) = (Ca::new(), Upstream::mirror());
+    let (agent, _folder) = agent(&ca, &upstream);
+    for identity in [None, Some(ca.sign("alice"))] {
+        let mut stream = open(&agent, &client(&agent, identity.as_ref()), "other.example");
+        for path in ["/", "/any"] {
+            assert_eq!(get(&mut stream, "secure.example", path).status(), 421, "{path}");
+        }
+        assert_eq!(get(&mut stream, "other.example", "/").status(), 200);
+    }
+}
+
+#[test]
+fn a_resumed_session_is_as_good_as_its_certificate() {
+    let (ca, upstream) = (Ca::new(), Upstream::mirror());
+    let (agent, _folder) = agent(&ca, &upstream);
+    for (identity, status) in [(Some(ca.sign("alice")), 200), (None, 403)] {
+        let config = client(&agent, identity.as_ref());
+        for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            let mut stream = open(&agent, &config, "secure.example");
+            let reply = get(&mut stream, "secure.example", "/");
+            assert_eq!(stream.conn.handshake_kind(), Some(kind));
+            assert_eq!(reply.status(), status);
+            assert_eq!(reply.text().contains("x-client-cert-subject: CN=alice"), status == 200);
+        }
+    }
+}

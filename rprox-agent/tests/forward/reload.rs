@@ -1,0 +1,164 @@
+//! Another configuration comes into force while requests run.
+
+use std::io::Write;
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::agent::{Agent, PATIENCE};
+use crate::client::{connect, get, read_reply};
+use crate::load::Load;
+use crate::upstream::Upstream;
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
+
+/// One that answers everything with `text`.
+fn says(text: &'static str) -> Upstream {
+    Upstream::start(move |_, stream| {
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len()).unwrap();
+        true
+    })
+}
+
+#[test]
+fn under_load_no_request_fails_however_often_it_is_reloaded() {
+    let (one, two) = (says("one"), says("two"));
+    let (one, two) = (one.address.to_string(), two.address.to_string());
+    let mut agent = Agent::start(&[("a.example", &one)], "");
+    let load = Load::start(agent.http, "a.example");
+    for round in 0..30 {
+        let (address, text) = if round % 2 == 0 { (&two, "two") } else { (&one, "one") };
+        agent.write(&agent.configuration(&[("a.example", address), ("b.example", address)]));
+        let output = agent.order("reload");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(get(&agent, "a.example", "/").text(), text, "what is told to be in force is");
+        load.proceed(50);
+    }
+    assert!(load.end() > 1500);
+    agent.logged("the configuration was loaded anew");
+}
+
+#[test]
+fn a_request_ends_by_the_rules_it_began_with_and_the_next_on_its_connection_goes_by_the_new() {
+    let (begun, begins) = mpsc::channel();
+    let (go, goes) = mpsc::channel::<()>();
+    let goes = Mutex::new(goes);
+    let old = Upstream::start(move |_, stream| {
+        begun.send(()).unwrap();
+        goes.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nold").unwrap();
+        true
+    });
+    let new = says("new");
+    let agent = Agent::start(&[("a.example", &old.address.to_string())], "");
+    let mut running = connect(agent.http);
+    running.write_all(GET).unwrap();
+    begins.recv_timeout(PATIENCE).unwrap();
+    agent.write(&agent.configuration(&[("a.example", &new.address.to_string())]));
+    assert!(agent.order("reload").status.success());
+    go.send(()).unwrap();
+    assert_eq!(read_reply(&mut running).text(), "old");
+    running.write_all(GET).unwrap();
+    assert_eq!(read_reply(&mut running).text(), "new");
+}
+
+#[test]
+fn a_configuration_with_a_mistake_is_refused_whole_and_the_old_one_stays() {
+    let upstream = says("old");
+    let address = upstream.address.to_string();
+    let mut agent = Agent::start(&[("a.example", &address)], "");
+    let bad = agent.configuration(&[("b.example", &address), ("c.example", "a:x")]);
+    let line = bad.lines().position(|line| line.contains("a:x")).unwrap() + 1;
+    agent.write(&bad);
+    let output = agent.order("reload");
+    assert_eq!(output.status.code(), Some(2));
+    let told = String::from_utf8_lossy(&output.stderr);
+    let expected =
+        format!("{}:{line}:12: upstream \"a:x\": the port must be a number", agent.file().display());
+    assert!(told.contains(&expected), "{told}");
+    agent.logged("the new configuration is refused, and the one in force stays");
+    assert_eq!(get(&agent, "a.example", "/").text(), "old");
+    assert_eq!(get(&agent, "b.example", "/").status(), 404);
+    assert!(agent.admin("/status.json").1.contains("\"last_reload_refused\": true"));
+
+    agent.write("this is = = no TOML");
+    let output = agent.order("reload");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("rprox.toml:1:"));
+}
+
+#[test]
+fn what_can_not_change_while_it_runs_is_refused_by_name() {
+    let upstream = says("old");
+    let agent = Agent::start(&[("a.example", &upstream.address.to_string())], "");
+    let other = agent.configuration(&[("a.example", &upstream.address.to_string())]);
+    agent.write(&other.replace("workers = 2", "workers = 3"));
+    let output = agent.order("reload");
+    assert_eq!(output.status.code(), Some(2));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("workers can't change while the agent runs"), "{told}");
+}
+
+#[test]
+fn sighup_reloads() {
+    let (old, new) = (says("old"), says("new"));
+    let mut agent = Agent::start(&[("a.example", &old.address.to_string())], "watch = false");
+    agent.write(&agent.configuration(&[("a.example", &new.address.to_string())]));
+    agent.signal(Signal::HUP);
+    agent.logged("the configuration was loaded anew");
+    assert_eq!(get(&agent, "a.example", "/").text(), "new");
+}
+
+#[test]
+fn a_file_that_changes_is_reloaded() {
+    let (old, new) = (says("old"), says("new"));
+    let agent = Agent::start(&[("a.example", &old.address.to_string())], "");
+    agent.write(&agent.configuration(&[("a.example", &new.address.to_string())]));
+    let deadline = Instant::now() + PATIENCE;
+    while get(&agent, "a.example", "/").text() != "new" {
+        assert!(Instant::now() < deadline, "the change is not noticed");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn connections_to_an_upstream_that_no_route_leads_to_any_more_are_dropped() {
+    let (ended, ends) = mpsc::channel();
+    let ended = Mutex::new(ended);
+    let old = Upstream::start(move |_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nold").unwrap();
+        let mut byte = [0];
+        let end = std::io::Read::read(stream, &mut byte);
+        ended.lock().unwrap().send(matches!(end, Ok(0))).unwrap();
+        false
+    });
+    let new = says("new");
+    let agent = Agent::start(&[("a.example", &old.address.to_string())], "");
+    assert_eq!(get(&agent, "a.example", "/").text(), "old");
+    agent.write(&agent.configuration(&[("a.example", &new.address.to_string())]));
+    assert!(agent.order("reload").status.success());
+    assert!(ends.recv_timeout(PATIENCE).unwrap(), "closed, with nothing sent");
+}
+
+#[test]
+fn the_service_manager_is_told_of_a_reload_in_its_own_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = std::os::unix::net::UnixDatagram::bind(folder.path().join("notify")).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let upstream = says("old");
+    let environment = [("NOTIFY_SOCKET", folder.path().join("notify"))];
+    let agent = Agent::start_as(2, &[("a.example", &upstream.address.to_string())], "", &environment);
+    let told = || {
+        let mut message = [0; 256];
+        let length = socket.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    assert_eq!(told(), "READY=1\n");
+    agent.signal(Signal::HUP);
+    let reloading = told();
+    let time = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
+    assert!(time.trim_end().parse::<u64>().unwrap() > 0);
+    assert_eq!(told(), "READY=1\n");
+}
