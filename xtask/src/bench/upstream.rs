@@ -71,7 +71,10 @@ http {{
     server {{
         listen 0.0.0.0:{port} backlog=16384; listen [::]:{port} ipv6only=on backlog=16384;
         root .;
-        location = /upload {{ return 200 \"taken\\n\"; }}
+        location = /upload {{
+            proxy_pass http://uploads; proxy_http_version 1.1; proxy_set_header Connection \"\";
+            proxy_request_buffering off;
+        }}
     }}
 }}
 "
