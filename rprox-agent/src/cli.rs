@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use clap::{Command, ValueEnum};
 use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 /// Exit statuses, the same for both programs; sysexits has nothing that fits all four.
 pub mod exit {
@@ -36,10 +37,22 @@ pub enum LogFormat {
 ///
 /// The text of what is wrong with `level`.
 pub fn init_logging(level: &str, format: LogFormat) -> Result<(), String> {
+    init_logging_to(io::stderr, level, format)
+}
+
+/// The same to `writer`, which leads there.
+///
+/// # Errors
+///
+/// The text of what is wrong with `level`.
+pub fn init_logging_to<W>(writer: W, level: &str, format: LogFormat) -> Result<(), String>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let filter = EnvFilter::try_new(level).map_err(|error| format!("log level {level:?}: {error}"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(writer)
         .with_ansi(io::stderr().is_terminal());
     match format {
         LogFormat::Text => builder.with_target(false).init(),

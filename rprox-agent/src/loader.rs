@@ -49,14 +49,18 @@ use self::attachment::{AttachmentError, Change, Outcome};
 use self::bpffs::{Bpffs, BpffsError};
 use self::cli::{AttachArgs, CheckArgs, Cli, Command, DetachArgs, StatusArgs, VerifyArgs};
 use self::config::{ConfigError, Flags, Settings};
+use self::hook::HookError;
 use self::host::{Host, HostError};
+use self::linked::LinkedError;
+use self::maps::MapsError;
 use self::mode::{Mode, ModeChoice};
 use self::netlink::{Netlink, NetlinkError};
+use self::object::ObjectError;
 use self::owner::Owner;
 use self::pins::{PinError, Pins};
 use self::privilege::PrivilegeError;
 use self::stacking::StackingError;
-use self::status::{StatusError, watch};
+use self::status::watch;
 use self::verify::{Expectation, VerifyError};
 use crate::cli::exit;
 
@@ -87,12 +91,24 @@ pub enum Error {
     /// An attachment.
     #[error(transparent)]
     Attachment(#[from] AttachmentError),
-    /// Reading an attachment.
+    /// Maps.
     #[error(transparent)]
-    Status(#[from] StatusError),
+    Maps(#[from] MapsError),
+    /// The object.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// A hook.
+    #[error(transparent)]
+    Hook(#[from] HookError),
+    /// A program out of the packets' path.
+    #[error(transparent)]
+    Linked(#[from] LinkedError),
     /// Verifying an attachment.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// Watching.
+    #[error("watching: {0}")]
+    Watch(#[source] io::Error),
     /// `verify` found differences, and has written them.
     #[error("what is attached differs from what it should be; see above")]
     Differs,
@@ -265,7 +281,7 @@ async fn status(args: StatusArgs) -> Result<(), Error> {
         Settings::load(args.place.config.as_deref(), Flags { bpffs: args.place.bpffs, ..Flags::default() })?;
     privilege::require_reader()?;
     if args.watch {
-        return Ok(watch::watch(&Netlink::connect()?, &settings.bpffs).await?);
+        return watch::watch(&Netlink::connect()?, &settings.bpffs).await;
     }
     let attachments = status::read(&Netlink::connect()?, &settings.bpffs).await?;
     let mut text = Vec::new();

@@ -1,14 +1,18 @@
 //! The rootless proxy.
 
 pub mod access_log;
+pub mod acme;
 pub mod activation;
 pub mod admin;
+pub mod admission;
 pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod dns;
 pub mod drain;
 pub mod forward;
+pub mod handover;
+pub mod health;
 pub mod host;
 pub mod listen;
 pub mod live;
@@ -20,8 +24,10 @@ pub mod route;
 pub mod run;
 pub mod signals;
 pub mod state;
+pub mod supervise;
 pub mod timer;
 pub mod tls;
 pub mod upstream;
+pub mod via;
 pub mod watcher;
 pub mod worker;

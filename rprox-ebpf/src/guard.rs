@@ -9,7 +9,11 @@ use aya_ebpf::{
 };
 use rprox_common::{ANY_OWNER, MAX_BOUND_SOCKETS, PortKind, Protocol};
 
-use crate::{host::is_in_this_netns, rules::Rules};
+use crate::{
+    host::is_in_this_netns,
+    numbers::{IPPROTO_TCP, IPPROTO_UDP},
+    rules::Rules,
+};
 
 /// The user whose sockets may serve the redirected ports, by the id that the initial user namespace knows it by.
 #[unsafe(no_mangle)]
@@ -27,9 +31,6 @@ static GRANT: Global<u32> = Global::new(0);
 const REFUSE: i32 = 0;
 const ALLOW: i32 = 1;
 const ALLOW_PRIVILEGED_PORT: i32 = 3;
-
-const IPPROTO_TCP: u32 = 6;
-const IPPROTO_UDP: u32 = 17;
 
 /// Refuses TO to all but the owner, and under `grant` lets the owner have FROM.
 #[inline(always)]

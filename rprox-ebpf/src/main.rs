@@ -16,6 +16,7 @@ mod connection;
 mod guard;
 mod host;
 mod log;
+mod numbers;
 mod packet;
 mod rewrite;
 mod rules;

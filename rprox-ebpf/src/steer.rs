@@ -10,7 +10,12 @@ use aya_ebpf::{
 };
 use rprox_common::{Address, Listener, MAX_LISTENERS, MAX_LISTENERS_PER_ADDRESS, PortKind, Protocol};
 
-use crate::{guard, host::is_in_this_netns, rules::Rules};
+use crate::{
+    guard,
+    host::is_in_this_netns,
+    numbers::{AF_INET, AF_INET6, IPPROTO_TCP},
+    rules::Rules,
+};
 
 /// The chosen interface.
 #[unsafe(no_mangle)]
@@ -24,9 +29,6 @@ const PASS: u32 = 1;
 /// No socket: the kernel answers that the connection is refused.
 const DROP: u32 = 0;
 
-const AF_INET: u32 = 2;
-const AF_INET6: u32 = 10;
-const IPPROTO_TCP: u32 = 6;
 /// `BPF_SOCK_OPS_TCP_LISTEN_CB`.
 const TCP_LISTEN: u32 = 11;
 /// `BPF_NOEXIST`.

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod certificates;
+pub mod checksum;
 pub mod client;
 pub mod command;
 pub mod dns;

@@ -86,9 +86,18 @@ fn assert_one_of(playground: &Playground, states: &[Seen], context: &str) -> See
     panic!("{context}: neither the old state nor the new: {seen:?}");
 }
 
-/// Filters of a clsact qdisc with `--long` alone: they take the same steps, and the older kernels' tests attach by them, too.
-fn hooks() -> &'static [&'static str] {
-    if rprox_tests::long::is_asked_for() { &["tcx", "clsact"] } else { &["tcx"] }
+/// How to attach: without the port guard in the packets' path alone, or with all programs there are.
+const REWRITE: [&str; 4] = ["--mode", "rewrite", "--owner", "any"];
+const STEER: [&str; 4] = ["--mode", "steer", "--owner", "64080"];
+
+/// What to attach by; with `--long` by all that there is. Filters of a clsact qdisc take the same steps as TCX, and the older kernels'
+/// tests attach by them, too; what `steer` takes besides, a change of the mode takes as well.
+fn ways() -> Vec<[&'static str; 6]> {
+    let is_long = rprox_tests::long::is_asked_for();
+    let hooks: &[&str] = if is_long { &["tcx", "clsact"] } else { &["tcx"] };
+    let modes: &[[&str; 4]] = if is_long { &[REWRITE, STEER] } else { &[REWRITE] };
+    let with_hook = |[a, b, c, d]: [&'static str; 4], hook| [a, b, c, d, "--hook", hook];
+    hooks.iter().flat_map(|hook| modes.iter().map(move |mode| with_hook(*mode, *hook))).collect()
 }
 
 /// Something that the loader does, from one state to another.
@@ -98,21 +107,27 @@ struct Operation<'a> {
     prepare: Box<dyn Fn() + 'a>,
     after: Seen,
     command: Box<dyn Fn() -> Command + 'a>,
+    /// Without `--long`, of how many of the steps that are chosen then one is taken.
+    one_in: usize,
 }
 
 fn attach_with(playground: &Playground, program: &Path, flags: &[&str]) -> Command {
     let mut command = playground.topology.host.command(program);
-    command.args(["attach", "-i", INTERFACE, "--mode", "rewrite", "--owner", "any", "--bpffs"]);
-    command.arg(playground.folder().join("bpf")).args(flags);
+    command.args(["attach", "-i", INTERFACE, "--bpffs"]).arg(playground.folder().join("bpf")).args(flags);
     command
+}
+
+/// The loader under test, attaching by rewrite with no port guard.
+fn attach(playground: &Playground) -> Command {
+    attach_with(playground, playground.loader_program(), &REWRITE)
 }
 
 fn run(mut command: Command) {
     command::run(&mut command).unwrap();
 }
 
-/// All steps with `--long`; otherwise those whose effect lasts, and of a row of similar ones the first and the last.
-fn chosen(steps: Vec<Step>) -> Vec<Step> {
+/// All steps with `--long`; otherwise one in so many of those whose effect lasts, and of a row of similar ones the first and the last.
+fn chosen(steps: Vec<Step>, one_in: usize) -> Vec<Step> {
     if rprox_tests::long::is_asked_for() {
         return steps;
     }
@@ -124,14 +139,14 @@ fn chosen(steps: Vec<Step>) -> Vec<Step> {
         kind(place.checked_sub(1)) != own || kind(place.checked_add(1)) != own
     };
     let keep: Vec<bool> = (0..steps.len()).map(ends_a_row).collect();
-    steps.into_iter().zip(keep).filter_map(|(step, keep)| keep.then_some(step)).collect()
+    steps.into_iter().zip(keep).filter_map(|(step, keep)| keep.then_some(step)).step_by(one_in).collect()
 }
 
 /// Cuts `operation` short at every step, by every fault, and puts it right again.
 fn cut_short(playground: &Playground, operation: &Operation<'_>) {
     (operation.prepare)();
     assert_one_of(playground, &[operation.before], "before");
-    let steps = chosen(faults::steps(&(operation.command)(), playground.folder()).unwrap());
+    let steps = chosen(faults::steps(&(operation.command)(), playground.folder()).unwrap(), operation.one_in);
     assert_one_of(playground, &[operation.after], "after");
     let states = [operation.before, operation.after];
     for fault in [Fault::Killed, Fault::Refused] {
@@ -215,89 +230,103 @@ fn older_loader(playground: &Playground) -> PathBuf {
     path
 }
 
-fn attaching<'a>(playground: &'a Playground, hook: &'static str) -> Operation<'a> {
+fn attaching<'a>(playground: &'a Playground, way: &'a [&'a str]) -> Operation<'a> {
     Operation {
         before: BARE,
         prepare: Box::new(|| playground.detach().unwrap()),
         after: ATTACHED,
-        command: Box::new(move || attach_with(playground, playground.loader_program(), &["--hook", hook])),
+        command: Box::new(move || attach_with(playground, playground.loader_program(), way)),
+        one_in: 1,
     }
 }
 
-fn changing_rules<'a>(playground: &'a Playground, hook: &'static str) -> Operation<'a> {
+fn changing_rules<'a>(playground: &'a Playground, way: &'a [&'a str]) -> Operation<'a> {
     Operation {
         before: ATTACHED,
-        prepare: Box::new(move || {
-            run(attach_with(playground, playground.loader_program(), &["--hook", hook]));
-        }),
+        prepare: Box::new(move || run(attach_with(playground, playground.loader_program(), way))),
         after: CHANGED,
-        command: Box::new(|| attach_with(playground, playground.loader_program(), &OTHER_RULES)),
+        command: Box::new(move || {
+            attach_with(playground, playground.loader_program(), &[way, &OTHER_RULES].concat())
+        }),
+        one_in: 1,
     }
 }
 
-fn upgrading<'a>(playground: &'a Playground, hook: &'static str) -> Operation<'a> {
+fn changing_mode<'a>(playground: &'a Playground, from: &'a [&'a str], to: &'a [&'a str]) -> Operation<'a> {
+    Operation {
+        before: ATTACHED,
+        prepare: Box::new(move || run(attach_with(playground, playground.loader_program(), from))),
+        after: ATTACHED,
+        command: Box::new(move || attach_with(playground, playground.loader_program(), to)),
+        one_in: 4,
+    }
+}
+
+fn upgrading<'a>(playground: &'a Playground, way: &'a [&'a str]) -> Operation<'a> {
     let older = older_loader(playground);
     Operation {
         before: CHANGED,
-        prepare: Box::new(move || {
-            run(attach_with(playground, &older, &[&["--hook", hook][..], &OTHER_RULES].concat()));
-        }),
+        prepare: Box::new(move || run(attach_with(playground, &older, &[way, &OTHER_RULES].concat()))),
         after: ATTACHED,
-        command: Box::new(|| attach_with(playground, playground.loader_program(), &[])),
+        command: Box::new(move || attach_with(playground, playground.loader_program(), way)),
+        one_in: 1,
     }
 }
 
-fn detaching<'a>(playground: &'a Playground, hook: &'static str) -> Operation<'a> {
+fn detaching<'a>(playground: &'a Playground, way: &'a [&'a str]) -> Operation<'a> {
     Operation {
         before: ATTACHED,
-        prepare: Box::new(move || {
-            run(attach_with(playground, playground.loader_program(), &["--hook", hook]));
-        }),
+        prepare: Box::new(move || run(attach_with(playground, playground.loader_program(), way))),
         after: BARE,
         command: Box::new(|| {
             let mut command = playground.loader("detach");
             command.args(["-i", INTERFACE]);
             command
         }),
+        one_in: 1,
     }
 }
 
 #[test]
 fn attaching_cut_short_leaves_all_or_nothing() {
     let playground = with_agent();
-    for hook in hooks() {
-        cut_short(&playground, &attaching(&playground, hook));
+    for way in ways() {
+        cut_short(&playground, &attaching(&playground, &way));
     }
 }
 
 #[test]
 fn changing_rules_cut_short_leaves_the_old_or_the_new() {
     let playground = with_agent();
-    cut_short(&playground, &changing_rules(&playground, "tcx"));
+    cut_short(&playground, &changing_rules(&playground, &REWRITE));
+}
+
+#[test]
+fn changing_the_mode_cut_short_interrupts_nothing() {
+    let playground = with_agent();
+    cut_short(&playground, &changing_mode(&playground, &REWRITE, &STEER));
 }
 
 #[test]
 fn upgrading_cut_short_loses_nothing() {
     let playground = with_agent();
-    for hook in hooks() {
-        cut_short(&playground, &upgrading(&playground, hook));
+    for way in ways().iter().filter(|way| way.starts_with(&REWRITE)) {
+        cut_short(&playground, &upgrading(&playground, way));
     }
 }
 
 #[test]
 fn detaching_cut_short_leaves_all_or_nothing() {
     let playground = with_agent();
-    for hook in hooks() {
-        cut_short(&playground, &detaching(&playground, hook));
+    for way in ways() {
+        cut_short(&playground, &detaching(&playground, &way));
     }
 }
 
 #[test]
 fn an_older_build_is_replaced_by_another() {
     let playground = with_agent();
-    // Also run under a kernel without TCX.
-    let hook = if rprox_tests::kernel::is_at_least(6, 6) { "tcx" } else { "clsact" };
-    let upgrade = upgrading(&playground, hook);
+    let upgrade = upgrading(&playground, &REWRITE);
     (upgrade.prepare)();
     let before = playground.status().unwrap()["programs"].clone();
     run((upgrade.command)());
@@ -310,7 +339,7 @@ fn an_older_build_is_replaced_by_another() {
 #[test]
 fn a_second_loader_waits_and_says_for_whom() {
     let playground = with_agent();
-    let attach = || attach_with(&playground, playground.loader_program(), &[]);
+    let attach = || attach(&playground);
     let steps = faults::steps(&attach(), playground.folder()).unwrap();
     let half_way = steps.iter().find(|step| step.holds("BPF_LINK_CREATE") && !step.holds("EBADF")).unwrap();
     playground.detach().unwrap();
@@ -342,8 +371,12 @@ fn a_second_loader_waits_and_says_for_whom() {
 fn a_loader_that_would_change_a_services_attachment_is_told_which_process_keeps_it() {
     let mut playground = with_agent();
     playground.start_loader(&[]).unwrap();
-    let refused =
-        command::finish(&mut attach_with(&playground, playground.loader_program(), &OTHER_RULES)).unwrap();
+    let refused = command::finish(&mut attach_with(
+        &playground,
+        playground.loader_program(),
+        &[&REWRITE[..], &OTHER_RULES].concat(),
+    ))
+    .unwrap();
     assert_eq!(refused.code, Some(3), "{}", refused.stderr);
     let pid = playground.loader.as_ref().unwrap().pid().as_raw_nonzero();
     assert!(refused.stderr.contains(&format!("(process {pid})")), "{}", refused.stderr);
@@ -365,13 +398,13 @@ fn the_redirect_goes_and_comes_back_with_its_interfaces_name() {
 #[test]
 fn an_attachment_under_an_interfaces_old_name_is_named_and_goes() {
     let playground = with_agent();
-    run(attach_with(&playground, playground.loader_program(), &[]));
+    run(attach(&playground));
     let host = &playground.topology.host;
     host.ip(&format!("link set {INTERFACE} name lan0")).unwrap();
     // No process, and so nobody who would take it off: it is the device that was chosen.
     assert_one_of(&playground, &[ATTACHED], "renamed");
     host.ip(&format!("link add {INTERFACE} type veth peer name spare")).unwrap();
-    let refused = command::finish(&mut attach_with(&playground, playground.loader_program(), &[])).unwrap();
+    let refused = command::finish(&mut attach(&playground)).unwrap();
     assert_eq!(refused.code, Some(3), "{}", refused.stderr);
     assert!(refused.stderr.contains("renamed to lan0"), "{}", refused.stderr);
     playground.detach().unwrap();
@@ -410,7 +443,7 @@ fn link(playground: &Playground, program: &str) -> PathBuf {
 #[test]
 fn attaching_puts_right_a_link_that_was_taken_off() {
     let playground = with_agent();
-    let attach = || attach_with(&playground, playground.loader_program(), &[]);
+    let attach = || attach(&playground);
     run(attach());
     for program in ["rprox_ingress", "rprox_egress"] {
         let mut bpftool = playground.topology.host.command("bpftool");
@@ -424,7 +457,7 @@ fn attaching_puts_right_a_link_that_was_taken_off() {
 #[test]
 fn attaching_puts_right_a_link_with_another_program_in_it() {
     let playground = with_agent();
-    let attach = || attach_with(&playground, playground.loader_program(), &[]);
+    let attach = || attach(&playground);
     run(attach());
     let path = link(&playground, "rprox_ingress");
     let mut other = SchedClassifier::from_pin(path.with_file_name("rprox_egress")).unwrap();

@@ -53,6 +53,37 @@ fn rates(line: &str) -> Option<[u64; 5]> {
     Some(rates)
 }
 
+#[test]
+fn steered_connections_are_watched_and_their_packets_are_said_not_to_be_counted() {
+    let mut playground = Playground::new().unwrap();
+    playground.start_agent().unwrap();
+    let file = playground.folder().join("rprox.prom");
+    playground.start_loader(&["--mode", "steer", "--metrics-textfile", file.to_str().unwrap()]).unwrap();
+    let mut status = playground.loader("status");
+    status.arg("--watch");
+    let mut watch = Process::start("status --watch", status).unwrap();
+    let load = playground.load(&SERVICES[1]);
+    let is_watched = |line: &String| {
+        let cells: Vec<&str> = line.split(['│', '┆']).map(str::trim).collect();
+        let row = cells.iter().position(|cell| *cell == "80:8080").map(|place| &cells[place + 1..]);
+        row.is_some_and(|row| {
+            row[..4] == ["not counted"; 4] && row[4].parse::<u64>().is_ok_and(|rate| rate > 0)
+        })
+    };
+    watch.wait_until("a rate of connections", |watch| watch.said().iter().any(is_watched)).unwrap();
+    load.finish().unwrap().assert_all_served();
+
+    playground.topology.host.ip(&format!("address add 198.51.100.77/24 dev {INTERFACE}")).unwrap();
+    let labels = format!("interface=\"{INTERFACE}\",rule=\"80:8080\"");
+    let connections = format!("rprox_redirect_connections_total{{{labels}}}");
+    wait::until(wait::READY, &connections, || value(&file, &connections).filter(|count| *count > 0)).unwrap();
+    let packets = |rule: &str| {
+        let labels = format!("interface=\"{INTERFACE}\",rule=\"{rule}\",direction=\"ingress\"");
+        value(&file, &format!("rprox_redirect_packets_total{{{labels}}}"))
+    };
+    assert_eq!((packets("80:8080"), packets("443:8443/udp")), (None, Some(0)));
+}
+
 fn shows_traffic([packets_in, bytes_in, packets_out, bytes_out, connections]: [u64; 5]) -> bool {
     packets_in > 0 && bytes_in > packets_in && packets_out > 0 && bytes_out > packets_out && connections > 0
 }

@@ -220,6 +220,11 @@ fn unit() -> PathBuf {
     programs::workspace().join("deploy/systemd/rprox-loader.service")
 }
 
+/// What is added to the unit where listeners are to be taken over.
+fn drop_in() -> PathBuf {
+    programs::workspace().join("deploy/systemd/take-over.conf")
+}
+
 #[test]
 fn the_units_sandbox_is_rated_ok() {
     let rated = finish(
@@ -231,9 +236,9 @@ fn the_units_sandbox_is_rated_ok() {
     assert!(rated.stdout.contains("Overall exposure level"), "{}", rated.stdout);
 }
 
-/// The units' values of `key`, in order.
-fn settings(key: &str) -> Vec<String> {
-    let text = fs::read_to_string(unit()).unwrap();
+/// The values that `files` have for `key`, in order.
+fn settings(files: &[PathBuf], key: &str) -> Vec<String> {
+    let text: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
     let values = text.lines().filter_map(|line| line.strip_prefix(&format!("{key}=")).map(str::to_owned));
     values.collect()
 }
@@ -258,12 +263,30 @@ fn system_calls(setting: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_service_makes_no_system_call_that_its_unit_forbids() {
+    let made = system_calls_of_a_service(&names(), &["--mode", "rewrite", "--owner", "any"]);
+    assert_allowed(&made, &[unit()]);
+}
+
+#[test]
+fn with_the_drop_in_listeners_are_taken_over_within_the_sandbox() {
+    let names = [names(), vec!["sys_ptrace", "dac_read_search"]].concat();
+    // The agent listens already: that the client gets through shows that it was taken over.
+    let made = system_calls_of_a_service(&names, &["--mode", "steer", "--owner", "64080"]);
+    assert!(made.contains("pidfd_getfd"), "{made:?}");
+    assert_allowed(&made, &[unit(), drop_in()]);
+    for key in ["CapabilityBoundingSet", "AmbientCapabilities"] {
+        assert_eq!(settings(&[drop_in()], key), ["CAP_SYS_PTRACE CAP_DAC_READ_SEARCH"], "{key}");
+    }
+}
+
+/// The system calls of a service with `capabilities` alone, from its start to its end.
+fn system_calls_of_a_service(capabilities: &[&str], flags: &[&str]) -> BTreeSet<String> {
     let (playground, bpffs) = playground(0);
     let trace = playground.folder().join("trace");
     // As in the unit: root by name, without its power.
-    let mut traced = limited(&playground, 0, &names(), Path::new("strace"));
+    let mut traced = limited(&playground, 0, capabilities, Path::new("strace"));
     traced.args(["--follow-forks", "--quiet=all", "--output"]).arg(&trace).arg(playground.loader_program());
-    traced.args(["run", "-i", INTERFACE, "--mode", "rewrite", "--owner", "any", "--bpffs"]).arg(&bpffs);
+    traced.args(["run", "-i", INTERFACE]).args(flags).arg("--bpffs").arg(&bpffs);
     // It ends when the loader does.
     let mut strace = Process::start("strace", traced).unwrap();
     strace.wait_until("the redirect", |_| playground.is_redirected()).unwrap();
@@ -272,28 +295,37 @@ fn the_service_makes_no_system_call_that_its_unit_forbids() {
     strace.wait_for_line("local addresses: 1 came").unwrap();
     let loader = children(&strace).pop().unwrap();
     rustix::process::kill_process(loader, rustix::process::Signal::TERM).unwrap();
-    let status = strace.wait(rprox_tests::wait::READY).unwrap();
+    let status = strace.wait(wait::READY).unwrap();
     assert!(status.success(), "{status}");
 
-    let filters = settings("SystemCallFilter");
-    let (forbidden, allowed): (Vec<&String>, Vec<&String>) =
-        filters.iter().partition(|filter| filter.starts_with('~'));
-    let sets = |filters: &[&String]| -> BTreeSet<String> {
-        filters.iter().flat_map(|filter| system_calls(filter.trim_start_matches('~'))).collect()
-    };
-    let (allowed, forbidden) = (sets(&allowed), sets(&forbidden));
     let trace = fs::read_to_string(&trace).unwrap();
-    let mut made: BTreeSet<&str> = trace
+    let made: BTreeSet<String> = trace
         .lines()
         .filter_map(|line| line.split_once(' ')?.1.trim_start().split_once('('))
-        .map(|(name, _)| name)
+        .map(|(name, _)| name.to_owned())
         .filter(|name| {
             name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
         })
         .collect();
     assert!(made.contains("bpf") && made.contains("capset"), "{made:?}");
-    made.retain(|name| !allowed.contains(*name) || forbidden.contains(*name));
-    assert!(made.is_empty(), "{made:?}");
+    made
+}
+
+/// Asserts that the filters in `files`, of which the later have the last word, allow all system calls that were made.
+#[track_caller]
+fn assert_allowed(made: &BTreeSet<String>, files: &[PathBuf]) {
+    let mut allowed = BTreeSet::new();
+    for filter in settings(files, "SystemCallFilter") {
+        match filter.strip_prefix('~') {
+            Some(forbidden) => {
+                let forbidden = system_calls(forbidden);
+                allowed.retain(|name| !forbidden.contains(name));
+            }
+            None => allowed.extend(system_calls(&filter)),
+        }
+    }
+    let refused: Vec<&String> = made.iter().filter(|name| !allowed.contains(*name)).collect();
+    assert!(refused.is_empty(), "{refused:?}");
 }
 
 /// The processes that `process` started.
@@ -309,7 +341,7 @@ fn children(process: &Process) -> Vec<rustix::process::Pid> {
 fn the_units_capabilities_and_configuration_are_what_the_loader_takes() {
     for key in ["CapabilityBoundingSet", "AmbientCapabilities"] {
         let names: Vec<&str> = CAPABILITIES.iter().map(|(_, name, _)| *name).collect();
-        assert_eq!(settings(key), [names.join(" ")], "{key}");
+        assert_eq!(settings(&[unit()], key), [names.join(" ")], "{key}");
     }
     let playground = Playground::new().unwrap();
     let file = programs::workspace().join("deploy/systemd/loader.toml");

@@ -12,12 +12,11 @@ use aya::programs::ProgramInfo;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde::Serialize;
-use thiserror::Error;
 
-use super::bpffs::{Bpffs, BpffsError};
+use super::bpffs::Bpffs;
 use super::config::Direct;
 use super::hook::{self, Hook};
-use super::host::{Host, HostError};
+use super::host::Host;
 use super::linked;
 use super::maps::{Maps, MapsError};
 use super::mode::{Mode, Shape};
@@ -26,27 +25,7 @@ use super::object::Direction;
 use super::pins::{PinError, Pins};
 use super::rule::{Rule, protocol_name};
 use super::slots::Slot;
-use super::{asked, attachment};
-
-/// What went wrong while reading.
-#[derive(Debug, Error)]
-pub enum StatusError {
-    /// The bpffs.
-    #[error(transparent)]
-    Bpffs(#[from] BpffsError),
-    /// Pins.
-    #[error(transparent)]
-    Pins(#[from] PinError),
-    /// Maps.
-    #[error(transparent)]
-    Maps(#[from] MapsError),
-    /// The host.
-    #[error(transparent)]
-    Host(#[from] HostError),
-    /// Watching.
-    #[error("watching: {0}")]
-    Watch(#[source] io::Error),
-}
+use super::{Error, asked, attachment};
 
 /// An attachment as `status` shows it. The JSON form is documented in `status --help`; fields are only ever added.
 #[derive(Debug, Serialize)]
@@ -112,14 +91,14 @@ pub(super) struct RuleStatus {
 /// # Errors
 ///
 /// The kernel refused.
-pub async fn read(netlink: &Netlink, bpffs: &Path) -> Result<Vec<Attachment>, StatusError> {
+pub async fn read(netlink: &Netlink, bpffs: &Path) -> Result<Vec<Attachment>, Error> {
     // Locked, so that no loader is half-way through a change.
     let Some(bpffs) = Bpffs::open(bpffs)? else { return Ok(Vec::new()) };
     let host = Host::look(netlink, bpffs.path()).await?;
     Pins::list(bpffs.path())?.iter().map(|pins| read_one(&host, pins)).collect()
 }
 
-fn read_one(host: &Host<'_>, pins: &Pins) -> Result<Attachment, StatusError> {
+fn read_one(host: &Host<'_>, pins: &Pins) -> Result<Attachment, Error> {
     let tag = |direction| {
         let info = ProgramInfo::from_pin(pins.program(direction)).ok()?;
         Some(format!("{:016x}", info.tag()))

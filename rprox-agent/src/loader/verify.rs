@@ -19,50 +19,20 @@ use thiserror::Error;
 
 use self::globals::Seen;
 use super::asked::{self, Asked};
-use super::attachment::AttachmentError;
-use super::bpffs::{Bpffs, BpffsError};
+use super::bpffs::Bpffs;
 use super::config::Settings;
-use super::hook::HookError;
-use super::host::{Host, HostError};
-use super::linked::LinkedError;
-use super::maps::{Maps, MapsError};
-use super::netlink::{Netlink, NetlinkError};
-use super::object::{self, ObjectError};
-use super::pins::{PinError, Pins};
+use super::host::Host;
+use super::maps::Maps;
+use super::netlink::Netlink;
+use super::object;
+use super::pins::Pins;
 
-/// What kept `verify` from looking.
+/// What the kernel did not let `verify` see.
 #[derive(Debug, Error)]
 pub enum VerifyError {
-    /// The bpffs.
-    #[error(transparent)]
-    Bpffs(#[from] BpffsError),
-    /// Pins.
-    #[error(transparent)]
-    Pins(#[from] PinError),
-    /// Maps.
-    #[error(transparent)]
-    Maps(#[from] MapsError),
-    /// The host.
-    #[error(transparent)]
-    Host(#[from] HostError),
-    /// A hook.
-    #[error(transparent)]
-    Hook(#[from] HookError),
-    /// A program out of the packets' path.
-    #[error(transparent)]
-    Linked(#[from] LinkedError),
-    /// The object in this binary.
-    #[error(transparent)]
-    Object(#[from] ObjectError),
-    /// Netlink.
-    #[error(transparent)]
-    Netlink(#[from] NetlinkError),
     /// A program could not be asked for.
     #[error("asking for a program's details: {0}")]
     Program(#[from] aya::programs::ProgramError),
-    /// What an attachment should be.
-    #[error(transparent)]
-    Attachment(#[from] AttachmentError),
     /// The kernel does not show globals.
     #[error("reading the globals of {program}: {source}")]
     Globals {
@@ -156,7 +126,7 @@ impl Expectation {
 /// # Errors
 ///
 /// The kernel does not let us look.
-pub async fn verify(netlink: &Netlink, expectation: &Expectation) -> Result<Report, VerifyError> {
+pub async fn verify(netlink: &Netlink, expectation: &Expectation) -> Result<Report, super::Error> {
     let settings = &expectation.settings;
     // Locked, so that no loader is half-way through a change.
     let bpffs = Bpffs::open(&settings.bpffs)?;
@@ -186,7 +156,7 @@ async fn attachment(
     host: &Host<'_>,
     pins: &Pins,
     expectation: &Expectation,
-) -> Result<Vec<Difference>, VerifyError> {
+) -> Result<Vec<Difference>, super::Error> {
     let interface = pins.interface();
     let again = format!("run `rprox-loader attach -i {interface}` with the rules you want");
     if !pins.exist() {

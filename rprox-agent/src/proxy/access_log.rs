@@ -1,25 +1,45 @@
-//! The access log: one event for each request.
+//! The access log: a line for each request, when its response has ended.
+//!
+//! Lines are handed to a thread that writes them, over a queue that drops and counts what is beyond its length: whoever reads
+//! slowly delays no request. No line has a query, a cookie or a credential in it.
 
 #![forbid(unsafe_code)]
 
+mod line;
+pub mod trace;
+
+use std::cell::RefCell;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, SystemTime};
 
-use http::{Method, StatusCode, Version};
+use http::header::{REFERER, USER_AGENT};
+use http::request::Parts;
+use http::{HeaderName, Method, StatusCode, Version};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 
-/// The target of the events, for log filters.
+use self::trace::Trace;
+use super::config::AccessFormat;
+use super::metrics::{Kind, Series, Value};
+
+/// The target of the events in the format `text`, for log filters.
 pub const TARGET: &str = "access";
+
+/// Lines that wait to be written, at most.
+const QUEUE: usize = 16_384;
 
 /// What nginx logs for a client that left before its answer; there is no official status for it.
 const CLIENT_LEFT: u16 = 499;
 
-/// What is known of a request so far; written when it is dropped, which is when the response's body has ended.
+/// What is known of a request.
 #[derive(Debug)]
 pub struct Record {
     /// The address of the connection's other end.
     pub client: IpAddr,
+    /// Whether it came over TLS.
+    pub secure: bool,
     /// When the request's head was read.
-    pub start: Instant,
+    pub start: SystemTime,
     /// `HTTP/1.1` and the like.
     pub version: Version,
     /// `GET` and the like.
@@ -28,31 +48,140 @@ pub struct Record {
     pub host: String,
     /// The path. Never the query: secrets travel in it.
     pub path: String,
-    /// The response's status; `None` when there was no response.
-    pub status: Option<StatusCode>,
-    /// Bytes of the response's body.
-    pub bytes: u64,
+    /// `Referer` without its query, and `User-Agent`, as far as they are text.
+    pub referer: Option<String>,
+    /// As it came.
+    pub user_agent: Option<String>,
+    /// The trace that the request is part of.
+    pub trace: Option<Trace>,
     /// The route's label; empty when there was none.
     pub route: String,
     /// Who answered; `None`: the agent did.
     pub endpoint: Option<SocketAddr>,
 }
 
-impl Drop for Record {
-    fn drop(&mut self) {
-        tracing::info!(
-            target: TARGET,
-            client = %self.client,
-            host = self.host,
-            method = %self.method,
-            path = self.path,
-            protocol = ?self.version,
-            status = self.status.map_or(CLIENT_LEFT, |status| status.as_u16()),
-            bytes = self.bytes,
-            duration_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX),
-            route = self.route,
-            endpoint = self.endpoint.map(tracing::field::display),
-            "request"
-        );
+/// How a request ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// The response's status; `None` when there was no response.
+    pub status: Option<StatusCode>,
+    /// Bytes of the response's body.
+    pub bytes: u64,
+    /// From the request's head to the end of the response.
+    pub lasted: Duration,
+}
+
+impl Record {
+    /// What a request's head says.
+    #[must_use]
+    pub fn new(client: IpAddr, secure: bool, parts: &Parts, trace: Option<Trace>) -> Self {
+        let field = |name: HeaderName| Some(parts.headers.get(name)?.to_str().ok()?.to_owned());
+        Self {
+            client,
+            secure,
+            start: SystemTime::now(),
+            version: parts.version,
+            method: parts.method.clone(),
+            host: String::new(),
+            path: parts.uri.path().to_owned(),
+            referer: field(REFERER).map(|referer| without_secrets(&referer)),
+            user_agent: field(USER_AGENT),
+            trace,
+            route: String::new(),
+            endpoint: None,
+        }
+    }
+}
+
+/// A URL without user, query and fragment.
+fn without_secrets(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let authority = rest.split('/').next().unwrap_or_default();
+            let user = authority.rfind('@').map_or(0, |at| at + 1);
+            format!("{scheme}://{}", &rest[user..])
+        }
+        None => url.to_owned(),
+    }
+}
+
+impl Outcome {
+    fn status(&self) -> u16 {
+        self.status.map_or(CLIENT_LEFT, |status| status.as_u16())
+    }
+}
+
+/// Where lines go.
+pub struct AccessLog {
+    lines: NonBlocking,
+    lost: ErrorCounter,
+}
+
+impl AccessLog {
+    /// One that writes to standard output, until the guard is dropped, which waits until all is written.
+    pub fn new() -> (Self, WorkerGuard) {
+        let (lines, guard) = queue("access-log", io::stdout());
+        let lost = lines.error_counter();
+        (Self { lines, lost }, guard)
+    }
+
+    /// A worker's own end.
+    #[must_use]
+    pub fn writer(&self) -> Writer {
+        Writer(RefCell::new((self.lines.clone(), String::new())))
+    }
+
+    /// As a metric.
+    #[must_use]
+    pub fn series(&self) -> Series {
+        let lost = i64::try_from(self.lost.dropped_lines()).unwrap_or(i64::MAX);
+        Series {
+            name: "rprox_access_log_lines_lost",
+            help: "Lines that the access log's reader was too slow for",
+            kind: Kind::Counter,
+            values: vec![(Vec::new(), Value::Number(lost))],
+        }
+    }
+}
+
+/// A writer that never waits for `to`: what is written goes through a queue, and is lost where that is full.
+pub fn queue(thread: &str, to: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE).thread_name(thread).finish(to)
+}
+
+/// A worker's end of the access log.
+pub struct Writer(RefCell<(NonBlocking, String)>);
+
+impl Writer {
+    /// Writes a request's line.
+    pub fn write(&self, format: AccessFormat, record: &Record, outcome: Outcome) {
+        let (lines, line) = &mut *self.0.borrow_mut();
+        line.clear();
+        match format {
+            AccessFormat::Text => return line::event(record, outcome),
+            AccessFormat::Json => line::json(record, outcome, line),
+            AccessFormat::Combined => line::combined(record, outcome, line),
+        }
+        line.push('\n');
+        // It counts what it loses.
+        let _ = lines.write_all(line.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_referer_loses_what_may_be_secret() {
+        for (url, kept) in [
+            ("https://a.example/x?token=1#y", "https://a.example/x"),
+            ("https://user:secret@a.example/x@y", "https://a.example/x@y"),
+            ("/relative?x", "/relative"),
+            ("", ""),
+        ] {
+            assert_eq!(without_secrets(url), kept, "{url}");
+        }
     }
 }

@@ -6,11 +6,11 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{FromRawFd as _, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use socket2::{Socket, Type};
 
-use super::listen::Listener;
+use super::listen::Group;
 
 /// What can be wrong with passed sockets.
 #[derive(Debug, thiserror::Error)]
@@ -50,17 +50,29 @@ pub enum ActivationError {
     },
 }
 
-/// The passed sockets, each once for every one of `workers`; none where none were passed.
+/// The passed sockets; none where none were passed.
 ///
 /// # Errors
 ///
 /// When what was passed can't be served.
-pub fn listeners(workers: usize) -> Result<Vec<Vec<Listener>>, ActivationError> {
+pub fn listeners() -> Result<Vec<Group>, ActivationError> {
     let passed = sd_notify::listen_fds_with_names(false).map_err(ActivationError::Environment)?;
-    passed.map(|(fd, name)| listener(fd, name, workers)).collect()
+    passed.map(|(fd, name)| listener(fd, name)).collect()
 }
 
-fn listener(fd: RawFd, name: String, workers: usize) -> Result<Vec<Listener>, ActivationError> {
+/// Takes a descriptor that this process was started with.
+///
+/// # Errors
+///
+/// When there is none of that number.
+pub(super) fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: borrowed for a look only, which fails where there is none.
+    rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(fd) })?;
+    // SAFETY: it is open, was opened for this process by the one that started it, and nobody else takes it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn listener(fd: RawFd, name: String) -> Result<Group, ActivationError> {
     // SAFETY: the service manager passed the descriptor to this process, which looks here once; a closed one only fails.
     let socket = unsafe { Socket::from_raw_fd(fd) };
     let refused = |name, error| ActivationError::Socket { name, fd, error };
@@ -73,7 +85,7 @@ fn listener(fd: RawFd, name: String, workers: usize) -> Result<Vec<Listener>, Ac
     let Some(secure) = is_secure(&name, address.port()) else {
         return Err(ActivationError::Name { name, address });
     };
-    Listener::share(&socket, secure, workers).map_err(|error| refused(name, error))
+    Group::passed(vec![socket], secure).map_err(|error| refused(name, error))
 }
 
 /// By name; without one, as Podman before 5 passes sockets, by the port.

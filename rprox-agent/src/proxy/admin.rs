@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod families;
 mod metrics;
 mod socket;
 mod status;
@@ -31,7 +32,7 @@ pub use self::socket::{AdminError, AdminListener, open};
 use super::worker::Shared;
 
 /// How many clients are served at a time; more wait.
-const CLIENTS: usize = 32;
+pub(super) const CLIENTS: u32 = 32;
 
 /// How long a request's head may take.
 const HEAD: Duration = Duration::from_secs(5);
@@ -54,6 +55,8 @@ pub enum Phase {
 pub enum Order {
     /// Load the configuration anew.
     Reload(oneshot::Sender<Result<(), String>>),
+    /// Let a new build take over.
+    Upgrade(oneshot::Sender<Result<(), String>>),
 }
 
 /// What the admin listener tells about.
@@ -96,9 +99,12 @@ impl Admin {
                 Ok(metrics) => typed(metrics, "application/openmetrics-text; version=1.0.0; charset=utf-8"),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             },
-            "/reload" if !local => text(StatusCode::FORBIDDEN, "orders are taken on a Unix socket only\n"),
-            "/reload" if *method != Method::POST => not_allowed("POST"),
+            "/reload" | "/upgrade" if !local => {
+                text(StatusCode::FORBIDDEN, "orders are taken on a Unix socket only\n")
+            }
+            "/reload" | "/upgrade" if *method != Method::POST => not_allowed("POST"),
             "/reload" => self.order(Order::Reload).await,
+            "/upgrade" => self.order(Order::Upgrade).await,
             _ => text(StatusCode::NOT_FOUND, "there are /healthz, /readyz, /status.json and /metrics\n"),
         }
     }
@@ -117,9 +123,13 @@ impl Admin {
     }
 }
 
+/// A place for each client that is served at a time.
+pub(super) fn places() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(CLIENTS as usize))
+}
+
 /// Serves for ever.
-pub async fn serve(listener: AdminListener, admin: Rc<Admin>) {
-    let places = Arc::new(Semaphore::new(CLIENTS));
+pub async fn serve(listener: Rc<AdminListener>, places: Arc<Semaphore>, admin: Rc<Admin>) {
     let local = listener.is_local();
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };

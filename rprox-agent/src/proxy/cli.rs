@@ -12,13 +12,14 @@ use clap_complete::Shell;
 use rustix::process::geteuid;
 use thiserror::Error;
 
+use super::access_log;
 use super::admin::{self, CallError};
 use super::config::{Config, ConfigError, Flags, admin_socket};
 use super::dns::{DnsError, Names};
 use super::route::{Route, UpstreamTemplate};
 use super::run::{self, RunError};
 use super::tls::{Certificates, TlsError};
-use crate::cli::{exit, init_logging, write_completions, write_man_page};
+use crate::cli::{exit, init_logging, init_logging_to, write_completions, write_man_page};
 
 /// Routes HTTP requests by host name to pods that it finds through DNS, and terminates TLS for them.
 ///
@@ -44,6 +45,7 @@ Exit status:
 Signals:
   SIGTERM, SIGINT  stop accepting, finish what runs within drain_timeout, and end
   SIGHUP           load the configuration anew, as when its file changes; if it is wrong the log says so and nothing changes
+  SIGUSR2          let the program that is now where this one was started from take over
 
 Examples:
   rprox-agent run --route registry.example.com=container-registry:80 --dns-search dns.podman
@@ -80,6 +82,12 @@ Examples:
 
 Exit status: 0 it is in force, 1 no agent answers, 2 it is refused; the one that was in force then stays.";
 
+const UPGRADE_EXAMPLES: &str = "\
+Example:
+  install -m 755 target/release/rprox-agent /usr/local/bin/ && rprox-agent upgrade -c rprox.toml
+
+Exit status: 0 the new one serves, 1 no agent answers, 2 the new one did not start; the old one then serves on.";
+
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
   rprox-agent completions bash > ~/.local/share/bash-completion/completions/rprox-agent
@@ -99,6 +107,13 @@ pub enum Command {
     /// Have the agent that runs load its configuration anew, and show what is wrong with it if it refuses
     #[command(after_help = RELOAD_EXAMPLES)]
     Reload(CallArgs),
+
+    /// Have a new build take the place of the agent that runs, without a lost request
+    ///
+    /// Put the new program where the old one is, then run this. The new one is started with the same arguments and gets the
+    /// old one's sockets; once it serves, the old one finishes what it has and ends. If it can't start, the old one serves on.
+    #[command(after_help = UPGRADE_EXAMPLES)]
+    Upgrade(CallArgs),
 
     /// Write a shell's completions to standard output
     #[command(after_help = COMPLETIONS_EXAMPLES)]
@@ -217,13 +232,21 @@ impl Command {
                 if geteuid().is_root() && !allow_root {
                     return Err(CliError::Root);
                 }
-                let config = load(&flags)?;
+                let config = Config::load(&flags)?;
+                // No worker waits for whoever reads the log.
+                let (log, _all_written) = access_log::queue("log", io::stderr());
+                init_logging_to(log, &config.log.level, config.log.format).map_err(CliError::Logging)?;
                 Ok(run::run(flags, config)?)
             }
             Self::Check(RunArgs { flags, .. }) => check(&flags),
             Self::Reload(args) => {
                 args.order("reload")?;
                 println!("The configuration was loaded anew.");
+                Ok(())
+            }
+            Self::Upgrade(args) => {
+                args.order("upgrade")?;
+                println!("A new process serves.");
                 Ok(())
             }
             Self::Completions { shell } => {
@@ -235,15 +258,9 @@ impl Command {
     }
 }
 
-/// The configuration, and logging as it says.
-fn load(flags: &Flags) -> Result<Config, CliError> {
+fn check(flags: &Flags) -> Result<(), CliError> {
     let config = Config::load(flags)?;
     init_logging(&config.log.level, config.log.format).map_err(CliError::Logging)?;
-    Ok(config)
-}
-
-fn check(flags: &Flags) -> Result<(), CliError> {
-    let config = load(flags)?;
     let certificates = Certificates::load(&config.certificates)?;
     // With no servers of its own, the configuration is only as good as /etc/resolv.conf.
     Names::new(&config.dns, Arc::default(), |_, _| {})?;
@@ -320,9 +337,9 @@ impl Summary<'_> {
 
 fn leads_to(route: &Route) -> String {
     match &route.upstream {
-        UpstreamTemplate::Plain(upstream) => upstream.authority.clone(),
-        UpstreamTemplate::Template(upstreams) => {
-            let mut all = upstreams.values().map(|upstream| upstream.authority.as_str()).collect::<Vec<_>>();
+        UpstreamTemplate::Plain(upstreams) => upstreams.label.clone(),
+        UpstreamTemplate::Template(sets) => {
+            let mut all = sets.values().map(|upstreams| upstreams.label.as_str()).collect::<Vec<_>>();
             all.sort_unstable();
             all.join(", ")
         }

@@ -11,10 +11,13 @@ mod build;
 mod error;
 mod file;
 mod flags;
+mod log;
+mod nearest;
 mod routes;
 mod tls;
 mod units;
 mod upgrade;
+mod upstreams;
 
 #[cfg(test)]
 mod tests;
@@ -31,8 +34,9 @@ pub use self::acme::{AcmeChallenge, AcmeConfig, ExternalAccount};
 pub use self::admin::{AdminConfig, AdminListen, admin_socket};
 pub use self::error::ConfigError;
 pub use self::flags::Flags;
+pub use self::log::{AccessFormat, Log, Traceparent};
 pub use self::tls::{TlsConfig, TlsVersion};
-use crate::cli::LogFormat;
+pub use self::upstreams::{PassiveHealth, Retries};
 use crate::proxy::route::Route;
 
 /// Everything the agent is told.
@@ -62,6 +66,12 @@ pub struct Config {
     pub workers: NonZeroUsize,
     /// How long to wait for what.
     pub timeouts: Timeouts,
+    /// How often requests are sent again.
+    pub retries: Retries,
+    /// The shortest time that any request waits for its upstream: how finely clocks have to go.
+    pub shortest_wait: Duration,
+    /// When endpoints are left out.
+    pub passive_health: PassiveHealth,
     /// How much to take.
     pub limits: Limits,
     /// What to log.
@@ -152,9 +162,15 @@ pub struct Timeouts {
     /// Between two pieces of a body, either way.
     #[serde(deserialize_with = "units::positive_duration")]
     pub body: Duration,
-    /// For a connection to an endpoint.
+    /// For a response to begin once the client has closed its half of the connection.
+    #[serde(deserialize_with = "units::positive_duration")]
+    pub half_closed: Duration,
+    /// For a connection to an endpoint, with its TLS handshake.
     #[serde(deserialize_with = "units::positive_duration")]
     pub connect: Duration,
+    /// Before another endpoint is tried beside one that doesn't answer (RFC 8305, "Connection Attempt Delay").
+    #[serde(deserialize_with = "units::positive_duration")]
+    pub attempt_delay: Duration,
     /// For the first byte of an upstream's response.
     #[serde(deserialize_with = "units::positive_duration")]
     pub response: Duration,
@@ -172,7 +188,9 @@ impl Default for Timeouts {
             header: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             body: Duration::from_mins(1),
+            half_closed: Duration::from_secs(5),
             connect: Duration::from_secs(2),
+            attempt_delay: Duration::from_millis(250),
             response: Duration::from_mins(1),
             tunnel: Duration::from_hours(1),
             upstream_idle: Duration::from_secs(30),
@@ -187,6 +205,9 @@ pub struct Limits {
     /// Client connections of the whole process.
     #[serde(deserialize_with = "units::count")]
     pub connections: usize,
+    /// Times that a request may come by that has come by before.
+    #[serde(deserialize_with = "units::count")]
+    pub passes: usize,
     /// Bytes in a message's header section, at least 8 KiB.
     #[serde(deserialize_with = "units::header_bytes")]
     pub header_bytes: usize,
@@ -199,6 +220,21 @@ pub struct Limits {
     /// Bytes in a request's body; `None`: no limit.
     #[serde(deserialize_with = "units::body_bytes")]
     pub body_bytes: Option<u64>,
+    /// Connections of one client address; a trusted proxy has no such limit.
+    #[serde(deserialize_with = "units::count")]
+    pub client_connections: usize,
+    /// Bits of an IPv6 address that are one client's.
+    #[serde(deserialize_with = "units::ipv6_prefix")]
+    pub client_prefix: u8,
+    /// Bytes a second that a client must send of a body or take of a response, on average; 0: any.
+    #[serde(deserialize_with = "units::rate")]
+    pub client_rate: u32,
+    /// Requests being served at once, for each worker.
+    #[serde(deserialize_with = "units::count")]
+    pub requests_in_flight: usize,
+    /// Requests of an HTTP/2 connection that the client gives up within a minute.
+    #[serde(deserialize_with = "units::count")]
+    pub resets: u32,
     /// Connections to one endpoint, for each worker.
     #[serde(deserialize_with = "units::count")]
     pub upstream_connections: usize,
@@ -208,31 +244,17 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 16_384,
+            passes: 3,
             header_bytes: 64 << 10,
             headers: 100,
             streams: 128,
             body_bytes: None,
+            client_connections: 4096,
+            client_prefix: 64,
+            client_rate: 128,
+            requests_in_flight: 8192,
+            resets: 200,
             upstream_connections: 256,
         }
-    }
-}
-
-/// What is logged, and how.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Log {
-    /// A level or an `EnvFilter` directive list.
-    #[serde(deserialize_with = "units::log_level")]
-    pub level: String,
-    /// Text or JSON.
-    #[serde(deserialize_with = "units::log_format")]
-    pub format: LogFormat,
-    /// Whether each request gets a line.
-    pub access: bool,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Text, access: true }
     }
 }

@@ -5,6 +5,7 @@
 pub mod client;
 pub mod framing;
 pub mod io;
+pub mod patience;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -26,13 +27,16 @@ use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use self::client::Client;
+use self::client::{Client, Deadline};
 use self::framing::Body;
 use self::io::ClientIo;
-use super::drain::Ticket;
+use super::admission::Place;
+use super::drain::{Stop, Ticket};
 use super::forward::{self, ResponseBody};
+use super::listen;
+use super::metrics::{HandshakeFailure, Limit, TlsVersion};
 use super::proxy_protocol::{self, Ends, HeaderError};
 use super::timer::LazyTimer;
 use super::tls::TlsConnection;
@@ -53,7 +57,9 @@ pub async fn serve(worker: Rc<Worker>, mut tcp: TcpStream, peer: SocketAddr, sec
         tracing::debug!(client = %peer, %error, "TCP_NODELAY refused");
     }
     // The rarer and larger ways are boxed: a task is moved when it is made, at the size of its largest.
-    if let Some(ends) = ends(&worker, &mut tcp, peer).await {
+    if let Some(ends) = ends(&worker, &mut tcp, peer).await
+        && let Some(_place) = place(&worker, &tcp, ends.client, secure)
+    {
         if secure {
             Box::pin(serve_tls(worker, tcp, ends, ticket)).await;
         } else {
@@ -81,6 +87,23 @@ async fn ends(worker: &Worker, tcp: &mut TcpStream, peer: SocketAddr) -> Option<
     }
 }
 
+/// A place among the client's connections; `None` where it has as many as it may, which it is told.
+fn place(worker: &Worker, tcp: &TcpStream, client: SocketAddr, secure: bool) -> Option<Place> {
+    let config = &worker.live().config;
+    let limits = &config.limits;
+    let trusted = contains(&config.trusted_proxies, client.ip());
+    let limit = if trusted { usize::MAX } else { limits.client_connections };
+    let place = worker.shared.clients.enter(client.ip(), limits.client_prefix, limit);
+    if place.is_none() {
+        worker.metrics.limit_hits[Limit::ClientConnections].increment();
+        tracing::debug!(%client, "limits.client_connections reached: connection refused");
+        if !secure {
+            listen::refuse(tcp, "too many connections from this address");
+        }
+    }
+    place
+}
+
 fn contains(networks: &[IpNet], address: IpAddr) -> bool {
     // Before the address is made comparable: the usual list is empty.
     !networks.is_empty() && networks.iter().any(|network| network.contains(&address.to_canonical()))
@@ -95,17 +118,23 @@ async fn serve_tls(worker: Rc<Worker>, tcp: TcpStream, ends: Ends, ticket: Ticke
 /// `None` where it fails, which is the client's concern more than ours.
 async fn shake_hands(worker: &Worker, tcp: TcpStream, peer: SocketAddr) -> Option<TlsConnection> {
     let live = worker.live();
-    match timeout(live.config.timeouts.header, live.tls.accept(tcp)).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => {
-            tracing::debug!(client = %peer, %error, "TLS handshake failed");
-            None
+    let metrics = &worker.metrics;
+    let accepted = timeout(live.config.timeouts.header, live.tls.accept(tcp)).await;
+    let (failure, error) = match accepted {
+        Ok(Ok(connection)) => {
+            if let Some(TlsConnection { tls13, resumed, .. }) = &connection {
+                let version = if *tls13 { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
+                metrics.tls_handshakes[version].increment();
+                metrics.tls_sessions_resumed.add(u64::from(*resumed));
+            }
+            return connection;
         }
-        Err(_) => {
-            tracing::debug!(client = %peer, "TLS handshake took longer than timeouts.header");
-            None
-        }
-    }
+        Ok(Err(error)) => (error.failure(), error.to_string()),
+        Err(_) => (HandshakeFailure::TimedOut, "longer than timeouts.header".to_owned()),
+    };
+    metrics.tls_handshakes_failed[failure].increment();
+    tracing::debug!(client = %peer, error, "TLS handshake failed");
+    None
 }
 
 async fn serve_plain(worker: Rc<Worker>, mut tcp: TcpStream, ends: Ends, ticket: Ticket) {
@@ -163,6 +192,9 @@ where
         ended
     };
     if let Err(error) = ended {
+        if matches!(&error, ConnectionError::Http(error) if error.is_parse_too_large()) {
+            client.worker.metrics.limit_hits[Limit::Headers].increment();
+        }
         tracing::debug!(client = %client.peer, error = &error as &dyn std::error::Error, "client connection failed");
     }
 }
@@ -184,7 +216,10 @@ enum ConnectionError {
     Http(#[from] hyper::Error),
     /// A time-out passed.
     #[error("{0}")]
-    TimedOut(&'static str),
+    TimedOut(Deadline),
+    /// The client asks for much that it then doesn't want (CVE-2023-44487).
+    #[error("more requests given up within a minute than limits.resets")]
+    Resets,
 }
 
 /// What hyper's two kinds of connection have in common.
@@ -219,13 +254,17 @@ async fn run(
     mut connection: Pin<&mut impl Connection>,
     ticket: &mut Ticket,
 ) -> Result<(), ConnectionError> {
-    let mut timer = {
+    let grain = {
         let timeouts = &client.worker.live().config.timeouts;
-        LazyTimer::new(timeouts.header.min(timeouts.idle).min(timeouts.body))
+        timeouts.header.min(timeouts.idle).min(timeouts.body).min(timeouts.half_closed)
     };
+    let mut timer = LazyTimer::new(grain);
     let mut finishing = false;
     poll_fn(|cx: &mut Context<'_>| {
-        if !finishing && ticket.poll_draining(cx) {
+        let stop = ticket.poll_stop(cx);
+        // Over HTTP/2 a client is told what was not taken any more; over HTTP/1.1 one that is just sending could only guess,
+        // so while there is time its connection is left to end with its next answer.
+        if !finishing && (stop == Stop::Now || (stop == Stop::HandOver && client.http2)) {
             finishing = true;
             connection.as_mut().finish();
         }
@@ -233,9 +272,24 @@ async fn run(
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(ended.map_err(ConnectionError::Http));
             }
-            let Some((deadline, what)) = client.deadline() else { return Poll::Pending };
+            if client.gives_up_too_much() {
+                client.worker.metrics.limit_hits[Limit::Resets].increment();
+                return Poll::Ready(Err(ConnectionError::Resets));
+            }
+            let Some((deadline, what)) = client.deadline() else {
+                if client.http2 {
+                    // Streams have tasks of their own: what they begin to wait for this one isn't told.
+                    let _ = timer.poll(cx, Instant::now() + grain);
+                }
+                return Poll::Pending;
+            };
             if timer.poll(cx, deadline).is_pending() {
                 return Poll::Pending;
+            }
+            match what {
+                Deadline::Head => client.worker.metrics.limit_hits[Limit::HeaderTimeout].increment(),
+                Deadline::Taking => client.worker.metrics.limit_hits[Limit::ClientRate].increment(),
+                Deadline::Idle | Deadline::HalfClosed => {}
             }
             if finishing || !client.is_idle() {
                 return Poll::Ready(Err(ConnectionError::TimedOut(what)));

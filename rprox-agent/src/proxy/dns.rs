@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod address;
 mod last_answers;
 mod memory;
 mod resolver;
@@ -23,6 +24,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
+pub use self::address::Address;
 pub use self::last_answers::LastAnswers;
 use self::memory::{Memory, Settled};
 use self::resolver::{Found, Miss, Resolver};
@@ -127,7 +129,7 @@ impl Names {
     /// # Errors
     ///
     /// When the name does not resolve.
-    pub async fn endpoints(&self, upstream: &Arc<Upstream>) -> Result<Rc<[SocketAddr]>, DnsError> {
+    pub async fn endpoints(&self, upstream: &Arc<Upstream>) -> Result<Rc<[Address]>, DnsError> {
         let entry = self.entry(upstream);
         loop {
             if let Some(answer) = entry.memory.borrow().answer() {
@@ -137,6 +139,13 @@ impl Names {
         }
     }
 
+    /// The endpoints of `upstream`, if they are known; else they are looked up, and [`endpoints`](Self::endpoints) waits for
+    /// them.
+    #[must_use]
+    pub fn known(&self, upstream: &Arc<Upstream>) -> Option<Result<Rc<[Address]>, DnsError>> {
+        self.entry(upstream).memory.borrow().answer()
+    }
+
     /// The endpoints of `upstream` by a look-up that begins now, for after a failed connection. Those who ask at the same
     /// time share one, a name is looked up at most every 100 ms, and after half a second without news the answer there is
     /// has to do.
@@ -144,7 +153,7 @@ impl Names {
     /// # Errors
     ///
     /// When the name does not resolve and no earlier answer serves.
-    pub async fn refresh(&self, upstream: &Arc<Upstream>) -> Result<Rc<[SocketAddr]>, DnsError> {
+    pub async fn refresh(&self, upstream: &Arc<Upstream>) -> Result<Rc<[Address]>, DnsError> {
         let entry = self.entry(upstream);
         if upstream.address().is_none() {
             // One that is under way may have asked before whatever made the connection fail.
@@ -169,7 +178,8 @@ impl Names {
         for (upstream, entry) in forgotten {
             let endpoints = entry.memory.borrow().answer();
             if let Some(Ok(endpoints)) = endpoints {
-                (self.0.on_gone)(&upstream, &endpoints);
+                let gone: Vec<_> = endpoints.iter().map(|address| address.socket).collect();
+                (self.0.on_gone)(&upstream, &gone);
             }
             self.0.last_answers.forget(&upstream);
             // Its task sees that the name is gone.
@@ -219,6 +229,7 @@ impl Shared {
     /// the next one.
     fn settle(&self, upstream: &Arc<Upstream>, entry: &Entry, outcome: Result<Found, Miss>) -> Duration {
         let now = Instant::now();
+        self.last_answers.count(&outcome);
         if let Ok(found) = &outcome {
             self.last_answers.note(upstream, found.clone(), now);
         }

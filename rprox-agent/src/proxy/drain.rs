@@ -9,20 +9,32 @@ use std::task::{Context, Waker};
 
 use tokio::sync::Notify;
 
+/// How a worker is to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    /// Not at all.
+    #[default]
+    No,
+    /// Another process accepts from now on: clients are to go there, each when it suits it.
+    HandOver,
+    /// As soon as what runs has finished.
+    Now,
+}
+
 /// The connections that run, and whether they should finish.
 #[derive(Debug, Default)]
 pub struct Drain {
-    draining: Cell<bool>,
+    stop: Cell<Stop>,
     next: Cell<u64>,
     running: RefCell<HashMap<u64, Option<Waker>>>,
     empty: Notify,
 }
 
 impl Drain {
-    /// Whether connections should finish what they do and end.
+    /// Whether connections should finish what they do and end, and how soon.
     #[must_use]
-    pub fn is_draining(&self) -> bool {
-        self.draining.get()
+    pub fn stop(&self) -> Stop {
+        self.stop.get()
     }
 
     /// How many connections run.
@@ -41,8 +53,8 @@ impl Drain {
     }
 
     /// Tells all connections to finish.
-    pub fn start(&self) {
-        self.draining.set(true);
+    pub fn start(&self, stop: Stop) {
+        self.stop.set(stop);
         for waker in self.running.borrow().values().flatten() {
             waker.wake_by_ref();
         }
@@ -65,14 +77,14 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Whether the connection should finish; else its task is woken when it should. A task keeps its waker all its life, so
+    /// Whether the connection should finish, and how soon; its task is woken when that changes. A task keeps its waker all its life, so
     /// only the first call costs anything.
-    pub fn poll_draining(&mut self, cx: &mut Context<'_>) -> bool {
+    pub fn poll_stop(&mut self, cx: &mut Context<'_>) -> Stop {
         if !self.listening {
             self.listening = true;
             self.drain.running.borrow_mut().insert(self.id, Some(cx.waker().clone()));
         }
-        self.drain.is_draining()
+        self.drain.stop()
     }
 }
 

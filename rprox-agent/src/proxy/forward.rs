@@ -4,15 +4,22 @@
 
 pub mod balance;
 pub mod body;
+mod choice;
 pub mod client_certificate;
 pub mod connect;
+pub mod dial;
+pub mod ejection;
+pub mod endpoint;
 pub mod exchange;
 pub mod failure;
 pub mod forwarded;
+pub mod group;
 pub mod headers;
 pub mod link;
 pub mod pool;
+pub mod retry;
 pub mod send;
+pub mod sticky;
 pub mod target;
 pub mod tunnel;
 pub mod upgrade;
@@ -20,13 +27,13 @@ pub mod upgrade;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, EXPECT, MAX_FORWARDS, TRANSFER_ENCODING, VIA};
+use http::header::{CONTENT_LENGTH, EXPECT, MAX_FORWARDS, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use self::body::RequestBody;
 pub use self::body::ResponseBody;
+use self::body::{RequestBody, UploadError};
 use self::connect::Connect;
 use self::exchange::Exchange;
 use self::failure::Failure;
@@ -34,24 +41,34 @@ use self::send::Reply;
 use self::target::Target;
 use self::upgrade::Offer;
 use super::connection::client::Client;
+use super::connection::patience::Patience;
 use super::live::Live;
-use super::respond;
+use super::metrics::{Limit, Metrics};
+use super::respond::{self, grpc};
 use super::route::{Match, Route};
 use super::tls::challenges;
 
 /// Answers a request: by its upstream's response or by one of our own.
 pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response<ResponseBody> {
     let (mut parts, incoming) = request.into_parts();
-    let mut exchange = Exchange::begin(client, &parts);
+    let mut exchange = Exchange::begin(client, &mut parts);
     let live = Rc::clone(exchange.live());
+    if let Err(response) = within_limits(client, &live, &parts) {
+        return exchange.answer(*response);
+    }
     let connect = Connect::take(&mut parts);
     let (target, found) = match direct(client, &live, &mut parts, &mut exchange) {
         Ok(directed) => directed,
         Err(response) => return exchange.answer(*response),
     };
-    let body = match RequestBody::new(incoming, client, &live.config) {
+    let rate = if grpc::is_call(&parts.headers) { 0 } else { live.config.limits.client_rate };
+    let patience = Patience::new(found.upstreams.timeouts.body, rate);
+    let body = match RequestBody::new(incoming, client, &live.config, patience) {
         Ok(body) => body,
-        Err(failure) => return exchange.answer(respond::text(failure.status(), failure.public())),
+        Err(failure) => {
+            count(&client.worker.metrics, &failure);
+            return exchange.answer(respond::text(failure.status(), failure.public()));
+        }
     };
     let offer = match &connect {
         Some(_) => Offer::websocket(&found.route.upgrade),
@@ -74,10 +91,40 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
         Err(lost) => {
             let status = lost.failure.status();
             log(&found, &lost, status);
+            count(&client.worker.metrics, &lost.failure);
             exchange.served_by(lost.endpoint);
             exchange.answer(respond::text(status, lost.failure.public()))
         }
     }
+}
+
+/// Refuses what would be too much.
+fn within_limits(client: &Client, live: &Live, parts: &Parts) -> Result<(), Box<Response<Bytes>>> {
+    let limits = &live.config.limits;
+    let hits = &client.worker.metrics.limit_hits;
+    if client.worker.requests.get() > limits.requests_in_flight {
+        hits[Limit::RequestsInFlight].increment();
+        let reason = "too many requests are being served";
+        return Err(Box::new(respond::text(StatusCode::SERVICE_UNAVAILABLE, reason)));
+    }
+    // Over HTTP/1.1 hyper sees to it.
+    if client.http2 && parts.headers.len() > limits.headers {
+        hits[Limit::Headers].increment();
+        let reason = "the request has too many header fields";
+        return Err(Box::new(respond::text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason)));
+    }
+    Ok(())
+}
+
+/// Counts a failure that is a limit's.
+fn count(metrics: &Metrics, failure: &Failure) {
+    let limit = match failure {
+        Failure::Busy => Limit::UpstreamConnections,
+        Failure::Upload(UploadError::TooLarge) => Limit::BodyBytes,
+        Failure::Upload(UploadError::Stalled) => Limit::ClientRate,
+        _ => return,
+    };
+    metrics.limit_hits[limit].increment();
 }
 
 fn log(found: &Match<'_>, lost: &send::Lost, status: StatusCode) {
@@ -86,7 +133,7 @@ fn log(found: &Match<'_>, lost: &send::Lost, status: StatusCode) {
     }
     tracing::warn!(
         route = found.route.label,
-        upstream = found.upstream.authority,
+        upstream = found.upstreams.label,
         endpoint = lost.endpoint.map(tracing::field::display),
         "{status}: {}",
         lost.failure
@@ -128,7 +175,7 @@ fn direct<'a>(
     let Some(found) = live.routes.find(&host, parts.uri.path()) else {
         return refuse(StatusCode::NOT_FOUND, "no route leads from here");
     };
-    exchange.takes(found.route);
+    exchange.takes(&found);
     if client.secure.is_none() && found.route.https_redirect && live.tls.serves(&host) {
         let resource = parts.uri.path_and_query().map_or("/", |resource| resource.as_str());
         return Err(Box::new(respond::https_redirect(&parts.method, &host, resource)));
@@ -185,17 +232,18 @@ fn prepare(
     let trusted = live.config.trusts(client.peer);
     client.forwarding.apply(headers, target.authority(), trusted);
     client_certificate::apply(client, route, headers);
-    headers.append(VIA, via(parts.version));
+    let via = &client.worker.shared.via;
+    if via.passes(headers) > live.config.limits.passes {
+        client.worker.metrics.limit_hits[Limit::Passes].increment();
+        tracing::warn!(
+            route = route.label,
+            "508: the route leads back here; the request came by more than limits.passes times"
+        );
+        let reason = "this service leads back to itself";
+        return Err(Box::new(respond::text(StatusCode::LOOP_DETECTED, reason)));
+    }
+    via.mark(parts.version, headers);
     Ok(())
-}
-
-/// This hop, for loops to be seen (RFC 9110 section 7.6.3).
-fn via(version: Version) -> HeaderValue {
-    HeaderValue::from_static(match version {
-        Version::HTTP_2 => "2.0 rprox",
-        Version::HTTP_10 => "1.0 rprox",
-        _ => "1.1 rprox",
-    })
 }
 
 /// Makes the upstream's header section the one for the client.

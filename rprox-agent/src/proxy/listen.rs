@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,6 +19,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::connection;
+use super::drain::Stop;
+use super::handover::Inherited;
 use super::metrics::Limit;
 use super::worker::{Shared, Worker};
 
@@ -70,44 +73,90 @@ impl ListenError {
     }
 }
 
-/// A socket that listens.
+/// The sockets of one address.
+///
+/// It outlives the workers' own, as what is passed on to a process that takes over. While it lives the address is listened
+/// on, so it has to go before the workers stop to accept.
 #[derive(Debug)]
-pub struct Listener {
-    socket: Socket,
+pub struct Group {
+    sockets: Vec<Socket>,
     secure: bool,
+    passed: bool,
 }
 
-impl Listener {
+impl Group {
     /// Listens on `address` once for each of `workers`, TLS if `secure`.
     ///
     /// # Errors
     ///
     /// When the kernel refuses, or somebody else listens there.
-    pub fn bind(address: SocketAddr, secure: bool, workers: usize) -> Result<Vec<Self>, ListenError> {
+    pub fn bind(address: SocketAddr, secure: bool, workers: usize) -> Result<Self, ListenError> {
         let refused = |error| ListenError::new(address, error);
         // SO_REUSEPORT would let a second agent of the same user take half of the connections without a word; a socket
         // without it can be bound only where nobody listens.
         open(address).and_then(|probe| probe.bind(&address.into())).map_err(refused)?;
-        (0..workers)
+        let sockets = (0..workers)
             .map(|_| {
                 let socket = open(address)?;
                 socket.set_reuse_port(true)?;
                 socket.bind(&address.into())?;
                 socket.listen(BACKLOG)?;
-                Ok(Self { socket, secure })
+                Ok(socket)
             })
-            .collect::<io::Result<_>>()
-            .map_err(refused)
+            .collect::<io::Result<_>>();
+        Ok(Self { sockets: sockets.map_err(refused)?, secure, passed: false })
     }
 
-    /// Takes a socket that listens already, once for each of `workers`, which then take turns at accepting from it.
+    /// Takes sockets of one address that a service manager opened.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn share(socket: &Socket, secure: bool, workers: usize) -> io::Result<Vec<Self>> {
-        socket.set_nonblocking(true)?;
-        (0..workers).map(|_| Ok(Self { socket: socket.try_clone()?, secure })).collect()
+    pub fn passed(sockets: Vec<Socket>, secure: bool) -> io::Result<Self> {
+        for socket in &sockets {
+            socket.set_nonblocking(true)?;
+        }
+        Ok(Self { sockets, secure, passed: true })
+    }
+
+    /// Takes what the process before this one listened on by the name of `kind`, address by address.
+    ///
+    /// # Errors
+    ///
+    /// When a socket isn't one.
+    pub fn inherited(inherited: &mut Inherited, kind: Kind) -> io::Result<Vec<(SocketAddr, Self)>> {
+        let mut groups: Vec<(SocketAddr, Self)> = Vec::new();
+        for socket in inherited.sockets(kind.name()) {
+            let socket = Socket::from(socket);
+            let address = socket.local_addr()?.as_socket().ok_or(ErrorKind::InvalidInput)?;
+            match groups.iter_mut().find(|(known, _)| *known == address) {
+                Some((_, group)) => group.sockets.push(socket),
+                None => groups.push((
+                    address,
+                    Self { sockets: vec![socket], secure: kind.is_secure(), passed: kind.is_passed() },
+                )),
+            }
+        }
+        Ok(groups)
+    }
+
+    /// Gives every worker a socket, and every socket a worker. Workers that share one take turns at accepting.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn deal(&self, workers: &mut [Vec<Listener>]) -> io::Result<()> {
+        for turn in 0..self.sockets.len().max(workers.len()) {
+            let socket = self.sockets[turn % self.sockets.len()].try_clone()?;
+            workers[turn % workers.len()].push(Listener { socket, secure: self.secure });
+        }
+        Ok(())
+    }
+
+    /// What is passed on, with its name.
+    pub fn pass_on(&self) -> impl Iterator<Item = (String, BorrowedFd<'_>)> {
+        let kind = Kind::of(self.secure, self.passed);
+        self.sockets.iter().map(move |socket| (kind.name().to_owned(), socket.as_fd()))
     }
 
     /// Whether it is TLS.
@@ -115,7 +164,68 @@ impl Listener {
     pub fn is_secure(&self) -> bool {
         self.secure
     }
+}
 
+/// What a socket that is passed on is for, and where it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Plain HTTP, on an address of the configuration.
+    Http,
+    /// HTTP over TLS, on an address of the configuration.
+    Https,
+    /// Plain HTTP, opened by a service manager.
+    PassedHttp,
+    /// HTTP over TLS, opened by a service manager.
+    PassedHttps,
+}
+
+impl Kind {
+    fn of(secure: bool, passed: bool) -> Self {
+        match (secure, passed) {
+            (false, false) => Self::Http,
+            (true, false) => Self::Https,
+            (false, true) => Self::PassedHttp,
+            (true, true) => Self::PassedHttps,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::PassedHttp => "passed-http",
+            Self::PassedHttps => "passed-https",
+        }
+    }
+
+    fn is_secure(self) -> bool {
+        matches!(self, Self::Https | Self::PassedHttps)
+    }
+
+    fn is_passed(self) -> bool {
+        matches!(self, Self::PassedHttp | Self::PassedHttps)
+    }
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.secure { "https" } else { "http" };
+        let address = self.sockets.first().and_then(|socket| socket.local_addr().ok()?.as_socket());
+        match address {
+            Some(address) => write!(f, "{address} ({scheme})"),
+            None => write!(f, "an unknown address ({scheme})"),
+        }
+    }
+}
+
+/// A worker's socket that listens.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+    secure: bool,
+}
+
+impl Listener {
     /// For the worker's event loop, with whether it is TLS.
     ///
     /// # Errors
@@ -136,28 +246,18 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-impl fmt::Display for Listener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.secure { "https" } else { "http" };
-        match self.socket.local_addr().ok().and_then(|address| address.as_socket()) {
-            Some(address) => write!(f, "{address} ({scheme})"),
-            None => write!(f, "an unknown address ({scheme})"),
-        }
-    }
-}
-
 /// Accepts until `stop` says so, then takes what the kernel has accepted already: closing the socket would reset it.
 pub async fn accept(
     listener: TcpListener,
     secure: bool,
     worker: Rc<Worker>,
-    mut stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<Stop>,
 ) {
     let mut complaints = Complaints::default();
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => break,
+            _ = stop.wait_for(|stop| *stop != Stop::No) => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -182,7 +282,7 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, secure: bool, co
         worker.metrics.limit_hits[Limit::Connections].increment();
         complaints.log(|| tracing::warn!(limit, "limits.connections reached: refusing connections"));
         if !secure {
-            refuse(&tcp);
+            refuse(&tcp, "too many connections");
         }
         return;
     };
@@ -194,11 +294,11 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, secure: bool, co
 }
 
 /// Says why, as far as one packet goes. A TLS client would need a handshake first, which is what can't be afforded.
-fn refuse(tcp: &TcpStream) {
+pub(super) fn refuse(tcp: &TcpStream, why: &str) {
     let status = StatusCode::SERVICE_UNAVAILABLE;
-    let body = "503 Service Unavailable: too many connections\n";
+    let body = format!("{status}: {why}\n");
     let response = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nretry-after: 1\r\nconnection: close\r\n\r\n{body}",
         body.len()
     );
     let _ = tcp.try_write(response.as_bytes());

@@ -17,7 +17,9 @@ use hyper::server::conn::{http1, http2};
 
 use super::config::Config;
 use super::dns::{DnsError, Names};
+use super::forward::group::Groups;
 use super::forward::pool::Pool;
+use super::metrics::{Metrics, RouteMetrics};
 use super::route::RouteTable;
 use super::tls::{Kept, TlsAcceptor, TlsError};
 use super::worker::{LocalExecutor, Shared, http1_server, http2_server};
@@ -51,6 +53,10 @@ pub struct Live {
     rules: Arc<Rules>,
     /// Endpoints of upstreams.
     pub names: Names,
+    /// What is counted of each route, in the configuration's order, and last of requests that no route is for.
+    pub route_metrics: Box<[Arc<RouteMetrics>]>,
+    /// The upstreams of each route.
+    pub groups: Groups,
     /// How to serve HTTP/1.1.
     pub http1: http1::Builder,
     /// How to serve HTTP/2.
@@ -66,15 +72,24 @@ impl Deref for Live {
 }
 
 impl Live {
-    fn new(rules: Arc<Rules>, names: Names) -> Self {
+    fn new(rules: Arc<Rules>, names: Names, metrics: &Metrics) -> Self {
         let limits = &rules.config.limits;
-        Self { http1: http1_server(limits), http2: http2_server(limits), names, rules }
+        let labels = rules.config.routes.iter().map(|route| route.label.as_str());
+        Self {
+            http1: http1_server(limits),
+            http2: http2_server(limits),
+            route_metrics: metrics.routes.of(labels),
+            groups: Groups::default(),
+            names,
+            rules,
+        }
     }
 }
 
 /// A worker's window on the rules in force. Looking costs a read of memory that only a reload writes.
 pub struct View {
     shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
     pool: Rc<Pool>,
     seen: RefCell<Seen>,
 }
@@ -90,12 +105,12 @@ impl View {
     /// # Errors
     ///
     /// When DNS can't be set up.
-    pub fn new(shared: Arc<Shared>, pool: Rc<Pool>) -> Result<Self, DnsError> {
+    pub fn new(shared: Arc<Shared>, metrics: Arc<Metrics>, pool: Rc<Pool>) -> Result<Self, DnsError> {
         let rules = shared.rules.load_full();
         let names = names(&shared, &rules, &pool)?;
-        let live = Rc::new(Live::new(rules, names));
+        let live = Rc::new(Live::new(rules, names, &metrics));
         let seen = Seen { rules: Cache::new(Arc::clone(&shared.rules)), live };
-        Ok(Self { shared, pool, seen: RefCell::new(seen) })
+        Ok(Self { shared, metrics, pool, seen: RefCell::new(seen) })
     }
 
     /// The rules in force now.
@@ -120,7 +135,7 @@ impl View {
             }
         }
         kept.keep_only(|upstream| rules.routes.leads_to(upstream));
-        Live::new(rules, kept)
+        Live::new(rules, kept, &self.metrics)
     }
 }
 

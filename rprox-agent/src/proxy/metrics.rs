@@ -7,25 +7,75 @@
 
 mod cell;
 mod define;
+mod family;
+mod histogram;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::StatusCode;
+
 pub use self::cell::{Counter, Gauge, Label, Labelled};
-pub use self::define::{Kind, Series};
+pub use self::define::{Kind, Labels, Series, Value, labelled};
+pub use self::family::{EndpointMetrics, Family, RouteMetrics};
+pub use self::histogram::{Histogram, Sum};
 
 define::metrics! {
     /// Client connections accepted
     counter client_connections = "rprox_client_connections";
     /// Client connections open
     gauge client_connections_open = "rprox_client_connections_open";
+    /// Requests that were sent to an upstream once more
+    counter retries = "rprox_upstream_retries";
     /// Connections upgraded to another protocol, by HTTP/1.1 or extended CONNECT
     counter tunnels = "rprox_tunnels";
     /// Upgraded connections open
     gauge tunnels_open = "rprox_tunnels_open";
     /// Connections refused for want of a good PROXY header
     counter proxy_headers_refused = "rprox_proxy_headers_refused";
+    /// Retries that were not made, since the budget was used up
+    counter retries_refused = "rprox_upstream_retries_refused";
     /// Connections and requests refused or cut by a limit
     counter limit_hits = "rprox_limit_hits", by limit: Limit;
+    /// TLS handshakes that succeeded
+    counter tls_handshakes = "rprox_tls_handshakes", by version: TlsVersion;
+    /// TLS handshakes that resumed a session
+    counter tls_sessions_resumed = "rprox_tls_sessions_resumed";
+    /// TLS handshakes that failed
+    counter tls_handshakes_failed = "rprox_tls_handshakes_failed", by reason: HandshakeFailure;
+}
+
+cell::labels! {
+    /// What became of a request.
+    pub enum Class {
+        /// The connection speaks another protocol now.
+        Switched = "1xx",
+        /// It succeeded.
+        Success = "2xx",
+        /// It is to be found elsewhere, or has not changed.
+        Redirection = "3xx",
+        /// The client's mistake.
+        ClientError = "4xx",
+        /// The agent's or the upstream's.
+        ServerError = "5xx",
+        /// The client left before there was a response.
+        ClientLeft = "none",
+    }
+}
+
+impl Class {
+    /// That of a response's status.
+    #[must_use]
+    pub fn of(status: Option<StatusCode>) -> Self {
+        match status.map(|status| status.as_u16()) {
+            None => Self::ClientLeft,
+            Some(..200) => Self::Switched,
+            Some(..300) => Self::Success,
+            Some(..400) => Self::Redirection,
+            Some(..500) => Self::ClientError,
+            Some(_) => Self::ServerError,
+        }
+    }
 }
 
 cell::labels! {
@@ -33,12 +83,50 @@ cell::labels! {
     pub enum Limit {
         /// `limits.connections`
         Connections = "connections",
+        /// `limits.passes`
+        Passes = "passes",
+        /// `limits.client_connections`
+        ClientConnections = "client_connections",
+        /// `limits.client_rate`, and `timeouts.body` where a client was waited for
+        ClientRate = "client_rate",
+        /// `limits.header_bytes` and `limits.headers`
+        Headers = "headers",
+        /// `limits.requests_in_flight`
+        RequestsInFlight = "requests_in_flight",
+        /// `limits.resets`
+        Resets = "resets",
+        /// `timeouts.header`
+        HeaderTimeout = "timeouts.header",
         /// `limits.body_bytes`
         BodyBytes = "body_bytes",
         /// `limits.upstream_connections`
         UpstreamConnections = "upstream_connections",
         /// `timeouts.tunnel`
         TunnelTimeout = "timeouts.tunnel",
+    }
+}
+
+cell::labels! {
+    /// A version of TLS.
+    pub enum TlsVersion {
+        /// RFC 5246
+        Tls12 = "1.2",
+        /// RFC 8446
+        Tls13 = "1.3",
+    }
+}
+
+cell::labels! {
+    /// Why a TLS handshake failed.
+    pub enum HandshakeFailure {
+        /// No certificate is for the name asked for
+        UnrecognizedName = "unrecognized_name",
+        /// The client left
+        Closed = "closed",
+        /// It took longer than `timeouts.header`
+        TimedOut = "timed_out",
+        /// The client refused what it saw, or we what it showed
+        Refused = "refused",
     }
 }
 
@@ -57,11 +145,23 @@ mod tests {
         workers[0].client_connections_open.down();
         let series = Metrics::sum(&workers);
         let find = |name: &str| series.iter().find(|series| series.name == name).unwrap();
-        assert_eq!(find("rprox_client_connections").values, [(None, 4)]);
-        assert_eq!(find("rprox_client_connections_open").values, [(None, 1)]);
+        assert_eq!(find("rprox_client_connections").values, [(vec![], Value::Number(4))]);
+        assert_eq!(find("rprox_client_connections_open").values, [(vec![], Value::Number(1))]);
         let hits = &find("rprox_limit_hits").values;
-        assert!(hits.contains(&(Some(("limit", "body_bytes")), 2)), "{hits:?}");
-        assert!(hits.contains(&(Some(("limit", "connections")), 0)), "{hits:?}");
+        let has = |limit: &str, count| hits.contains(&labelled("limit", limit, count));
+        assert!(has("body_bytes", 2) && has("connections", 0), "{hits:?}");
+    }
+
+    #[test]
+    fn a_route_keeps_its_numbers_over_a_reload_and_one_that_is_gone_has_none() {
+        let metrics = Metrics::default();
+        let before = metrics.routes.of(["a/", "b/"].into_iter());
+        before[0].requests[Class::Success].increment();
+        let after = metrics.routes.of(["c/", "a/"].into_iter());
+        assert_eq!(after[1].requests[Class::Success].get(), 1);
+        let mut labels: Vec<_> = metrics.routes.all().into_iter().map(|(label, _)| label).collect();
+        labels.sort();
+        assert_eq!(labels, ["", "a/", "c/"]);
     }
 
     #[test]

@@ -68,6 +68,15 @@ impl Version {
             Self::V2 => v2::write(ends),
         }
     }
+
+    /// The header for a connection of our own.
+    #[must_use]
+    pub fn own_header(self) -> Vec<u8> {
+        match self {
+            Self::V1 => b"PROXY UNKNOWN\r\n".to_vec(),
+            Self::V2 => v2::local(),
+        }
+    }
 }
 
 /// Why a connection's header is not one to go by.
@@ -165,6 +174,13 @@ mod tests {
                 assert_eq!(header.unwrap(), Some(ends), "{version:?}");
                 assert_eq!(left, b"GET / HTTP/1.1\r\n");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_written_of_a_connection_of_our_own_says_so() {
+        for version in [Version::V1, Version::V2] {
+            assert_eq!(run(received(&version.own_header())).0.unwrap(), None);
         }
     }
 

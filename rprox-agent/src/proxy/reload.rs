@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::config::{Config, ConfigError, Flags};
 use super::dns::{DnsError, Names};
 use super::live::Rules;
-use super::metrics::{Kind, Series};
+use super::metrics::{Kind, Series, labelled};
 use super::tls::TlsError;
 use super::worker::Shared;
 
@@ -68,7 +68,7 @@ impl Reloads {
             name: "rprox_reloads",
             help: "Times that the configuration was loaded anew",
             kind: Kind::Counter,
-            values: values.map(|(result, count)| (Some(("result", result)), count.load(Relaxed))).into(),
+            values: values.map(|(result, count)| labelled("result", result, count.load(Relaxed))).into(),
         }
     }
 }
@@ -136,7 +136,10 @@ impl Reloader {
         let certificates = certificates.flat_map(|files| [files.cert.clone(), files.key.clone()]);
         let cas =
             rules.config.routes.iter().filter_map(|route| Some(route.client_auth.as_ref()?.ca.path.clone()));
-        self.flags.config.clone().into_iter().chain(certificates).chain(cas).collect()
+        let upstreams = rules.config.routes.iter().flat_map(|route| route.upstream.sets());
+        let upstream_cas = upstreams.flat_map(|set| &set.upstreams).filter_map(|one| one.ca.clone());
+        let files = self.flags.config.clone().into_iter().chain(certificates).chain(cas);
+        files.chain(upstream_cas).collect()
     }
 
     /// The configuration file, if there is one.

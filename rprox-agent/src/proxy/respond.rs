@@ -2,8 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod grpc;
+
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, LOCATION};
+use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Method, Response, StatusCode};
 
 /// `STATUS REASON: detail` as plain text. `detail` is for whoever sent the request: no addresses from the inside.
@@ -12,6 +14,9 @@ pub fn text(status: StatusCode, detail: &str) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(format!("{status}: {detail}\n")));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     response
 }
 

@@ -15,6 +15,7 @@ use http::HeaderValue;
 use super::host;
 use super::tls::client_auth::ClientAuth;
 use super::upstream::Upstream;
+use super::upstream::set::UpstreamSet;
 
 /// The hosts of a route.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -60,21 +61,25 @@ impl fmt::Display for HostPattern {
 /// Where a route leads.
 #[derive(Clone, Debug)]
 pub enum UpstreamTemplate {
-    /// To one upstream.
-    Plain(Arc<Upstream>),
-    /// To the upstream of the label that the wildcard stands for, made beforehand for each allowed label; nothing else is
-    /// reached.
-    Template(HashMap<String, Arc<Upstream>>),
+    /// To these.
+    Plain(Arc<UpstreamSet>),
+    /// To those of the label that the wildcard stands for, made beforehand for each allowed label; nothing else is reached.
+    Template(HashMap<String, Arc<UpstreamSet>>),
 }
 
 impl UpstreamTemplate {
+    /// All that it can lead to.
+    pub fn sets(&self) -> impl Iterator<Item = &Arc<UpstreamSet>> {
+        let (plain, template) = match self {
+            Self::Plain(set) => (Some(set), None),
+            Self::Template(allowed) => (None, Some(allowed.values())),
+        };
+        plain.into_iter().chain(template.into_iter().flatten())
+    }
+
     /// Each upstream that it can lead to.
-    #[must_use]
-    pub fn all(&self) -> Box<dyn Iterator<Item = &Arc<Upstream>> + '_> {
-        match self {
-            Self::Plain(upstream) => Box::new(std::iter::once(upstream)),
-            Self::Template(allowed) => Box::new(allowed.values()),
-        }
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.sets().flat_map(|set| &set.upstreams).map(|weighted| &weighted.upstream)
     }
 }
 
@@ -114,8 +119,10 @@ pub struct RouteTable {
 pub struct Match<'a> {
     /// The route.
     pub route: &'a Arc<Route>,
-    /// The upstream, a template's being filled in.
-    pub upstream: &'a Arc<Upstream>,
+    /// Its place among the configuration's.
+    pub place: usize,
+    /// Its upstreams, a template's being filled in.
+    pub upstreams: &'a Arc<UpstreamSet>,
 }
 
 impl RouteTable {
@@ -124,14 +131,14 @@ impl RouteTable {
     #[must_use]
     pub fn new(routes: Vec<Route>) -> Self {
         let mut table = Self::default();
-        for route in routes {
+        for (place, route) in routes.into_iter().enumerate() {
             table.upstreams.extend(route.upstream.all().cloned());
             let paths = match &route.host {
                 HostPattern::Exact(host) => table.exact.entry(host.clone()).or_default(),
                 HostPattern::Wildcard(domain) => table.wildcard.entry(domain.clone()).or_default(),
                 HostPattern::Any => &mut table.any,
             };
-            paths.insert(Arc::new(route));
+            paths.insert(place, Arc::new(route));
         }
         table
     }
@@ -157,12 +164,12 @@ impl RouteTable {
             let (label, domain) = host.split_once('.').unwrap_or((host, ""));
             (label, self.wildcard.get(domain).unwrap_or(&self.any))
         };
-        let route = paths.find(path)?;
-        let upstream = match &route.upstream {
-            UpstreamTemplate::Plain(upstream) => upstream,
+        let (place, route) = paths.find(path)?;
+        let upstreams = match &route.upstream {
+            UpstreamTemplate::Plain(upstreams) => upstreams,
             UpstreamTemplate::Template(allowed) => allowed.get(label)?,
         };
-        Some(Match { route, upstream })
+        Some(Match { route, place: *place, upstreams })
     }
 }
 
@@ -170,19 +177,19 @@ impl RouteTable {
 #[derive(Debug, Default)]
 struct Paths {
     /// By path without trailing slash, so `/` is the empty string.
-    routes: HashMap<String, Arc<Route>>,
+    routes: HashMap<String, (usize, Arc<Route>)>,
     /// The longest path's bytes: nothing beyond it is worth looking at, however long a path a client sends.
     longest: usize,
 }
 
 impl Paths {
-    fn insert(&mut self, route: Arc<Route>) {
+    fn insert(&mut self, place: usize, route: Arc<Route>) {
         let path = route.path.trim_end_matches('/').to_owned();
         self.longest = self.longest.max(path.len());
-        self.routes.insert(path, route);
+        self.routes.insert(path, (place, route));
     }
 
-    fn find(&self, path: &str) -> Option<&Arc<Route>> {
+    fn find(&self, path: &str) -> Option<&(usize, Arc<Route>)> {
         let bytes = path.as_bytes();
         let mut end =
             if bytes.len() <= self.longest { bytes.len() } else { segment_end(&bytes[..=self.longest]) };
@@ -205,11 +212,15 @@ fn segment_end(path: &[u8]) -> usize {
 mod tests {
     use super::*;
 
+    fn set(upstream: &str) -> Arc<UpstreamSet> {
+        Arc::new(UpstreamSet::of(Upstream::parse(upstream, None).unwrap()))
+    }
+
     fn route(host: &str, path: &str, upstream: &str) -> Route {
         Route {
             host: HostPattern::parse(host).unwrap(),
             path: path.to_owned(),
-            upstream: UpstreamTemplate::Plain(Arc::new(Upstream::parse(upstream, None).unwrap())),
+            upstream: UpstreamTemplate::Plain(set(upstream)),
             https_redirect: true,
             client_auth: None,
             hsts: None,
@@ -219,17 +230,13 @@ mod tests {
     }
 
     fn template(host: &str, allow: &[&str]) -> Route {
-        let upstreams = allow
-            .iter()
-            .map(|label| {
-                ((*label).to_owned(), Arc::new(Upstream::parse(&format!("{label}:3000"), None).unwrap()))
-            })
-            .collect();
+        let upstreams =
+            allow.iter().map(|label| ((*label).to_owned(), set(&format!("{label}:3000")))).collect();
         Route { upstream: UpstreamTemplate::Template(upstreams), ..route(host, "/", "unused:1") }
     }
 
     fn find<'a>(table: &'a RouteTable, host: &str, path: &str) -> Option<&'a str> {
-        table.find(host, path).map(|found| found.upstream.authority.as_str())
+        table.find(host, path).map(|found| found.upstreams.label.as_str())
     }
 
     #[test]

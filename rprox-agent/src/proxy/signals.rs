@@ -13,6 +13,8 @@ pub enum Asked {
     End,
     /// SIGHUP: load the configuration anew.
     Reload,
+    /// SIGUSR2: let a new build take over.
+    Upgrade,
 }
 
 /// The signals that the agent listens to.
@@ -20,6 +22,7 @@ pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    user2: Signal,
 }
 
 impl Signals {
@@ -33,6 +36,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            user2: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -42,6 +46,7 @@ impl Signals {
             _ = self.terminate.recv() => Asked::End,
             _ = self.interrupt.recv() => Asked::End,
             _ = self.hang_up.recv() => Asked::Reload,
+            _ = self.user2.recv() => Asked::Upgrade,
         }
     }
 }

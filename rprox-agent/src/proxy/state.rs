@@ -67,6 +67,20 @@ impl StateFolder {
         }
     }
 
+    /// Removes the file `name`, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be removed.
+    pub fn remove(&self, name: &str) -> Result<(), StateError> {
+        match fs::remove_file(self.path(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StateError { path: self.path(name), error })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Replaces the file `name`: whatever happens meanwhile, a reader finds all of the old one or all of the new one, and
     /// after a return all of the new one is on the disk.
     ///

@@ -23,6 +23,7 @@ pub use self::certificate::Certificate;
 pub use self::certificates::Certificates;
 pub use self::names::CertificateNames;
 pub use self::store::{Kept, TlsAcceptor};
+use super::metrics::HandshakeFailure;
 
 /// Why certificates don't load or a handshake failed.
 #[derive(Debug, Error)]
@@ -85,6 +86,19 @@ pub enum TlsError {
     /// The handshake failed.
     #[error("TLS handshake: {0}")]
     Handshake(io::Error),
+}
+
+impl TlsError {
+    /// What kind of failed handshake it is.
+    #[must_use]
+    pub fn failure(&self) -> HandshakeFailure {
+        match self {
+            Self::UnrecognizedName(_) | Self::NoChallenge(_) => HandshakeFailure::UnrecognizedName,
+            // As rustls reports what went wrong in the protocol itself.
+            Self::Handshake(error) if error.kind() != io::ErrorKind::InvalidData => HandshakeFailure::Closed,
+            _ => HandshakeFailure::Refused,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod set;
+pub mod tls;
+
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use thiserror::Error;
+
+use self::tls::UpstreamTls;
 
 use super::host;
 
@@ -15,6 +21,8 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 without TLS, by prior knowledge (RFC 9113 section 3.3).
     H2c,
+    /// HTTP/2 or HTTP/1.1 over TLS, whichever of them the endpoint chooses (RFC 7301).
+    Https,
 }
 
 /// A name and port that serve a route.
@@ -26,6 +34,8 @@ pub struct Upstream {
     pub port: Option<u16>,
     /// How to speak to it.
     pub protocol: Protocol,
+    /// How to do TLS with it, where the protocol is HTTPS; set after [`parse`](Self::parse).
+    pub tls: Option<Arc<UpstreamTls>>,
     /// The name and port as the configuration has them, for logs.
     pub authority: String,
 }
@@ -33,13 +43,8 @@ pub struct Upstream {
 /// Why a text is not an upstream.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum UpstreamError {
-    /// TLS, which upstreams don't get.
-    #[error(
-        "upstream {0:?}: TLS to upstreams is not supported; use http:// or h2c://, or leave the scheme out"
-    )]
-    Tls(String),
     /// A scheme that is none of ours.
-    #[error("upstream {0:?}: unknown scheme; use http:// or h2c://, or leave it out for HTTP/1.1")]
+    #[error("upstream {0:?}: unknown scheme; use http://, https:// or h2c://, or leave it out for HTTP/1.1")]
     Scheme(String),
     /// Something after the port.
     #[error("upstream {0:?}: write NAME:PORT and nothing after it; the request's own path is sent")]
@@ -59,7 +64,7 @@ pub enum UpstreamError {
 
 impl Upstream {
     /// Reads `NAME:PORT`, `NAME` (its SRV records say where), `ADDRESS:PORT` or `[ADDRESS]:PORT`, each after an optional
-    /// `http://` or `h2c://`. A name without a dot is in the domain `search`, where there is one.
+    /// `http://`, `https://` or `h2c://`. A name without a dot is in the domain `search`, where there is one.
     ///
     /// # Errors
     ///
@@ -69,7 +74,7 @@ impl Upstream {
         let (protocol, authority) = match text.split_once("://") {
             None | Some(("http", _)) => (Protocol::Http1, text.strip_prefix("http://").unwrap_or(text)),
             Some(("h2c", authority)) => (Protocol::H2c, authority),
-            Some(("https" | "h2", _)) => return Err(UpstreamError::Tls(whole())),
+            Some(("https", authority)) => (Protocol::Https, authority),
             Some(_) => return Err(UpstreamError::Scheme(whole())),
         };
         if authority.contains(['/', '?', '#']) {
@@ -88,7 +93,18 @@ impl Upstream {
             Some(address) => address.to_string(),
             None => absolute(name, search).ok_or_else(|| UpstreamError::Name(whole()))?,
         };
-        Ok(Self { name, port, protocol, authority: authority.to_owned() })
+        Ok(Self { name, port, protocol, tls: None, authority: authority.to_owned() })
+    }
+
+    /// The name that a certificate of it is expected to be for, unless the configuration says another: the name as it is
+    /// written, or what a service's name stands for (RFC 6125 section 6.2.1), `web` in `_https._tcp.web`.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        let mut host = split_port(&self.authority).map_or(self.authority.as_str(), |(host, _)| host);
+        while let Some((_, rest)) = host.split_once('.').filter(|(label, _)| label.starts_with('_')) {
+            host = rest;
+        }
+        host
     }
 
     /// The address, where the upstream is one and needs no look-up.
@@ -138,7 +154,7 @@ mod tests {
 
     #[test]
     fn every_form_is_read() {
-        use Protocol::{H2c, Http1};
+        use Protocol::{H2c, Http1, Https};
         for (text, name, port, protocol) in [
             ("container-registry:80", "container-registry.dns.podman.", Some(80), Http1),
             ("Container-Registry.dns.Podman:80", "container-registry.dns.podman.", Some(80), Http1),
@@ -146,10 +162,22 @@ mod tests {
             ("_http._tcp.web.example.com", "_http._tcp.web.example.com.", None, Http1),
             ("http://web:3000", "web.dns.podman.", Some(3000), Http1),
             ("h2c://web:3000", "web.dns.podman.", Some(3000), H2c),
+            ("https://web:8443", "web.dns.podman.", Some(8443), Https),
             ("192.0.2.1:80", "192.0.2.1", Some(80), Http1),
             ("[2001:DB8::1]:80", "2001:db8::1", Some(80), Http1),
         ] {
             assert_eq!(parse(text), (name.to_owned(), port, protocol), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_expected_to_be_for_the_name_as_written() {
+        for (text, host) in [
+            ("https://web:8443", "web"),
+            ("https://_https._tcp.web.example.com", "web.example.com"),
+            ("https://[::1]:443", "[::1]"),
+        ] {
+            assert_eq!(Upstream::parse(text, Some("dns.podman")).unwrap().host(), host);
         }
     }
 
@@ -161,7 +189,7 @@ mod tests {
     #[test]
     fn each_mistake_has_its_reason() {
         for (text, reason) in [
-            ("https://web:443", "TLS to upstreams"),
+            ("h2://web:443", "unknown scheme"),
             ("ftp://web", "unknown scheme"),
             ("web:80/path", "nothing after it"),
             ("web:http", "from 1 to 65535"),

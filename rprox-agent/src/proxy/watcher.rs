@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::net::unix::pipe::Receiver;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 /// Changes come in groups, a certificate and its key or a file written in pieces: how long it must have been quiet.
 const QUIET: Duration = Duration::from_millis(200);
@@ -34,6 +34,10 @@ pub struct Watcher {
     inotify: Receiver,
     folders: BTreeMap<PathBuf, i32>,
     files: BTreeMap<PathBuf, Mark>,
+    /// Whether there was news since the files were last looked at.
+    stirred: bool,
+    /// When to look at them without news.
+    look: Instant,
 }
 
 impl Watcher {
@@ -46,7 +50,13 @@ impl Watcher {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         // Not a pipe, but read like one, which is all that tokio does with it.
         let inotify = Receiver::from_owned_fd_unchecked(inotify)?;
-        Ok(Self { inotify, folders: BTreeMap::new(), files: BTreeMap::new() })
+        Ok(Self {
+            inotify,
+            folders: BTreeMap::new(),
+            files: BTreeMap::new(),
+            stirred: false,
+            look: Instant::now() + LOOK,
+        })
     }
 
     /// Watches these files from now on, and no others. One that is watched already is compared with how it was last seen,
@@ -61,18 +71,18 @@ impl Watcher {
     }
 
     /// Waits until a file has changed, and then until all is quiet for a moment. What has changed by then is told once.
+    /// Where the wait is broken off it can be taken up again.
     pub async fn changed(&mut self) {
-        let mut look = Instant::now() + LOOK;
         loop {
-            let told = tokio::select! {
-                told = self.told() => told,
-                () = sleep_until(look) => Ok(()),
-            };
-            if told.is_err() {
-                sleep(LOOK).await;
+            while !self.stirred {
+                if let Ok(Err(_)) = timeout_at(self.look, self.told()).await {
+                    sleep_until(self.look).await;
+                }
+                self.stirred = true;
             }
-            while timeout_at(Instant::now() + QUIET, self.told()).await.is_ok_and(|told| told.is_ok()) {}
-            look = Instant::now() + LOOK;
+            while timeout(QUIET, self.told()).await.is_ok_and(|told| told.is_ok()) {}
+            self.stirred = false;
+            self.look = Instant::now() + LOOK;
             self.follow_links();
             let mut changed = false;
             for (file, seen) in &mut self.files {

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,18 +13,22 @@ use arc_swap::ArcSwap;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use super::access_log::{AccessLog, Writer};
+use super::acme::Orders;
+use super::admission::Clients;
 use super::config::Limits;
 use super::dns::{DnsError, LastAnswers};
-use super::drain::Drain;
-use super::forward::balance::Balance;
+use super::drain::{Drain, Stop};
 use super::forward::pool::Pool;
+use super::health::Board;
 use super::listen::{self, Listener};
 use super::live::{Live, Rules, View};
 use super::metrics::Metrics;
 use super::reload::Reloads;
 use super::tls::Kept;
+use super::via::Via;
 
 /// hyper's own limit on the number of header fields; what it does without being told is faster than being told the same.
 const HYPER_MAX_HEADERS: usize = 100;
@@ -49,12 +54,22 @@ pub struct Shared {
     pub tls: Arc<Kept>,
     /// What DNS last said to any worker.
     pub last_answers: Arc<LastAnswers>,
+    /// Client connections by address.
+    pub clients: Arc<Clients>,
     /// What each worker counts.
     pub metrics: Box<[Arc<Metrics>]>,
     /// When the process started.
     pub started: SystemTime,
+    /// What came of asking for certificates by ACME.
+    pub acme: Orders,
+    /// Where requests are logged.
+    pub access_log: AccessLog,
     /// What came of loading the configuration anew.
     pub reloads: Reloads,
+    /// What health checks say.
+    pub health: Arc<Board>,
+    /// This process in `Via`.
+    pub via: Via,
     /// Client connections of the process; changed when one comes or goes, not by requests.
     pub connections: AtomicUsize,
 }
@@ -71,14 +86,16 @@ impl Shared {
 pub struct Worker {
     /// What all workers read.
     pub shared: Arc<Shared>,
+    /// Where it logs requests.
+    pub access_log: Writer,
     /// What it counts.
     pub metrics: Arc<Metrics>,
     /// Connections to endpoints.
     pub pool: Rc<Pool>,
-    /// Which endpoint is next.
-    pub balance: Balance,
     /// The client connections.
     pub drain: Rc<Drain>,
+    /// Requests being served.
+    pub requests: Cell<usize>,
     view: View,
 }
 
@@ -117,7 +134,7 @@ pub fn run(
     metrics: Arc<Metrics>,
     listeners: Vec<Listener>,
     started: impl FnOnce(),
-    mut stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<Stop>,
 ) -> Result<usize, WorkerError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -138,25 +155,42 @@ pub fn run(
                 tokio::task::spawn_local(listen::accept(listener, secure, Rc::clone(&worker), stop.clone()))
             })
             .collect();
-        let _ = stop.wait_for(|stop| *stop).await;
+        let _ = stop.wait_for(|stop| *stop != Stop::No).await;
         for task in accepting {
             let _ = task.await;
         }
-        worker.drain.start();
-        let _ = timeout(worker.live().config.drain_timeout, worker.drain.finished()).await;
+        drain(&worker, stop).await;
         Ok(worker.drain.running())
     })
 }
 
+/// Ends the connections within `drain_timeout`. Where another process has taken over there is no hurry for the first half of
+/// it: a connection that is in use ends with the answer to its next request, which no client can take amiss.
+async fn drain(worker: &Worker, mut stop: watch::Receiver<Stop>) {
+    let limit = Instant::now() + worker.live().config.drain_timeout;
+    if *stop.borrow() == Stop::HandOver {
+        worker.drain.start(Stop::HandOver);
+        let half = Instant::now() + worker.live().config.drain_timeout / 2;
+        tokio::select! {
+            () = worker.drain.finished() => {}
+            _ = stop.wait_for(|stop| *stop == Stop::Now) => {}
+            () = sleep_until(half) => {}
+        }
+    }
+    worker.drain.start(Stop::Now);
+    let _ = timeout_at(limit, worker.drain.finished()).await;
+}
+
 impl Worker {
     fn new(shared: Arc<Shared>, metrics: Arc<Metrics>) -> Result<Self, DnsError> {
-        let pool = Rc::new(Pool::default());
+        let pool = Rc::new(Pool::new(Arc::clone(&metrics), Arc::clone(&shared.health)));
         Ok(Self {
-            view: View::new(Arc::clone(&shared), Rc::clone(&pool))?,
+            view: View::new(Arc::clone(&shared), Arc::clone(&metrics), Rc::clone(&pool))?,
+            access_log: shared.access_log.writer(),
             metrics,
             pool,
-            balance: Balance::default(),
             drain: Rc::default(),
+            requests: Cell::new(0),
             shared,
         })
     }

@@ -78,7 +78,7 @@ impl View {
     }
 }
 
-fn texts(endpoints: &[SocketAddr]) -> Vec<String> {
+fn texts(endpoints: &[impl ToString]) -> Vec<String> {
     endpoints.iter().map(ToString::to_string).collect()
 }
 
@@ -115,10 +115,7 @@ fn an_address_needs_no_dns() {
         let view = View::new(&config("127.0.0.1:9".parse().unwrap()));
         for _ in 0..2 {
             assert_eq!(view.endpoints(&upstream("10.0.0.1:80")).await.unwrap(), ["10.0.0.1:80"]);
-            assert_eq!(
-                *view.names.refresh(&upstream("[::1]:80")).await.unwrap(),
-                ["[::1]:80".parse().unwrap()]
-            );
+            assert_eq!(texts(&view.names.refresh(&upstream("[::1]:80")).await.unwrap()), ["[::1]:80"]);
         }
     });
 }
@@ -276,7 +273,14 @@ fn without_a_port_srv_records_say_where() {
     on_worker(async {
         let view = View::new(&config(dns.address()));
         let endpoints = view.endpoints(&upstream("_http._tcp.web.example")).await.unwrap();
-        assert_eq!(endpoints, ["10.1.0.1:8001", "10.1.0.2:8002", "[fd00::2]:8002"]);
+        assert_eq!(endpoints, ["10.1.0.1:8001", "10.1.0.2:8002", "[fd00::2]:8002", "10.1.0.9:9000"]);
+        let known = view.names.endpoints(&upstream("_http._tcp.web.example")).await.unwrap();
+        let shares = known.iter().map(|address| (address.priority, address.weight)).collect::<Vec<_>>();
+        assert_eq!(
+            shares,
+            [(10, 5120), (10, 512), (10, 512), (20, 1)],
+            "a target's addresses share its weight"
+        );
     });
 }
 

@@ -4,9 +4,10 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::sync::Mutex;
 use std::sync::mpsc;
+use std::time::Instant;
 
 use crate::agent::{Agent, PATIENCE};
-use crate::client::{connect, get, read_reply};
+use crate::client::{ask, connect, get, read_reply};
 use crate::upstream::Upstream;
 
 #[test]
@@ -30,6 +31,46 @@ fn health_status_and_metrics_are_told() {
     assert!(metrics.contains("\nrprox_client_connections_total 1\n"), "{metrics}");
     assert!(metrics.contains("\nrprox_limit_hits_total{limit=\"connections\"} 0\n"), "{metrics}");
     assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+}
+
+#[test]
+fn requests_are_counted_by_route_status_and_endpoint() {
+    let upstream = Upstream::mirror();
+    let address = upstream.address.to_string();
+    let agent = Agent::start(
+        &[("a.example", &address), ("gone.example", "127.0.0.9:9")],
+        "[limits]\nbody_bytes = 1\n[dns]\nservers = \"127.0.0.1:9\"",
+    );
+    let mut kept = connect(agent.http);
+    for _ in 0..3 {
+        kept.write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").unwrap();
+        assert_eq!(read_reply(&mut kept).status(), 200);
+    }
+    assert_eq!(get(&agent, "gone.example", "/").status(), 502);
+    assert_eq!(get(&agent, "unknown.example", "/").status(), 404);
+    let large = "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 2\r\n\r\nxx";
+    assert_eq!(ask(&agent, large).status(), 413);
+    let wanted = [
+        "rprox_requests_total{route=\"a.example/\",code=\"2xx\"} 3".to_owned(),
+        "rprox_requests_total{route=\"a.example/\",code=\"4xx\"} 1".to_owned(),
+        "rprox_requests_total{route=\"gone.example/\",code=\"5xx\"} 1".to_owned(),
+        "rprox_requests_total{route=\"\",code=\"4xx\"} 1".to_owned(),
+        "rprox_request_duration_seconds_count{route=\"a.example/\"} 4".to_owned(),
+        "rprox_request_duration_seconds_bucket{le=\"+Inf\",route=\"a.example/\"} 4".to_owned(),
+        format!("rprox_upstream_connects_total{{endpoint=\"{address}\"}} 1"),
+        format!("rprox_upstream_reuses_total{{endpoint=\"{address}\"}} 2"),
+        "rprox_limit_hits_total{limit=\"body_bytes\"} 1".to_owned(),
+    ];
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // A request is counted when its response has gone, which a client may be ahead of.
+        let metrics = agent.admin("/metrics").1;
+        let missing: Vec<_> = wanted.iter().filter(|line| !metrics.lines().any(|has| has == *line)).collect();
+        if missing.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "no {missing:#?} in\n{metrics}");
+    }
 }
 
 #[test]

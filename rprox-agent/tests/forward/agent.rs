@@ -2,18 +2,20 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+const BUILT: &str = env!("CARGO_BIN_EXE_rprox-agent");
 
 /// How long anything that must happen may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -47,6 +49,21 @@ impl Agent {
         more: &str,
         environment: &[(&str, PathBuf)],
     ) -> Self {
+        Self::launch(workers, routes, more, environment, false)
+    }
+
+    /// Starts a copy of the program, which a test can replace.
+    pub(crate) fn start_copy(routes: &[(&str, &str)], more: &str) -> Self {
+        Self::launch(2, routes, more, &[], true)
+    }
+
+    fn launch(
+        workers: usize,
+        routes: &[(&str, &str)],
+        more: &str,
+        environment: &[(&str, PathBuf)],
+        copied: bool,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(["secure.example".to_owned(), "other.example".to_owned()]).unwrap();
@@ -57,19 +74,46 @@ impl Agent {
         let configuration = configuration(folder.path(), http, https, routes, &more);
         let file = folder.path().join("rprox.toml");
         fs::write(&file, configuration).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_rprox-agent"))
+        let program = if copied { copy_program(folder.path()) } else { BUILT.into() };
+        let mut child = Command::new(program)
             .args(["run", "--allow-root", "-c"])
             .arg(file)
             .env("XDG_RUNTIME_DIR", folder.path())
             .envs(environment.iter().cloned())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let log = follow(child.stderr.take().unwrap());
+        let (lines, log) = mpsc::channel();
+        follow(child.stdout.take().unwrap(), lines.clone());
+        follow(child.stderr.take().unwrap(), lines);
         let certificate = cert.der().to_vec();
         let mut agent = Self { child, http, https, certificate, log, more, folder };
         agent.logged(&format!("listening on {https}"));
         agent
+    }
+
+    /// Where its program is, of one that was started as a copy.
+    pub(crate) fn program(&self) -> PathBuf {
+        self.folder.path().join("rprox-agent")
+    }
+
+    /// Puts another file in the place of its program, as an installation does.
+    pub(crate) fn replace_program(&self) {
+        fs::remove_file(self.program()).unwrap();
+        copy_program(self.folder.path());
+    }
+
+    /// The process that its admin listener belongs to.
+    pub(crate) fn served_by(&self) -> i32 {
+        let json = self.admin("/status.json").1;
+        let status: serde_json::Value = serde_json::from_str(&json).unwrap();
+        i32::try_from(status["pid"].as_i64().unwrap()).unwrap()
+    }
+
+    /// A file beside its configuration.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// Its configuration file.
@@ -91,7 +135,7 @@ impl Agent {
 
     /// Runs `rprox-agent ORDER` for it.
     pub(crate) fn order(&self, order: &str) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_rprox-agent"))
+        Command::new(BUILT)
             .args([order, "-c"])
             .arg(self.file())
             .env("XDG_RUNTIME_DIR", self.folder.path())
@@ -160,9 +204,22 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
+        // One that has taken its place is nobody's child, and ends with the test all the same.
+        if self.program().exists()
+            && UnixStream::connect(self.folder.path().join("rprox/agent.sock")).is_ok()
+            && let Some(process) = Pid::from_raw(self.served_by())
+        {
+            let _ = kill_process(process, Signal::KILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn copy_program(folder: &Path) -> PathBuf {
+    let program = folder.join("rprox-agent");
+    fs::copy(BUILT, &program).unwrap();
+    program
 }
 
 /// A loopback address that nobody listens on, and nobody else is likely to be given before we use it.
@@ -170,16 +227,14 @@ pub(crate) fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-fn follow(stderr: ChildStderr) -> Receiver<String> {
-    let (lines, log) = mpsc::channel();
+fn follow(output: impl Read + Send + 'static, lines: Sender<String>) {
     thread::spawn(move || {
-        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
             if lines.send(line).is_err() {
                 break;
             }
         }
     });
-    log
 }
 
 fn configuration(

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned, SupportedProtocolVersion,
+};
 use tempfile::TempDir;
 
 use crate::agent::Agent;
@@ -47,10 +49,20 @@ fn agent(ca: &Ca, upstream: &Upstream) -> (Agent, TempDir) {
     (Agent::start(&[("other.example", &address.to_string())], &routes), folder)
 }
 
-fn client(agent: &Agent, identity: Option<&(CertificateDer<'static>, Vec<u8>)>) -> Arc<ClientConfig> {
+type Identity = (CertificateDer<'static>, Vec<u8>);
+
+fn client(agent: &Agent, identity: Option<&Identity>) -> Arc<ClientConfig> {
+    client_of(agent, identity, rustls::ALL_VERSIONS)
+}
+
+fn client_of(
+    agent: &Agent,
+    identity: Option<&Identity>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(agent.certificate.clone())).unwrap();
-    let config = ClientConfig::builder().with_root_certificates(roots);
+    let config = ClientConfig::builder_with_protocol_versions(versions).with_root_certificates(roots);
     Arc::new(match identity {
         Some((certificate, key)) => {
             let key = PrivateKeyDer::try_from(key.clone()).unwrap();
@@ -137,12 +149,15 @@ fn another_host_s_connection_does_not_get_around_it() {
 fn a_resumed_session_is_as_good_as_its_certificate() {
     let (ca, upstream) = (Ca::new(), Upstream::mirror());
     let (agent, _folder) = agent(&ca, &upstream);
-    for (identity, status) in [(Some(ca.sign("alice")), 200), (None, 403)] {
-        let config = client(&agent, identity.as_ref());
+    for (version, (identity, status)) in rustls::ALL_VERSIONS
+        .iter()
+        .flat_map(|version| [(version, (Some(ca.sign("alice")), 200)), (version, (None, 403))])
+    {
+        let config = client_of(&agent, identity.as_ref(), &[version]);
         for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
             let mut stream = open(&agent, &config, "secure.example");
             let reply = get(&mut stream, "secure.example", "/");
-            assert_eq!(stream.conn.handshake_kind(), Some(kind));
+            assert_eq!(stream.conn.handshake_kind(), Some(kind), "{version:?}");
             assert_eq!(reply.status(), status);
             assert_eq!(reply.text().contains("x-client-cert-subject: CN=alice"), status == 200);
         }

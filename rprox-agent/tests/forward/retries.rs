@@ -17,7 +17,7 @@ fn an_endpoint_that_refuses_is_passed_over() {
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
         false
     });
-    let dns = names::serve(vec![Ipv4Addr::LOCALHOST, serving]);
+    let dns = names::serve(vec![Ipv4Addr::new(127, 0, 0, 3), serving]);
     let service = format!("service.test.:{}", upstream.address.port());
     let agent = Agent::start(&[("a.example", &service)], &format!("[dns]\nservers = [\"{dns}\"]"));
     for _ in 0..8 {

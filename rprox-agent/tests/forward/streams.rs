@@ -141,7 +141,8 @@ fn a_client_that_leaves_ends_its_upstream_request() {
         ended.send(left).unwrap();
         false
     });
-    let agent = Agent::start(&[("a.example", &upstream.address.to_string())], "");
+    let agent =
+        Agent::start(&[("a.example", &upstream.address.to_string())], "[timeouts]\nhalf_closed = \"300ms\"");
     let mut stream = connect(agent.http);
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").unwrap();
     begins.recv_timeout(PATIENCE).unwrap();

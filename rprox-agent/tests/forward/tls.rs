@@ -100,3 +100,54 @@ fn a_self_signed_certificate_is_kept_and_told_of() {
     drop(agent);
     assert_eq!(shown(&start()), first);
 }
+
+#[test]
+fn handshakes_and_certificates_are_counted() {
+    let upstream = Upstream::mirror();
+    let agent = Agent::start(&[("secure.example", &upstream.address.to_string())], "");
+    openssl(&agent, &["-tls1_2", "-reconnect"]);
+    openssl(&agent, &["-tls1_3"]);
+    openssl(&agent, &["-servername", "nobody.example"]);
+    let (_, metrics) = agent.admin("/metrics");
+    for line in [
+        "rprox_tls_handshakes_total{version=\"1.2\"} 6",
+        "rprox_tls_handshakes_total{version=\"1.3\"} 1",
+        "rprox_tls_sessions_resumed_total 5",
+        "rprox_tls_handshakes_failed_total{reason=\"unrecognized_name\"} 1",
+        "rprox_acme_orders_total{result=\"issued\"} 0",
+    ] {
+        assert!(metrics.contains(&format!("\n{line}\n")), "{line}\n{metrics}");
+    }
+    assert!(
+        metrics.contains("\nrprox_tls_certificate_expiry_timestamp_seconds{name=\"secure.example\"} "),
+        "{metrics}"
+    );
+}
+
+#[test]
+fn a_validation_that_nobody_asked_for_is_refused() {
+    let upstream = Upstream::mirror();
+    let agent = Agent::start(&[("secure.example", &upstream.address.to_string())], "");
+    let said = openssl(&agent, &["-alpn", "acme-tls/1"]);
+    assert!(said.contains("alert no application protocol"), "{said}");
+}
+
+#[test]
+fn a_renewed_certificate_is_shown_though_the_configuration_has_a_mistake() {
+    let upstream = Upstream::mirror();
+    let mut agent = Agent::start(&[("secure.example", &upstream.address.to_string())], "");
+    fs::write(agent.file(), "nonsense").unwrap();
+    agent.logged("is refused");
+    let folder = agent.file().parent().unwrap().to_owned();
+    let renewed =
+        rcgen::generate_simple_self_signed(["secure.example".to_owned(), "renewed.example".to_owned()])
+            .unwrap();
+    for (name, text) in [("key.pem", renewed.signing_key.serialize_pem()), ("cert.pem", renewed.cert.pem())] {
+        // As certbot does: another file takes its place.
+        fs::write(folder.join("new"), text).unwrap();
+        fs::rename(folder.join("new"), folder.join(name)).unwrap();
+    }
+    let line = agent.logged("loaded from");
+    assert!(line.contains("renewed.example"), "{line}");
+    assert!(openssl(&agent, &["-servername", "renewed.example"]).contains("New, TLSv1.3"));
+}

@@ -125,17 +125,15 @@ fn huffman_digits(bytes: &[u8]) -> u16 {
         bytes.iter().flat_map(|byte| (0..8).rev().map(move |bit| u16::from(byte >> bit & 1))).collect();
     let number = |bits: &[u16]| bits.iter().fold(0, |sum, bit| sum * 2 + bit);
     let (mut status, mut at) = (0, 0);
-    while at + 5 <= bits.len() {
-        let five = number(&bits[at..at + 5]);
-        if five <= 2 {
-            status = status * 10 + five;
-            at += 5;
-        } else if at + 6 <= bits.len() {
-            status = status * 10 + number(&bits[at..at + 6]) - 0x16;
-            at += 6;
-        } else {
-            break;
-        }
+    while let Some(five) = bits.get(at..at + 5).map(number) {
+        let six = bits.get(at..at + 6).map(number);
+        let (digit, length) = match six {
+            _ if five <= 2 => (five, 5),
+            Some(six @ 0x19..=0x1f) => (six - 0x16, 6),
+            _ => break,
+        };
+        status = status * 10 + digit;
+        at += length;
     }
     status
 }
@@ -190,6 +188,21 @@ impl Peer {
                 Err(error) => return Err(error.kind()),
             }
         }
+    }
+
+    /// Takes what has come without waiting for more; whether the connection is still open.
+    pub(crate) fn drain(&mut self) -> bool {
+        let mut piece = [0; 16_384];
+        self.stream.set_nonblocking(true).unwrap();
+        let open = loop {
+            match self.stream.read(&mut piece) {
+                Ok(0) => break false,
+                Ok(_) => {}
+                Err(error) => break error.kind() == ErrorKind::WouldBlock,
+            }
+        };
+        self.stream.set_nonblocking(false).unwrap();
+        open
     }
 
     fn unread_frame(&mut self) -> Option<Frame> {

@@ -7,6 +7,7 @@
 #[expect(dead_code, reason = "shared with other tests")]
 mod agent;
 mod case;
+#[expect(dead_code, reason = "shared with other tests")]
 mod frames;
 #[path = "../smuggling/recorder.rs"]
 #[expect(dead_code, reason = "shared with other tests")]

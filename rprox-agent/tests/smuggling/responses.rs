@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -205,6 +206,44 @@ fn what_comes_after_a_response_is_nobody_s() {
             Case(EVIL, Passes("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n")),
         ],
     );
+}
+
+#[test]
+fn what_comes_on_an_idle_connection_is_no_response() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (go, goes) = mpsc::channel::<()>();
+    let (sent, is_sent) = mpsc::channel();
+    thread::spawn(move || {
+        let mut first = Some((goes, sent));
+        for stream in listener.incoming() {
+            let (mut stream, first) = (stream.unwrap(), first.take());
+            thread::spawn(move || {
+                serve_one(&mut stream);
+                if let Some((goes, sent)) = first {
+                    goes.recv_timeout(PATIENCE).unwrap();
+                    stream.write_all(EVIL.as_bytes()).unwrap();
+                    sent.send(()).unwrap();
+                }
+                let _ = stream.read(&mut [0; 4096]);
+            });
+        }
+    });
+    let agent = Agent::start_with(1, &[("*", &address.to_string())], "");
+    assert_eq!(ask(agent.http, "GET", "next"), NEXT);
+    go.send(()).unwrap();
+    is_sent.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(ask(agent.http, "GET", "next"), NEXT);
+}
+
+fn serve_one(stream: &mut TcpStream) {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    stream.write_all(NEXT.as_bytes()).unwrap();
 }
 
 #[test]

@@ -235,14 +235,23 @@ fn datagrams(pair: &mut Pair, generator: &mut Generator) {
     }
 }
 
-#[test]
-fn the_same_conversations_go_the_same_way() {
+fn go_the_same_way(mode: &'static str) {
     let mut generator = Generator::new("conversations");
-    let mut pair = Pair::new();
+    let mut pair = Pair::new(mode);
     let count = if rprox_tests::long::is_asked_for() { MANY } else { FEW };
     for _ in 0..count {
         connection(&mut pair, &mut generator);
         datagrams(&mut pair, &mut generator);
     }
-    println!("{count} connections, and as many conversations in datagrams");
+    println!("{mode}: {count} connections, and as many conversations in datagrams");
+}
+
+#[test]
+fn the_same_conversations_go_the_same_way() {
+    go_the_same_way("rewrite");
+}
+
+#[test]
+fn steered_conversations_go_the_same_way() {
+    go_the_same_way("steer");
 }

@@ -51,7 +51,8 @@ const PARAMETERS: [(&str, &str); 20] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
     Iptables,
-    Rprox,
+    /// rprox, by this mode.
+    Rprox(&'static str),
 }
 
 /// A host with services behind the redirect, and a device of which the test is the other end.
@@ -178,10 +179,10 @@ impl Host {
 }
 
 fn redirect(by: By, netns: &Netns, folder: &RunDir) {
-    if by == By::Rprox {
+    if let By::Rprox(mode) = by {
         let mut loader = netns.command(Programs::find().expect("built programs").loader);
         loader
-            .args(["attach", "-i", "eth0", "--mode", "rewrite", "--owner", "any", "--bpffs"])
+            .args(["attach", "-i", "eth0", "--mode", mode, "--owner", "any", "--bpffs"])
             .arg(folder.bpffs());
         for (from, to, protocol) in RULES {
             loader.args(["-r", &format!("{from}:{to}/{protocol}")]);
@@ -227,8 +228,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_millis(200);
 pub(crate) const LITTLE: Duration = Duration::from_millis(1);
 
 impl Pair {
-    pub(crate) fn new() -> Self {
-        Self { hosts: [By::Iptables, By::Rprox].map(Host::new) }
+    /// Two hosts, the second of which redirects by `mode`.
+    pub(crate) fn new(mode: &'static str) -> Self {
+        Self { hosts: [By::Iptables, By::Rprox(mode)].map(Host::new) }
     }
 
     /// Has `act` done to each host, then gathers what each makes of it for `client`, until both are alike or neither has more to

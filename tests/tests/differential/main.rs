@@ -44,8 +44,17 @@ fn exchange(pair: &mut Pair, packet: &Packet) -> [Outcome; 2] {
 
 #[test]
 fn the_same_packets_get_the_same_answers() {
+    get_the_same_answers("rewrite");
+}
+
+#[test]
+fn steered_packets_get_the_same_answers() {
+    get_the_same_answers("steer");
+}
+
+fn get_the_same_answers(mode: &'static str) {
     let mut generator = Generator::new("packets");
-    let mut pair = Pair::new();
+    let mut pair = Pair::new(mode);
     let count = if rprox_tests::long::is_asked_for() { MANY } else { FEW };
     let mut seen: BTreeMap<Difference, usize> = BTreeMap::new();
     let mut unexpected = Vec::new();

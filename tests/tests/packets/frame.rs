@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use rprox_tests::checksum::checksum;
+
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
@@ -196,18 +198,4 @@ fn fragment_field_v4(fragment: Fragment) -> u16 {
 
 fn length(len: usize) -> [u8; 2] {
     u16::try_from(len).expect("16 bits hold it").to_be_bytes()
-}
-
-/// The Internet checksum (RFC 1071) over parts that each but the last have an even length.
-pub(crate) fn checksum(parts: &[&[u8]]) -> u16 {
-    let mut sum: u32 = 0;
-    for part in parts {
-        for pair in part.chunks(2) {
-            sum += u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
-        }
-    }
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).expect("folded")
 }

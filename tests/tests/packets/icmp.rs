@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use rprox_common::State;
+use rprox_tests::checksum::checksum;
 
-use crate::frame::{Fragment, Frame, Transport, checksum, ethernet};
+use crate::frame::{Fragment, Frame, Transport, ethernet};
 use crate::kernel::{
     Direction::{self, Egress, Ingress},
     Kernel, Verdict,

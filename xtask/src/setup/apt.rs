@@ -45,19 +45,29 @@ pub(crate) fn install(step: &Step, packages: &[String]) -> Result<()> {
     step.run(apt.args(["install", "--yes", "--no-install-recommends"]).args(packages)).context(by_hand)
 }
 
-/// Installs the packages of those programs, given with their packages, that are missing, and says what it did.
-pub(crate) fn install_missing(step: &Step, programs: &[(&str, &str)]) -> Result<String> {
+/// The packages of those programs, given with their packages, that are missing.
+pub(crate) fn missing(programs: &[(&str, &str)]) -> Vec<String> {
     let mut missing: Vec<String> = programs
         .iter()
         .filter(|(program, _)| programs::find(program).is_none())
         .map(|(_, package)| (*package).to_owned())
         .collect();
     missing.dedup();
-    if missing.is_empty() {
-        return Ok("all there".to_owned());
+    missing
+}
+
+/// Installs the packages of those programs that are missing, and says what it did.
+pub(crate) fn install_missing(step: &Step, programs: &[(&str, &str)]) -> Result<String> {
+    let missing = missing(programs);
+    if !missing.is_empty() {
+        install(step, &missing)?;
     }
-    install(step, &missing)?;
-    Ok(format!("installed {}", missing.join(" ")))
+    Ok(installed(&missing))
+}
+
+/// What was done, once `packages` are installed.
+pub(crate) fn installed(packages: &[String]) -> String {
+    if packages.is_empty() { "all there".to_owned() } else { format!("installed {}", packages.join(" ")) }
 }
 
 /// Unpacks Debian's `package` beside the other tools, unless the machine has `program` already, and installs the libraries

@@ -9,7 +9,7 @@ use super::apt;
 use crate::steps::Step;
 
 /// Programs, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 15] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("curl", "curl"),
@@ -18,22 +18,25 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("iptables", "iptables"),
     ("nft", "nftables"),
     ("ethtool", "ethtool"),
+    ("slowhttptest", "slowhttptest"),
     ("strace", "strace"),
     ("systemd-socket-activate", "systemd"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("openssl", "openssl"),
+    ("pebble", "pebble"),
+    ("pebble-challtestsrv", "pebble"),
 ];
 
 /// Installs what is missing.
 pub(super) fn set_up() -> Result<()> {
     let step = Step::begin("Programs for the playground");
-    let mut missing: Vec<String> = PROGRAMS
-        .iter()
-        .filter(|(program, _)| programs::find(program).is_none())
-        .map(|(_, package)| (*package).to_owned())
-        .collect();
+    let mut missing = apt::missing(&PROGRAMS);
     if programs::aardvark().is_none() {
         missing.push("aardvark-dns".to_owned());
     }
-    missing.dedup();
+    if !has_grpcio() {
+        missing.push("python3-grpcio".to_owned());
+    }
     let nginx_missing = programs::nginx().is_none();
     if !missing.is_empty() {
         apt::install(&step, &missing)?;
@@ -46,12 +49,13 @@ pub(super) fn set_up() -> Result<()> {
     if !features.contains("HTTP2") {
         bail!("this curl can't speak HTTP/2; the playground asks with it: install one that can");
     }
-    step.finish(&if missing.is_empty() {
-        "all there".to_owned()
-    } else {
-        format!("installed {}", missing.join(" "))
-    });
+    step.finish(&apt::installed(&missing));
     Ok(())
+}
+
+/// Whether the system's own Python, which has the distribution's packages, has gRPC's.
+fn has_grpcio() -> bool {
+    command::run(Command::new("/usr/bin/python3").args(["-c", "import grpc"])).is_ok()
 }
 
 /// Unpacks nginx, which stands for the services in the playground.

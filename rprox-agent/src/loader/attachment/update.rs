@@ -96,7 +96,8 @@ async fn apply(
         if attached {
             takeover.forget_all()?;
         }
-        let noted = if attached { &[][..] } else { &current };
+        // After a change that was cut short, nobody knows how far it came.
+        let noted = if attached || before.globals.is_none() { &[][..] } else { &current };
         let ports: Vec<u16> = target.tcp_ports().filter(|port| !has_tcp_port(noted, *port)).collect();
         target.take_over(&mut takeover, ports.iter().copied())?;
         listeners = Some((takeover, ports));

@@ -12,7 +12,8 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Attachment, RuleStatus, StatusError, numbers_to_the_right, read};
+use super::{Attachment, RuleStatus, numbers_to_the_right, read};
+use crate::loader::Error;
 use crate::loader::netlink::Netlink;
 use crate::loader::rule::Rule;
 
@@ -40,7 +41,7 @@ impl Snapshot {
 /// # Errors
 ///
 /// The kernel refused.
-pub async fn watch(netlink: &Netlink, bpffs: &Path) -> Result<(), StatusError> {
+pub async fn watch(netlink: &Netlink, bpffs: &Path) -> Result<(), Error> {
     let terminal = io::stdout().is_terminal();
     let mut ticks = interval(REFRESH);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -48,7 +49,7 @@ pub async fn watch(netlink: &Netlink, bpffs: &Path) -> Result<(), StatusError> {
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
-            interrupt = tokio::signal::ctrl_c() => return interrupt.map_err(StatusError::Watch),
+            interrupt = tokio::signal::ctrl_c() => return interrupt.map_err(Error::Watch),
         }
         let attachments = read(netlink, bpffs).await?;
         let now = Snapshot::of(&attachments);
@@ -57,7 +58,7 @@ pub async fn watch(netlink: &Netlink, bpffs: &Path) -> Result<(), StatusError> {
         let mut out = io::stdout().lock();
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            result => result.map_err(StatusError::Watch)?,
+            result => result.map_err(Error::Watch)?,
         }
         before = Some(now);
     }

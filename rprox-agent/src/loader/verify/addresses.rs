@@ -2,11 +2,12 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Difference, VerifyError};
+use super::Difference;
+use crate::loader::Error;
 use crate::loader::host::Host;
 use crate::loader::maps::Maps;
 
-pub(super) fn check(host: &Host<'_>, maps: &Maps, interface: &str) -> Result<Vec<Difference>, VerifyError> {
+pub(super) fn check(host: &Host<'_>, maps: &Maps, interface: &str) -> Result<Vec<Difference>, Error> {
     let known = maps.addresses()?;
     let remedy =
         format!("run `rprox-loader attach -i {interface}` again, or `rprox-loader run`, which follows them");

@@ -11,6 +11,7 @@ use object::{Object as _, ObjectSymbol as _};
 use rprox_common::global;
 
 use super::{Difference, VerifyError};
+use crate::loader::Error;
 use crate::loader::attachment;
 use crate::loader::host::Host;
 use crate::loader::kernel_log;
@@ -32,11 +33,7 @@ pub(super) enum Seen {
     None,
 }
 
-pub(super) fn check(
-    host: &Host<'_>,
-    pins: &Pins,
-    differences: &mut Vec<Difference>,
-) -> Result<Seen, VerifyError> {
+pub(super) fn check(host: &Host<'_>, pins: &Pins, differences: &mut Vec<Difference>) -> Result<Seen, Error> {
     let Some(device) = host.device_of(pins).filter(|_| !attachment::is_away(pins)) else {
         return Ok(Seen::All);
     };

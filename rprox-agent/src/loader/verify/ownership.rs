@@ -8,7 +8,8 @@ use std::path::Path;
 
 use rustix::process::geteuid;
 
-use super::{Difference, VerifyError};
+use super::Difference;
+use crate::loader::Error;
 use crate::loader::pins::{PinError, Pins};
 
 const WRITABLE_BY_GROUP: u32 = 0o020;
@@ -16,7 +17,7 @@ const WRITABLE_BY_ALL: u32 = 0o002;
 /// In such a directory only its owner removes or renames a file.
 const STICKY: u32 = 0o1000;
 
-pub(super) fn check(pins: &Pins) -> Result<Vec<Difference>, VerifyError> {
+pub(super) fn check(pins: &Pins) -> Result<Vec<Difference>, Error> {
     let mut differences = Vec::new();
     for (place, path) in pins.paths()?.iter().enumerate() {
         let metadata = fs::symlink_metadata(path).map_err(|source| PinError::File {

@@ -9,6 +9,7 @@ use aya::programs::{ProgramInfo, loaded_programs};
 use rprox_common::map;
 
 use super::{Difference, VerifyError};
+use crate::loader::Error;
 use crate::loader::hook::{self, Hook, clsact};
 use crate::loader::host::Host;
 use crate::loader::link::{LinkInfo, PinnedLink};
@@ -23,7 +24,7 @@ use crate::loader::{asked, attachment};
 /// Maps that every program of an attachment uses.
 const SHARED: [&str; 4] = [map::PORTS, map::STATE, map::LOCAL_ADDRESSES, map::RULE_COUNTERS];
 
-pub(super) async fn check(host: &Host<'_>, pins: &Pins) -> Result<Vec<Difference>, VerifyError> {
+pub(super) async fn check(host: &Host<'_>, pins: &Pins) -> Result<Vec<Difference>, Error> {
     let interface = pins.interface();
     let remedy = format!("run `rprox-loader detach -i {interface}`, and attach again");
     let shape = Shape::noted(pins);
@@ -50,7 +51,7 @@ pub(super) async fn check(host: &Host<'_>, pins: &Pins) -> Result<Vec<Difference
     }
     let Some(hook) = hook else { return Ok(differences) };
     for direction in Direction::ATTACH_ORDER {
-        let built_in = object.program(direction)?.info()?.tag();
+        let built_in = object.program(direction)?.info().map_err(VerifyError::Program)?.tag();
         let mut check = Check { device, pins, direction, built_in, differences: &mut differences };
         let pinned = check.pinned();
         match hook {
@@ -147,7 +148,7 @@ impl Check<'_> {
     }
 
     /// The link, the program in it, and the programs before it.
-    fn tcx(&mut self, pinned: Option<&ProgramInfo>) -> Result<(), VerifyError> {
+    fn tcx(&mut self, pinned: Option<&ProgramInfo>) -> Result<(), Error> {
         let name = self.direction.program();
         let link = match PinnedLink::open(&self.pins.link(self.direction)).and_then(|link| link.info()) {
             Ok(link) => link,
@@ -187,7 +188,7 @@ impl Check<'_> {
     }
 
     /// The filter, its program, and the filters and TCX programs before it.
-    async fn clsact(&mut self, host: &Host<'_>, pinned: Option<&ProgramInfo>) -> Result<(), VerifyError> {
+    async fn clsact(&mut self, host: &Host<'_>, pinned: Option<&ProgramInfo>) -> Result<(), Error> {
         let name = self.direction.program();
         // A kernel with TCX runs it first.
         for Hooked { program, .. } in query::tcx(self.device.index, self.direction).unwrap_or_default() {

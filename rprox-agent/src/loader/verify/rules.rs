@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use rprox_common::{PortEntry, PortKind, Protocol, State};
 
-use super::{Difference, VerifyError};
+use super::Difference;
+use crate::loader::Error;
 use crate::loader::asked::Asked;
 use crate::loader::config::Direct;
 use crate::loader::maps::Maps;
@@ -15,11 +16,7 @@ use crate::loader::rule::{Rule, protocol_name};
 type Table = BTreeMap<(Protocol, u16), PortEntry>;
 
 /// Checks both generations and the state. Without `asked` only whether they make sense.
-pub(super) fn check(
-    interface: &str,
-    maps: &Maps,
-    asked: Option<&Asked>,
-) -> Result<Vec<Difference>, VerifyError> {
+pub(super) fn check(interface: &str, maps: &Maps, asked: Option<&Asked>) -> Result<Vec<Difference>, Error> {
     let state = maps.state()?;
     let again = format!("run `rprox-loader attach -i {interface}` again with the rules you want");
     let mut differences = Vec::new();

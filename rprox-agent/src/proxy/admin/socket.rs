@@ -5,8 +5,9 @@
 use std::fmt;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
@@ -14,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::proxy::config::{AdminConfig, AdminListen};
+use crate::proxy::handover::Inherited;
 
 /// Why there is no admin listener.
 #[derive(Debug, thiserror::Error)]
@@ -32,35 +34,33 @@ impl<S: AsyncRead + AsyncWrite> Stream for S {}
 /// A socket for operators.
 pub enum AdminListener {
     /// For the agent's own user.
-    Unix(UnixListener, SocketFile),
+    Unix(UnixListener, PathBuf),
     /// For whoever reaches it.
     Tcp(TcpListener),
 }
 
-/// A socket's place in the file system, which goes when the socket does.
-pub struct SocketFile(PathBuf);
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-/// Listens where `config` says. Where the default can't be had the log says so, and there is none.
+/// Listens where `config` says, or takes the socket for it that was `inherited`. Where the default can't be had the log says
+/// so, and there is none.
 ///
 /// # Errors
 ///
 /// When an address that the configuration names can't be had.
-pub fn open(config: &AdminConfig) -> Result<Option<AdminListener>, AdminError> {
+pub fn open(config: &AdminConfig, inherited: &mut Inherited) -> Result<Option<AdminListener>, AdminError> {
+    let passed = inherited.sockets(&name(&config.listen)).pop();
     let opened = match &config.listen {
         AdminListen::Off => return Ok(None),
         AdminListen::Unix(path) => {
-            bind(path).map(|listener| AdminListener::Unix(listener, SocketFile(path.clone())))
+            passed.map_or_else(|| bind(path), |socket| Ok(socket.into())).and_then(|listener| {
+                listener.set_nonblocking(true)?;
+                Ok(AdminListener::Unix(UnixListener::from_std(listener)?, path.clone()))
+            })
         }
-        AdminListen::Tcp(address) => std::net::TcpListener::bind(address).and_then(|listener| {
-            listener.set_nonblocking(true)?;
-            Ok(AdminListener::Tcp(TcpListener::from_std(listener)?))
-        }),
+        AdminListen::Tcp(address) => passed
+            .map_or_else(|| std::net::TcpListener::bind(address), |socket| Ok(socket.into()))
+            .and_then(|listener| {
+                listener.set_nonblocking(true)?;
+                Ok(AdminListener::Tcp(TcpListener::from_std(listener)?))
+            }),
     };
     match opened {
         Ok(listener) => Ok(Some(listener)),
@@ -75,8 +75,13 @@ pub fn open(config: &AdminConfig) -> Result<Option<AdminListener>, AdminError> {
     }
 }
 
+/// What the socket at `listen` is called when it is passed on.
+fn name(listen: &AdminListen) -> String {
+    format!("admin {listen}")
+}
+
 /// Listens at `path`, and takes the place of a socket there that nobody listens on. Nobody else can connect at any time.
-fn bind(path: &Path) -> io::Result<UnixListener> {
+fn bind(path: &Path) -> io::Result<StdUnixListener> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     if StdUnixStream::connect(path).is_ok() {
@@ -86,7 +91,7 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     name.push(format!(".{}", std::process::id()));
     let unfinished = PathBuf::from(name);
     let _ = fs::remove_file(&unfinished);
-    let listener = UnixListener::bind(&unfinished)?;
+    let listener = StdUnixListener::bind(&unfinished)?;
     fs::set_permissions(&unfinished, Permissions::from_mode(0o600))
         .and_then(|()| fs::rename(&unfinished, path))
         .inspect_err(|_| drop(fs::remove_file(&unfinished)))?;
@@ -98,6 +103,23 @@ impl AdminListener {
     #[must_use]
     pub fn is_local(&self) -> bool {
         matches!(self, Self::Unix(..))
+    }
+
+    /// What is passed on to a process that takes over, with its name; `config` is where it was opened.
+    #[must_use]
+    pub fn pass_on(&self, config: &AdminConfig) -> (String, BorrowedFd<'_>) {
+        let socket = match self {
+            Self::Unix(listener, _) => listener.as_fd(),
+            Self::Tcp(listener) => listener.as_fd(),
+        };
+        (name(&config.listen), socket)
+    }
+
+    /// Takes a Unix socket out of the file system, where nobody has taken it over.
+    pub fn remove(&self) {
+        if let Self::Unix(_, path) = self {
+            let _ = fs::remove_file(path);
+        }
     }
 
     /// The next client.
@@ -116,7 +138,7 @@ impl AdminListener {
 impl fmt::Display for AdminListener {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unix(_, file) => write!(formatter, "unix:{}", file.0.display()),
+            Self::Unix(_, path) => write!(formatter, "unix:{}", path.display()),
             Self::Tcp(listener) => match listener.local_addr() {
                 Ok(address) => write!(formatter, "{address}"),
                 Err(_) => formatter.write_str("an unknown address"),

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use http::Uri;
 use serde::Deserialize;
@@ -35,6 +36,8 @@ pub struct AcmeConfig {
     pub state: PathBuf,
     /// The root that the server's own certificate comes from, where it is not one of the system's.
     pub ca: Option<PathBuf>,
+    /// How long to wait after a first failure.
+    pub retry: Duration,
     /// What ties the account to one that the server's owner gave out.
     pub external_account: Option<ExternalAccount>,
 }
@@ -88,6 +91,8 @@ pub(super) struct AcmeTable {
     hosts: Option<Vec<Spanned<String>>>,
     #[serde(default)]
     ca: Option<Spanned<PathBuf>>,
+    #[serde(default = "default_retry", deserialize_with = "units::positive_duration")]
+    retry: Duration,
     #[serde(default)]
     eab_kid: Option<Spanned<String>>,
     #[serde(default)]
@@ -132,9 +137,14 @@ impl AcmeTable {
             hosts,
             state,
             ca: self.ca.map(|ca| read_ca(&ca.into(), directory)).transpose()?,
+            retry: self.retry,
             external_account: external_account(self.eab_kid, self.eab_key, directory)?,
         })
     }
+}
+
+fn default_retry() -> Duration {
+    Duration::from_mins(1)
 }
 
 fn read_directory(written: &Written<String>) -> Result<String, Mistake> {

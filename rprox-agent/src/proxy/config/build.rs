@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use toml::Spanned;
 
@@ -18,7 +19,8 @@ use super::flags::Flags;
 use super::routes::{Written, WrittenRoute};
 use super::tls::Hsts;
 use super::units::Addresses;
-use super::{AcmeConfig, CertificateFiles, Config, DnsConfig, Listen};
+use super::upstreams::{AllAuthorities, Context};
+use super::{AcmeConfig, CertificateFiles, Config, DnsConfig, Listen, Timeouts};
 use crate::proxy::route::{HostPattern, Route};
 use crate::proxy::state;
 use crate::proxy::tls::{Certificate, CertificateNames};
@@ -62,7 +64,7 @@ impl Builder {
     fn build(mut self, mut file: File, flags: &Flags) -> Result<Config, Vec<Mistake>> {
         let dns = self.dns(file.dns, flags);
         self.global_certificates(file.certificate, flags);
-        let routes = self.routes(file.route, flags, dns.search.as_deref(), &file.hsts);
+        let routes = self.routes(file.route, flags, dns.search.as_deref(), &file.timeouts, &file.hsts);
         let state = file.state.map(|state| self.directory.join(state)).or_else(state::default_folder);
         let acme = file.acme.and_then(|acme| self.acme(acme, &routes, state.clone()));
         let secure = !self.certificates.is_empty() || file.tls.self_signed || acme.is_some();
@@ -73,6 +75,9 @@ impl Builder {
         log.format = flags.log_format.unwrap_or(log.format);
         let admin = file.admin.read().map_err(|mistake| self.mistakes.push(mistake)).ok();
         let (Some(admin), []) = (admin, self.mistakes.as_slice()) else { return Err(self.mistakes) };
+        let sets = routes.iter().flat_map(|route| route.upstream.sets());
+        let waits = sets.map(|set| set.timeouts.response.min(set.timeouts.body));
+        let shortest_wait = waits.fold(file.timeouts.response.min(file.timeouts.body), Duration::min);
         Ok(Config {
             listen,
             dns,
@@ -86,6 +91,9 @@ impl Builder {
             drain_timeout: flags.drain_timeout.unwrap_or(file.drain_timeout),
             workers: flags.workers.or(file.workers).unwrap_or_else(processors),
             timeouts: file.timeouts,
+            shortest_wait,
+            retries: file.retries,
+            passive_health: file.passive_health,
             limits: file.limits,
             log,
             admin,
@@ -137,8 +145,12 @@ impl Builder {
         tables: Vec<super::file::RouteTable>,
         flags: &Flags,
         search: Option<&str>,
+        timeouts: &Timeouts,
         hsts: &Hsts,
     ) -> Vec<Route> {
+        let directory = self.directory.clone();
+        let mut authorities = AllAuthorities::default();
+        let mut context = Context { search, directory: &directory, timeouts, authorities: &mut authorities };
         let mut taken = HashMap::new();
         let mut routes = Vec::new();
         let from_flags = flags.routes.iter().cloned().map(WrittenRoute::from);
@@ -155,7 +167,7 @@ impl Builder {
                     None => {}
                 }
                 self.route_certificate(&route, &host)?;
-                route.into_route(host, path, search, &self.directory, hsts).map(Some)
+                route.into_route(host, path, hsts, &mut context).map(Some)
             });
             match made {
                 Ok(route) => routes.extend(route),

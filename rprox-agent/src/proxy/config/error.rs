@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::nearest;
+
 /// Why a configuration is refused.
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -40,7 +42,7 @@ impl ConfigError {
 
 impl From<toml::de::Error> for Mistake {
     fn from(error: toml::de::Error) -> Self {
-        Self::new(error.span().map_or(Place::Whole, Place::Bytes), error.message())
+        Self::new(error.span().map_or(Place::Whole, Place::Bytes), nearest::reword(error.message()))
     }
 }
 

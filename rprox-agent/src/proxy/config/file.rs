@@ -15,7 +15,10 @@ use super::admin::AdminTable;
 use super::tls::{Hsts, TlsConfig};
 use super::units::{self, Addresses};
 use super::upgrade;
-use super::{DnsConfig, Limits, Log, Timeouts};
+use super::upstreams::{self, HealthTable, RouteTimeouts, StickyTable, UpstreamKey};
+use super::{DnsConfig, Limits, Log, PassiveHealth, Retries, Timeouts};
+use crate::proxy::proxy_protocol;
+use crate::proxy::upstream::set::Balancing;
 
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -28,6 +31,8 @@ pub(super) struct File {
     pub(super) drain_timeout: Duration,
     pub(super) workers: Option<NonZeroUsize>,
     pub(super) timeouts: Timeouts,
+    pub(super) retries: Retries,
+    pub(super) passive_health: PassiveHealth,
     pub(super) limits: Limits,
     pub(super) log: Log,
     pub(super) tls: TlsConfig,
@@ -49,6 +54,8 @@ impl Default for File {
             drain_timeout: Duration::from_secs(30),
             workers: None,
             timeouts: Timeouts::default(),
+            retries: Retries::default(),
+            passive_health: PassiveHealth::default(),
             limits: Limits::default(),
             log: Log::default(),
             tls: TlsConfig::default(),
@@ -84,7 +91,13 @@ pub(super) struct CertificateTable {
 pub(super) struct RouteTable {
     pub(super) host: Spanned<String>,
     pub(super) path: Option<Spanned<String>>,
-    pub(super) upstream: Spanned<String>,
+    pub(super) upstream: Spanned<UpstreamKey>,
+    #[serde(default, deserialize_with = "upstreams::balancing")]
+    pub(super) balance: Balancing,
+    pub(super) sticky: Option<StickyTable>,
+    pub(super) health: Option<HealthTable>,
+    #[serde(default)]
+    pub(super) timeouts: RouteTimeouts,
     pub(super) allow: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) cert: Option<Spanned<PathBuf>>,
     pub(super) key: Option<Spanned<PathBuf>>,
@@ -93,6 +106,7 @@ pub(super) struct RouteTable {
     pub(super) hsts: Option<Hsts>,
     #[serde(default = "upgrade::default", deserialize_with = "upgrade::protocols")]
     pub(super) upgrade: Vec<String>,
+    pub(super) proxy_protocol: Option<proxy_protocol::Version>,
     #[serde(default = "default_https_redirect")]
     pub(super) https_redirect: bool,
 }

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use toml::Spanned;
@@ -13,9 +13,11 @@ use super::file::RouteTable;
 use super::flags::FlagRoute;
 use super::tls::{Hsts, WrittenClientAuth};
 use super::upgrade;
+use super::upstreams::{self, Context, HealthTable, RouteTimeouts, StickyTable, WrittenUpstream};
 use crate::proxy::host;
+use crate::proxy::proxy_protocol;
 use crate::proxy::route::{HostPattern, Route, UpstreamTemplate};
-use crate::proxy::upstream::Upstream;
+use crate::proxy::upstream::set::{Balancing, UpstreamSet};
 
 /// What stands for the wildcard's label in a template.
 const LABEL: &str = "{1}";
@@ -30,13 +32,18 @@ pub(super) struct Written<T> {
 pub(super) struct WrittenRoute {
     pub(super) host: Written<String>,
     pub(super) path: Option<Written<String>>,
-    pub(super) upstream: Written<String>,
+    pub(super) upstream: Written<Vec<WrittenUpstream>>,
+    pub(super) balance: Balancing,
+    pub(super) sticky: Option<StickyTable>,
+    pub(super) health: Option<HealthTable>,
+    pub(super) timeouts: RouteTimeouts,
     pub(super) allow: Option<Written<Vec<Written<String>>>>,
     pub(super) cert: Option<Written<PathBuf>>,
     pub(super) key: Option<Written<PathBuf>>,
     pub(super) client_auth: WrittenClientAuth,
     pub(super) hsts: Option<Hsts>,
     pub(super) upgrade: Vec<String>,
+    pub(super) proxy_protocol: Option<proxy_protocol::Version>,
     pub(super) https_redirect: bool,
 }
 
@@ -61,13 +68,18 @@ impl From<RouteTable> for WrittenRoute {
         Self {
             host: table.host.into(),
             path: table.path.map(Written::from),
-            upstream: table.upstream.into(),
+            upstream: upstreams::written(table.upstream),
+            balance: table.balance,
+            sticky: table.sticky,
+            health: table.health,
+            timeouts: table.timeouts,
             allow,
             cert: table.cert.map(Written::from),
             key: table.key.map(Written::from),
             client_auth: WrittenClientAuth::new(table.client_ca, table.client_cert),
             hsts: table.hsts,
             upgrade: table.upgrade,
+            proxy_protocol: table.proxy_protocol,
             https_redirect: table.https_redirect,
         }
     }
@@ -79,13 +91,21 @@ impl From<FlagRoute> for WrittenRoute {
         Self {
             host: written(host),
             path: path.map(written),
-            upstream: written(upstream),
+            upstream: Written {
+                place: Place::Flag(flag.clone()),
+                value: vec![WrittenUpstream::from(written(upstream))],
+            },
+            balance: Balancing::default(),
+            sticky: None,
+            health: None,
+            timeouts: RouteTimeouts::default(),
             allow: None,
             cert: None,
             key: None,
             client_auth: WrittenClientAuth::default(),
             hsts: None,
             upgrade: upgrade::default(),
+            proxy_protocol: None,
             https_redirect: true,
         }
     }
@@ -112,19 +132,17 @@ impl WrittenRoute {
         self,
         host: HostPattern,
         path: String,
-        search: Option<&str>,
-        directory: &Path,
         hsts: &Hsts,
+        context: &mut Context<'_>,
     ) -> Result<Route, Mistake> {
-        let client_auth = self.client_auth.read(directory)?;
-        let upstream = if self.upstream.value.contains(['{', '}']) {
-            self.template(&host, search)?
+        let client_auth = self.client_auth.read(context.directory)?;
+        let upstream = if self.upstream.value.iter().any(|upstream| upstream.to.value.contains(['{', '}'])) {
+            self.template(&host, &path, context)?
         } else {
             if let Some(allow) = &self.allow {
                 return Err(allow.mistake("allow is for an upstream with {1} in it; this one has none"));
             }
-            let upstream = Upstream::parse(&self.upstream.value, search);
-            UpstreamTemplate::Plain(Arc::new(upstream.map_err(|error| self.upstream.mistake(error))?))
+            UpstreamTemplate::Plain(Arc::new(self.set(str::to_owned, &path, context)?))
         };
         Ok(Route {
             label: format!("{host}{path}"),
@@ -138,34 +156,64 @@ impl WrittenRoute {
         })
     }
 
-    fn template(&self, host: &HostPattern, search: Option<&str>) -> Result<UpstreamTemplate, Mistake> {
-        let text = &self.upstream.value;
-        if text.replace(LABEL, "").contains(['{', '}']) {
-            return Err(self
-                .upstream
-                .mistake(format!("{text:?}: {{1}} is all that a template can have in braces")));
+    /// The upstreams, with each text made what `fill` makes of it.
+    fn set(
+        &self,
+        fill: impl Fn(&str) -> String,
+        path: &str,
+        context: &mut Context<'_>,
+    ) -> Result<UpstreamSet, Mistake> {
+        let upstreams = self.upstream.value.iter();
+        let upstreams = upstreams.map(|upstream| upstream.read(&fill(&upstream.to.value), context));
+        let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
+        if upstreams.iter().all(|upstream| upstream.weight == 0) {
+            return Err(self.upstream.mistake("no upstream with a weight: nothing would be served"));
         }
+        let label = upstreams.iter().map(|weighted| weighted.upstream.authority.as_str()).collect::<Vec<_>>();
+        Ok(UpstreamSet {
+            label: label.join(", "),
+            upstreams,
+            balance: self.balance,
+            sticky: self.sticky.as_ref().map(|sticky| sticky.on(path)),
+            health: self.health.as_ref().map(|health| Arc::new(health.read())),
+            timeouts: self.timeouts.over(context.timeouts),
+            proxy_protocol: self.proxy_protocol,
+        })
+    }
+
+    fn template(
+        &self,
+        host: &HostPattern,
+        path: &str,
+        context: &mut Context<'_>,
+    ) -> Result<UpstreamTemplate, Mistake> {
+        for WrittenUpstream { to, .. } in &self.upstream.value {
+            let text = &to.value;
+            if text.replace(LABEL, "").contains(['{', '}']) {
+                return Err(to.mistake(format!("{text:?}: {{1}} is all that a template can have in braces")));
+            }
+        }
+        let upstream = &self.upstream;
         if !matches!(host, HostPattern::Wildcard(_)) {
-            return Err(self
-                .upstream
-                .mistake("{1} stands for what a wildcard host has, and this host has no \"*.\""));
+            return Err(
+                upstream.mistake("{1} stands for what a wildcard host has, and this host has no \"*.\"")
+            );
         }
         let Some(allow) = self.allow.as_ref().filter(|allow| !allow.value.is_empty()) else {
-            return Err(self
-                .upstream
-                .mistake("an upstream with {1} needs allow, the list of labels that {1} may be"));
+            return Err(
+                upstream.mistake("an upstream with {1} needs allow, the list of labels that {1} may be")
+            );
         };
-        let mut upstreams = HashMap::new();
+        let mut sets = HashMap::new();
         for label in &allow.value {
             if !host::is_name(&label.value) || label.value.contains('.') {
                 return Err(label.mistake(format!("{:?} is not one label of a host name", label.value)));
             }
             let name = label.value.to_ascii_lowercase();
-            let upstream = Upstream::parse(&text.replace(LABEL, &name), search)
-                .map_err(|error| self.upstream.mistake(error))?;
-            upstreams.insert(name, Arc::new(upstream));
+            let set = self.set(|text| text.replace(LABEL, &name), path, context)?;
+            sets.insert(name, Arc::new(set));
         }
-        Ok(UpstreamTemplate::Template(upstreams))
+        Ok(UpstreamTemplate::Template(sets))
     }
 }
 

@@ -1,11 +1,16 @@
 //! What files and flags make, and what their mistakes look like.
 
+mod upstreams;
+
+mod tls;
+
 use std::fs;
 
 use clap::Parser;
 use tempfile::TempDir;
 
 use super::*;
+use crate::cli::LogFormat;
 use crate::proxy::route::{HostPattern, UpstreamTemplate};
 
 #[derive(Parser)]
@@ -41,9 +46,13 @@ fn load(toml: &str, words: &[&str]) -> Result<Config, String> {
 fn leads(config: &Config, label: &str) -> String {
     let route = config.routes.iter().find(|route| route.label == label).unwrap();
     match &route.upstream {
-        UpstreamTemplate::Plain(upstream) => format!("{}{:?}", upstream.name, upstream.port),
-        UpstreamTemplate::Template(upstreams) => {
-            let mut names = upstreams.values().map(|upstream| upstream.name.as_str()).collect::<Vec<_>>();
+        UpstreamTemplate::Plain(set) => {
+            let upstream = &set.upstreams[0].upstream;
+            format!("{}{:?}", upstream.name, upstream.port)
+        }
+        UpstreamTemplate::Template(sets) => {
+            let names = sets.values().flat_map(|set| &set.upstreams);
+            let mut names = names.map(|weighted| weighted.upstream.name.as_str()).collect::<Vec<_>>();
             names.sort_unstable();
             names.join(" ")
         }
@@ -65,6 +74,7 @@ fn the_least_that_serves_has_every_default() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "it names every key that there is")]
 fn every_key_is_taken() {
     let config = load(
         r#"
@@ -89,23 +99,8 @@ attempts = 3
 level = "debug"
 format = "json"
 access = false
-
-[timeouts]
-header = "1s"
-idle = "2s"
-body = "3s"
-connect = "4s"
-response = "5s"
-tunnel = "7s"
-upstream_idle = "6s"
-
-[limits]
-connections = 10
-header_bytes = "8KiB"
-headers = 20
-streams = 30
-body_bytes = "1GiB"
-upstream_connections = 40
+access_format = "combined"
+traceparent = "create"
 
 [[certificate]]
 cert = "a.crt"
@@ -144,28 +139,14 @@ allow = ["Grafana", "wiki"]
             attempts: 3,
         }
     );
-    assert_eq!(config.log, Log { level: "debug".to_owned(), format: LogFormat::Json, access: false });
     assert_eq!(
-        config.timeouts,
-        Timeouts {
-            header: s(1),
-            idle: s(2),
-            body: s(3),
-            connect: s(4),
-            response: s(5),
-            tunnel: s(7),
-            upstream_idle: s(6)
-        }
-    );
-    assert_eq!(
-        config.limits,
-        Limits {
-            connections: 10,
-            header_bytes: 8192,
-            headers: 20,
-            streams: 30,
-            body_bytes: Some(1 << 30),
-            upstream_connections: 40
+        config.log,
+        Log {
+            level: "debug".to_owned(),
+            format: LogFormat::Json,
+            access: false,
+            access_format: AccessFormat::Combined,
+            traceparent: Traceparent::Create,
         }
     );
     assert_eq!(config.certificates.len(), 1, "the same pair twice is one certificate");
@@ -174,6 +155,82 @@ allow = ["Grafana", "wiki"]
     assert!(!config.routes[0].https_redirect);
     assert_eq!(leads(&config, "a.example.com/api"), "api.dns.podman.Some(3000)");
     assert_eq!(leads(&config, "*.pods.example.com/"), "grafana.dns.podman. wiki.dns.podman.");
+}
+
+#[test]
+fn every_limit_is_taken() {
+    let toml = r#"
+[limits]
+connections = 10
+passes = 11
+header_bytes = "8KiB"
+headers = 20
+streams = 30
+body_bytes = "1GiB"
+client_connections = 50
+client_prefix = 56
+client_rate = "1KiB"
+requests_in_flight = 60
+resets = 70
+upstream_connections = 40
+
+[[route]]
+host = "a.example.com"
+upstream = "web:80"
+"#;
+    let config = load(toml, &[]).unwrap();
+    assert_eq!(
+        config.limits,
+        Limits {
+            connections: 10,
+            passes: 11,
+            header_bytes: 8192,
+            headers: 20,
+            streams: 30,
+            body_bytes: Some(1 << 30),
+            client_connections: 50,
+            client_prefix: 56,
+            client_rate: 1024,
+            requests_in_flight: 60,
+            resets: 70,
+            upstream_connections: 40,
+        }
+    );
+}
+
+#[test]
+fn every_time_out_is_taken() {
+    let toml = r#"
+[timeouts]
+header = "1s"
+idle = "2s"
+body = "3s"
+half_closed = "8s"
+connect = "4s"
+attempt_delay = "40ms"
+response = "5s"
+tunnel = "7s"
+upstream_idle = "6s"
+
+[[route]]
+host = "a.example.com"
+upstream = "web:80"
+"#;
+    let (config, s) = (load(toml, &[]).unwrap(), Duration::from_secs);
+    assert_eq!(
+        config.timeouts,
+        Timeouts {
+            header: s(1),
+            idle: s(2),
+            body: s(3),
+            half_closed: s(8),
+            connect: s(4),
+            attempt_delay: Duration::from_millis(40),
+            response: s(5),
+            tunnel: s(7),
+            upstream_idle: s(6)
+        }
+    );
 }
 
 #[test]
@@ -205,8 +262,9 @@ fn each_mistake_has_its_line_and_reason() {
     let route = "[[route]]\nhost = 'a.example.com'\nupstream = 'web:80'\n";
     for (toml, expected) in [
         ("[listen\n", "rprox.toml:1:8: "),
-        ("nonsense = 1\n", "rprox.toml:1:1: unknown field `nonsense`"),
-        ("[dns]\n\nttl = '1s'\n", "rprox.toml:3:1: unknown field `ttl`"),
+        ("nonsense = 1\n", "rprox.toml:1:1: unknown key `nonsense`"),
+        ("[dns]\n\nttl = '1s'\n", "rprox.toml:3:1: unknown key `ttl`"),
+        ("[log]\nacess = true\n", "rprox.toml:2:1: unknown key `acess`; did you mean `access`?"),
         ("[dns]\nmin_ttl = '1 second'\n", "rprox.toml:2:11: \"1 second\" is not a duration"),
         (
             "[dns]\nmin_ttl = 1\n",
@@ -238,10 +296,6 @@ fn each_mistake_has_its_line_and_reason() {
         (
             "[[route]]\nhost = 'a'\npath = '/b?c'\nupstream = 'b'\n",
             "rprox.toml:3:8: path \"/b?c\" has a character",
-        ),
-        (
-            "[[route]]\nhost = 'a'\nupstream = 'https://b:1'\n",
-            "rprox.toml:3:12: upstream \"https://b:1\": TLS to",
         ),
         (
             "[[route]]\nhost = 'a'\nupstream = 'b'\nallow = ['b']\n",

@@ -109,6 +109,12 @@ pub(super) fn positive_duration<'de, D: Deserializer<'de>>(deserializer: D) -> R
     if duration.is_zero() { Err(D::Error::custom("must be more than zero")) } else { Ok(duration) }
 }
 
+pub(super) fn some_positive_duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    positive_duration(deserializer).map(Some)
+}
+
 pub(super) fn header_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     let bytes = size(deserializer)?;
     if bytes < LEAST_HEADER_BYTES {
@@ -119,6 +125,16 @@ pub(super) fn header_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result
 
 pub(super) fn body_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     size(deserializer).map(Some)
+}
+
+/// Bytes for each second.
+pub(super) fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    u32::try_from(size(deserializer)?).map_err(|_| D::Error::custom("must be less than 4GiB"))
+}
+
+pub(super) fn ipv6_prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
+    let bits = u8::deserialize(deserializer)?;
+    if (1..=128).contains(&bits) { Ok(bits) } else { Err(D::Error::custom("must be 1 to 128")) }
 }
 
 /// A number of things, of which there must be one at least.

@@ -5,10 +5,12 @@
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::framing::Framing;
+use super::patience::Patience;
 use crate::proxy::forward::forwarded::Forwarding;
 use crate::proxy::forward::tunnel::Tunnel;
 use crate::proxy::proxy_protocol::Ends;
@@ -33,8 +35,16 @@ pub struct Client {
     pub framing: RefCell<Framing>,
     phase: Cell<Phase>,
     requests: Cell<u32>,
-    blocked: Cell<Option<Instant>>,
+    /// For the socket to take bytes.
+    socket: Cell<Patience>,
+    /// For the client to let an HTTP/2 stream go on, while none else does anything.
+    flow: Cell<Patience>,
+    /// Responses of which the client has not taken what there is.
+    untaken: Cell<u32>,
+    given_up: Cell<GivenUp>,
     unread_body: Cell<bool>,
+    answering: Cell<bool>,
+    half_closed: Cell<Option<Instant>>,
     tunnel: RefCell<Option<Tunnel>>,
 }
 
@@ -49,12 +59,46 @@ enum Phase {
     Busy,
 }
 
+/// What was not done in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Deadline {
+    /// Sending a head.
+    #[error("no whole request head within timeouts.header")]
+    Head,
+    /// Asking for something more.
+    #[error("no request within timeouts.idle")]
+    Idle,
+    /// Waiting on a connection that the client has closed its half of.
+    #[error("closed its half, and no response began within timeouts.half_closed")]
+    HalfClosed,
+    /// Taking a response.
+    #[error("took less than limits.client_rate for timeouts.body")]
+    Taking,
+}
+
+/// Requests that the client gave up.
+#[derive(Clone, Copy, Debug)]
+struct GivenUp {
+    since: Instant,
+    requests: u32,
+}
+
+/// How long given-up requests are added up.
+const GIVEN_UP_WITHIN: Duration = Duration::from_mins(1);
+
+fn moved(mut patience: Patience, bytes: usize) -> Patience {
+    patience.moves(bytes);
+    patience
+}
+
 impl Client {
     /// A connection whose first request's head is now due.
     #[must_use]
     pub fn new(worker: Rc<Worker>, ends: Ends, secure: Option<Box<Secured>>, http2: bool) -> Self {
         let peer = ends.client.ip().to_canonical();
-        let deadline = Instant::now() + worker.live().config.timeouts.header;
+        let live = worker.live();
+        let deadline = Instant::now() + live.config.timeouts.header;
+        let patience = Patience::new(live.config.timeouts.body, live.config.limits.client_rate);
         Self {
             forwarding: Forwarding::new(peer, secure.is_some()),
             framing: RefCell::new(if http2 { Framing::opaque() } else { Framing::http1() }),
@@ -64,8 +108,13 @@ impl Client {
             secure,
             http2,
             requests: Cell::new(0),
-            blocked: Cell::new(None),
+            socket: Cell::new(patience),
+            flow: Cell::new(patience),
+            untaken: Cell::new(0),
+            given_up: Cell::new(GivenUp { since: Instant::now(), requests: 0 }),
             unread_body: Cell::new(false),
+            answering: Cell::new(false),
+            half_closed: Cell::new(None),
             tunnel: RefCell::new(None),
             worker,
         }
@@ -75,6 +124,8 @@ impl Client {
     pub fn request_begins(&self) {
         self.requests.set(self.requests.get() + 1);
         self.phase.set(Phase::Busy);
+        self.answering.set(false);
+        self.look_at_flow();
     }
 
     /// The last byte of a response's body has been handed over, or the request was given up.
@@ -83,6 +134,49 @@ impl Client {
         self.requests.set(running);
         if running == 0 {
             self.phase.set(Phase::Idle(Instant::now() + self.worker.live().config.timeouts.idle));
+        }
+        self.look_at_flow();
+    }
+
+    /// The client gave a request up before it was answered.
+    pub fn request_given_up(&self) {
+        let mut given_up = self.given_up.get();
+        if given_up.since.elapsed() > GIVEN_UP_WITHIN {
+            given_up = GivenUp { since: Instant::now(), requests: 0 };
+        }
+        given_up.requests += 1;
+        self.given_up.set(given_up);
+    }
+
+    /// Whether it does that too often.
+    #[must_use]
+    pub fn gives_up_too_much(&self) -> bool {
+        let requests = self.given_up.get().requests;
+        self.http2 && requests > 0 && requests > self.worker.live().config.limits.resets
+    }
+
+    /// A piece of a response is there for the client to take.
+    pub fn offers(&self) {
+        self.untaken.set(self.untaken.get() + 1);
+        self.look_at_flow();
+    }
+
+    /// The client took that piece, of so many bytes, or gave it up.
+    pub fn takes(&self, bytes: usize) {
+        self.untaken.set(self.untaken.get() - 1);
+        self.flow.update(|flow| moved(flow, bytes));
+        self.look_at_flow();
+    }
+
+    /// While all that runs waits for the client, time runs for it.
+    fn look_at_flow(&self) {
+        let untaken = self.untaken.get();
+        let mut flow = self.flow.get();
+        if untaken > 0 && untaken == self.requests.get() {
+            flow.waits();
+            self.flow.set(flow);
+        } else if flow.deadline().is_some() {
+            self.flow.set(moved(flow, 0));
         }
     }
 
@@ -109,36 +203,47 @@ impl Client {
     }
 
     /// The socket took bytes.
-    pub fn has_written(&self) {
-        self.blocked.set(None);
+    pub fn has_written(&self, bytes: usize) {
+        self.socket.update(|socket| moved(socket, bytes));
+        self.answering.set(true);
+        self.half_closed.set(None);
+    }
+
+    /// Nothing more will come in. Whether there is something to send yet, because the last request has come whole and is being
+    /// answered. A client that is gone looks the same until it is sent something, so the response has to begin soon.
+    pub fn closes_its_half(&self) -> bool {
+        let is_waiting = matches!(self.phase.get(), Phase::Busy) && self.framing.borrow().is_between();
+        if is_waiting && !self.answering.get() && self.half_closed.get().is_none() {
+            self.half_closed.set(Some(Instant::now() + self.worker.live().config.timeouts.half_closed));
+        }
+        is_waiting
     }
 
     /// The socket takes no more bytes.
     pub fn write_blocked(&self) {
-        if self.blocked.get().is_none() {
-            self.blocked.set(Some(Instant::now() + self.worker.live().config.timeouts.body));
-        }
+        let mut socket = self.socket.get();
+        socket.waits();
+        self.socket.set(socket);
     }
 
-    /// When to give the connection up, and what to say then.
+    /// When to give the connection up, and why then.
     #[must_use]
-    pub fn deadline(&self) -> Option<(Instant, &'static str)> {
+    pub fn deadline(&self) -> Option<(Instant, Deadline)> {
         let phase = match self.phase.get() {
-            Phase::Head(deadline) => Some((deadline, "no whole request head within timeouts.header")),
-            Phase::Idle(deadline) => Some((deadline, "no request within timeouts.idle")),
+            Phase::Head(deadline) => Some((deadline, Deadline::Head)),
+            Phase::Idle(deadline) => Some((deadline, Deadline::Idle)),
             Phase::Busy => None,
         };
-        let blocked = self.blocked.get().map(|deadline| (deadline, "took no bytes for timeouts.body"));
-        match (phase, blocked) {
-            (Some(phase), Some(blocked)) => Some(if phase.0 < blocked.0 { phase } else { blocked }),
-            (phase, blocked) => phase.or(blocked),
-        }
+        let taking = [self.socket.get().deadline(), self.flow.get().deadline()];
+        let taking = taking.into_iter().flatten().map(|deadline| (deadline, Deadline::Taking));
+        let half_closed = self.half_closed.get().map(|deadline| (deadline, Deadline::HalfClosed));
+        phase.into_iter().chain(taking).chain(half_closed).min_by_key(|(deadline, _)| *deadline)
     }
 
     /// Whether no request is running or arriving.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        matches!(self.phase.get(), Phase::Idle(_)) && self.blocked.get().is_none()
+        matches!(self.phase.get(), Phase::Idle(_)) && self.socket.get().deadline().is_none()
     }
 
     /// Gives an idle connection that was told to end the time to say goodbye.

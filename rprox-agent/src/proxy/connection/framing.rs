@@ -133,6 +133,12 @@ impl Framing {
         matches!(self.part, Part::Refused)
     }
 
+    /// Whether the last message has come whole, and nothing of the next.
+    #[must_use]
+    pub fn is_between(&self) -> bool {
+        matches!(self.part, Part::Head { begun: false, .. } | Part::Open)
+    }
+
     /// Takes what is good of `bytes`, up to the end of a head at most.
     pub fn take(&mut self, bytes: &[u8]) -> Taken {
         let mut taken = 0;

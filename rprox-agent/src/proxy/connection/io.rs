@@ -75,7 +75,10 @@ impl<S> ClientIo<S> {
     }
 
     fn note_write(&self, result: &Poll<io::Result<usize>>) {
-        if result.is_ready() { self.client.has_written() } else { self.client.write_blocked() }
+        match result {
+            Poll::Ready(written) => self.client.has_written(written.as_ref().copied().unwrap_or_default()),
+            Poll::Pending => self.client.write_blocked(),
+        }
     }
 }
 
@@ -96,7 +99,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
         ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
         let read = &mut buffer.filled_mut()[before..];
         if read.is_empty() {
-            return Poll::Ready(Ok(()));
+            // hyper would take it for the end of the connection, and asks again after the response.
+            return if this.client.closes_its_half() { Poll::Pending } else { Poll::Ready(Ok(())) };
         }
         let (mut given, refused) = this.judge(read);
         if refused {

@@ -4,13 +4,16 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicI64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::memory::Failure;
-use super::resolver::Found;
+use super::resolver::{Found, Miss};
+use crate::proxy::metrics::{Kind, Series, labelled};
 use crate::proxy::upstream::Upstream;
 
 /// The last good answer for each name, of the whole process. A worker that has not met a name yet begins with what another
@@ -19,7 +22,12 @@ use crate::proxy::upstream::Upstream;
 ///
 /// It also sees to it that what every worker meets by itself is logged once.
 #[derive(Debug, Default)]
-pub struct LastAnswers(Mutex<State>);
+pub struct LastAnswers {
+    state: Mutex<State>,
+    found: AtomicI64,
+    absent: AtomicI64,
+    failed: AtomicI64,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -56,7 +64,44 @@ impl LastAnswers {
             (Some(true), _) => "fails, and the last answer serves on",
             (Some(false), _) => "fails",
         };
-        (endpoints.unwrap_or_default(), dns)
+        (endpoints.unwrap_or_default().iter().map(|address| address.socket).collect(), dns)
+    }
+
+    /// Notes that a look-up has ended.
+    pub(super) fn count(&self, outcome: &Result<Found, Miss>) {
+        let counter = match outcome {
+            Ok(_) => &self.found,
+            Err(Miss::Absent) => &self.absent,
+            Err(Miss::Failed(_)) => &self.failed,
+        };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// As metrics.
+    #[must_use]
+    pub fn series(&self) -> Vec<Series> {
+        let counts = [("found", &self.found), ("absent", &self.absent), ("failed", &self.failed)];
+        let looked_up = counts.map(|(result, count)| labelled("result", result, count.load(Relaxed)));
+        let state = self.lock();
+        let failing = [("last_answer", true), ("nothing", false)];
+        let failing = failing.map(|(serves, stale)| {
+            let names = state.failing.values().filter(|still| **still == stale).count();
+            labelled("serves", serves, i64::try_from(names).unwrap_or(i64::MAX))
+        });
+        vec![
+            Series {
+                name: "rprox_dns_look_ups",
+                help: "Look-ups of upstreams' names",
+                kind: Kind::Counter,
+                values: looked_up.into(),
+            },
+            Series {
+                name: "rprox_dns_failing_names",
+                help: "Names that DNS fails for, by what serves instead",
+                kind: Kind::Gauge,
+                values: failing.into(),
+            },
+        ]
     }
 
     /// Forgets a name that DNS knows no more.
@@ -76,6 +121,6 @@ impl LastAnswers {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it is held; if it did, each entry would still be whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::DnsError;
 use super::resolver::{Family, Found, Miss};
+use super::{Address, DnsError};
 use crate::proxy::config::DnsConfig;
 use crate::proxy::upstream::Upstream;
 
@@ -42,7 +42,7 @@ pub(super) struct Memory {
 enum State {
     /// Not looked up yet.
     Unknown,
-    Known(Rc<[SocketAddr]>),
+    Known(Rc<[Address]>),
     Missing(DnsError),
 }
 
@@ -70,7 +70,7 @@ impl Memory {
             min_ttl: config.min_ttl,
             max_ttl: config.max_ttl,
             stale: config.stale,
-            state: literal.map_or(State::Unknown, |endpoint| State::Known(Rc::new([endpoint]))),
+            state: literal.map_or(State::Unknown, |endpoint| State::Known(Rc::new([endpoint.into()]))),
             expiry: Instant::now(),
             absent_since: None,
             half_since: None,
@@ -79,7 +79,7 @@ impl Memory {
     }
 
     /// The answer that serves now; `None` before the first look-up has ended.
-    pub(super) fn answer(&self) -> Option<Result<Rc<[SocketAddr]>, DnsError>> {
+    pub(super) fn answer(&self) -> Option<Result<Rc<[Address]>, DnsError>> {
         match &self.state {
             State::Unknown => None,
             State::Known(endpoints) => Some(Ok(Rc::clone(endpoints))),
@@ -164,7 +164,7 @@ impl Memory {
         found.ttl.clamp(self.min_ttl, self.max_ttl)
     }
 
-    fn endpoints(&self) -> Rc<[SocketAddr]> {
+    fn endpoints(&self) -> Rc<[Address]> {
         match &self.state {
             State::Known(endpoints) => Rc::clone(endpoints),
             State::Unknown | State::Missing(_) => Rc::new([]),
@@ -172,22 +172,24 @@ impl Memory {
     }
 
     /// What of `before` is in the answer no more.
-    fn gone(&self, before: &[SocketAddr]) -> Vec<SocketAddr> {
+    fn gone(&self, before: &[Address]) -> Vec<SocketAddr> {
         let now = self.endpoints();
-        before.iter().filter(|endpoint| !now.contains(endpoint)).copied().collect()
+        let before = before.iter().map(|endpoint| endpoint.socket);
+        before.filter(|endpoint| now.iter().all(|address| address.socket != *endpoint)).collect()
     }
 }
 
 /// Endpoints in an order that look-ups don't change, each once: servers shuffle them, and repeat some.
-fn in_order(mut endpoints: Vec<SocketAddr>) -> Rc<[SocketAddr]> {
-    endpoints.sort_unstable();
-    endpoints.dedup();
+fn in_order(mut endpoints: Vec<Address>) -> Rc<[Address]> {
+    endpoints.sort_unstable_by_key(|endpoint| (endpoint.socket, endpoint.priority));
+    endpoints.dedup_by_key(|endpoint| endpoint.socket);
+    endpoints.sort_by_key(|endpoint| endpoint.priority);
     endpoints.into()
 }
 
 impl Family {
-    fn has(self, endpoint: &SocketAddr) -> bool {
-        endpoint.is_ipv4() == (self == Self::V4)
+    fn has(self, endpoint: &Address) -> bool {
+        endpoint.socket.is_ipv4() == (self == Self::V4)
     }
 }
 
@@ -235,7 +237,8 @@ mod tests {
     }
 
     fn found(endpoints: &[&str], ttl: u64) -> Result<Found, Miss> {
-        let endpoints = endpoints.iter().map(|endpoint| endpoint.parse()).collect::<Result<_, _>>();
+        let endpoints = endpoints.iter().map(|endpoint| endpoint.parse().map(SocketAddr::into));
+        let endpoints = endpoints.collect::<Result<_, _>>();
         endpoints
             .map(|endpoints| Found { endpoints, ttl: Duration::from_secs(ttl), unanswered: None })
             .map_err(|error| Miss::Failed(error.to_string()))

@@ -22,7 +22,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tokio::time::timeout;
 
-use super::DnsError;
+use super::{Address, DnsError};
 use crate::proxy::config::DnsConfig;
 use crate::proxy::upstream::Upstream;
 
@@ -44,7 +44,7 @@ const LARGE_ANSWER: u16 = 4096;
 /// What a look-up found.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
-    pub(super) endpoints: Vec<SocketAddr>,
+    pub(super) endpoints: Vec<Address>,
     /// The shortest of the records' times to live, as DNS has it.
     pub(super) ttl: Duration,
     /// The family that got no answer at all, where the other did.
@@ -110,8 +110,7 @@ impl Resolver {
         }
     }
 
-    /// The endpoints of the SRV records of `name` (RFC 2782): the targets of the lowest priority that has an address at
-    /// all. Weights are not looked at: endpoints take turns, as the pods behind one name are equals.
+    /// The endpoints of the SRV records of `name`, with their priorities and weights (RFC 2782).
     async fn services(&self, name: &str) -> Result<Found, Miss> {
         let mut services = Vec::new();
         let mut ttl = u32::MAX;
@@ -123,29 +122,29 @@ impl Resolver {
                 services.push(service);
             }
         }
-        services.sort_by_key(|service| service.priority);
+        let targets = services.iter().map(async |service| {
+            let target = service.target.to_ascii().to_ascii_lowercase();
+            self.addresses(&target, service.port, |_| {}).await
+        });
+        let targets = join_all(targets).await;
+        let mut found = Found { endpoints: Vec::new(), ttl: seconds(ttl), unanswered: None };
         let mut last_miss = Miss::Absent;
-        for group in services.chunk_by(|one, other| one.priority == other.priority) {
-            let targets = group.iter().map(async |service| {
-                let target = service.target.to_ascii().to_ascii_lowercase();
-                self.addresses(&target, service.port, |_| {}).await
-            });
-            let mut found = Found { endpoints: Vec::new(), ttl: seconds(ttl), unanswered: None };
-            for target in join_all(targets).await {
-                match target {
-                    Ok(target) => {
-                        found.endpoints.extend(target.endpoints);
-                        found.ttl = found.ttl.min(target.ttl);
-                        found.unanswered = found.unanswered.or(target.unanswered);
-                    }
-                    Err(miss) => last_miss = miss,
+        for (service, target) in services.iter().zip(targets) {
+            match target {
+                Ok(target) => {
+                    let weight = share(service.weight, target.endpoints.len());
+                    found.endpoints.extend(target.endpoints.into_iter().map(|address| Address {
+                        priority: service.priority,
+                        weight,
+                        ..address
+                    }));
+                    found.ttl = found.ttl.min(target.ttl);
+                    found.unanswered = found.unanswered.or(target.unanswered);
                 }
-            }
-            if !found.endpoints.is_empty() {
-                return Ok(found);
+                Err(miss) => last_miss = miss,
             }
         }
-        Err(last_miss)
+        if found.endpoints.is_empty() { Err(last_miss) } else { Ok(found) }
     }
 
     /// The addresses of `name`, each with `port`.
@@ -227,7 +226,9 @@ fn combine(port: u16, v4: Addresses, v6: Addresses) -> Result<Found, Miss> {
     for answer in [v4, v6] {
         match answer {
             Ok((addresses, record_ttl)) => {
-                endpoints.extend(addresses.into_iter().map(|address| SocketAddr::new(address, port)));
+                endpoints.extend(
+                    addresses.into_iter().map(|address| Address::from(SocketAddr::new(address, port))),
+                );
                 ttl = ttl.min(record_ttl);
             }
             // That DNS failed weighs more than that the other family has nothing.
@@ -236,6 +237,12 @@ fn combine(port: u16, v4: Addresses, v6: Addresses) -> Result<Found, Miss> {
         }
     }
     if endpoints.is_empty() { Err(miss) } else { Ok(Found { endpoints, ttl: seconds(ttl), unanswered }) }
+}
+
+/// What each of a target's addresses has of its weight. A weight of 0 is "a very small chance of being selected".
+fn share(weight: u16, addresses: usize) -> u32 {
+    let addresses = u32::try_from(addresses).unwrap_or(u32::MAX).max(1);
+    (u32::from(weight) * 1024 / addresses).max(1)
 }
 
 fn seconds(ttl: u32) -> Duration {

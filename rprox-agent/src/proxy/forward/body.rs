@@ -13,18 +13,19 @@ use http::StatusCode;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Offered};
 use super::failure::Failure;
 use super::pool::Lease;
 use crate::proxy::config::Config;
 use crate::proxy::connection::client::Client;
+use crate::proxy::connection::patience::Patience;
 use crate::proxy::timer::LazyTimer;
 
 /// Why a request's body could not be passed on.
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
     /// The client stopped sending.
-    #[error("the client sent nothing of its body for timeouts.body")]
+    #[error("the client sent less of its body than limits.client_rate for timeouts.body")]
     Stalled,
     /// It is over the limit.
     #[error("the request's body is larger than limits.body_bytes")]
@@ -64,11 +65,9 @@ struct Upload {
     client: Rc<Client>,
     /// What may still come; `None`: no limit.
     left: Option<u64>,
-    /// How long the client's next piece may take.
-    patience: Duration,
-    /// For the wait for the client's next piece, and when that wait is over.
+    /// For the wait for the client's next piece.
+    patience: Patience,
     timer: Option<LazyTimer>,
-    deadline: Option<Instant>,
     progress: Rc<Progress>,
     ended: bool,
 }
@@ -85,12 +84,17 @@ impl Progress {
 }
 
 impl RequestBody {
-    /// The body that `incoming` is; costs nothing where there is none.
+    /// The body that `incoming` is, which is waited for with `patience`; costs nothing where there is none.
     ///
     /// # Errors
     ///
     /// When it says already that it is too large.
-    pub fn new(incoming: Incoming, client: &Rc<Client>, config: &Config) -> Result<Self, Failure> {
+    pub fn new(
+        incoming: Incoming,
+        client: &Rc<Client>,
+        config: &Config,
+        patience: Patience,
+    ) -> Result<Self, Failure> {
         if incoming.is_end_stream() {
             return Ok(Self(None));
         }
@@ -98,9 +102,8 @@ impl RequestBody {
         let upload = Upload {
             client: Rc::clone(client),
             left,
-            patience: config.timeouts.body,
+            patience,
             timer: None,
-            deadline: None,
             progress: Rc::new(Progress(Cell::new(Some(Instant::now())))),
             ended: false,
             incoming,
@@ -145,7 +148,7 @@ impl Upload {
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
             Poll::Ready(Some(Ok(frame))) => {
-                self.deadline = None;
+                self.patience.moves(frame.data_ref().map_or(0, Bytes::len));
                 self.progress.0.set(Some(Instant::now()));
                 self.ended = self.incoming.is_end_stream();
                 Poll::Ready(Some(self.within_limit(frame)))
@@ -161,9 +164,9 @@ impl Upload {
     }
 
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let limit = self.patience;
-        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limit);
-        self.timer.get_or_insert_with(|| LazyTimer::new(limit)).poll(cx, deadline)
+        self.patience.waits();
+        let Some(deadline) = self.patience.deadline() else { return Poll::Pending };
+        self.timer.get_or_insert_with(|| LazyTimer::new(self.patience.most())).poll(cx, deadline)
     }
 }
 
@@ -227,10 +230,14 @@ pub struct Download {
     pub incoming: Incoming,
     /// The connection; gone once the body has ended.
     pub lease: Option<Lease>,
+    /// How long its next piece may take.
+    pub patience: Duration,
     /// When the wait for the next piece is over.
     pub deadline: Option<Instant>,
     /// Why the body ended early, until the client has what came before.
     pub broken: Option<DownloadError>,
+    /// The last piece, until the client's stream asks for the next. Over HTTP/1.1 the socket tells how fast it takes.
+    pub offered: Option<Offered>,
 }
 
 impl ResponseBody {
@@ -265,6 +272,7 @@ impl Download {
     /// A request's body that nobody needs any more: an HTTP/2 client is told to stop (RFC 9113 section 8.1), which is what
     /// happens when we stop reading it; over HTTP/1.1 reading on is all that keeps the connection.
     fn end(&mut self, exchange: &Exchange) {
+        exchange.is_answered();
         if let Some(lease) = self.lease.take() {
             lease.give_back(exchange.client().http2);
         }
@@ -275,6 +283,7 @@ impl Download {
         cx: &mut Context<'_>,
         exchange: &Exchange,
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+        self.offered = None;
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error)));
         }
@@ -287,7 +296,7 @@ impl Download {
         }
         match frame {
             Poll::Pending => {
-                let limit = exchange.live().config.timeouts.body;
+                let limit = self.patience;
                 let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limit);
                 let Some(lease) = &mut self.lease else { return Poll::Pending };
                 ready!(lease.timer().poll(cx, deadline));
@@ -296,6 +305,7 @@ impl Download {
             }
             Poll::Ready(Some(Ok(frame))) => {
                 self.deadline = None;
+                self.offered = exchange.offers(frame.data_ref().map_or(0, Bytes::len));
                 self.settle(exchange);
                 Poll::Ready(Some(Ok(frame)))
             }

@@ -2,8 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, STRICT_TRANSPORT_SECURITY};
@@ -16,15 +18,30 @@ use super::connect::Connect;
 use super::send::{Answered, Switched};
 use super::tunnel::Tunnel;
 use super::upgrade;
-use crate::proxy::access_log::Record;
+use crate::proxy::access_log::trace::Trace;
+use crate::proxy::access_log::{Outcome, Record};
+use crate::proxy::config::Traceparent;
 use crate::proxy::connection::client::Client;
+use crate::proxy::drain::Stop;
 use crate::proxy::live::Live;
-use crate::proxy::route::Route;
+use crate::proxy::metrics::Class;
+use crate::proxy::respond::grpc;
+use crate::proxy::route::Match;
 
 /// Lasts from a request's head to the end of the response's body.
 pub struct Exchange {
     client: Rc<Client>,
     live: Rc<Live>,
+    start: Instant,
+    status: Option<StatusCode>,
+    bytes: u64,
+    is_tunnel: bool,
+    /// The route's place in the configuration; behind the last one while none is known.
+    place: usize,
+    /// Whether all of the response has been handed over.
+    answered: Cell<bool>,
+    /// Whether it is a gRPC call.
+    grpc: bool,
     /// What the response says of HTTPS.
     hsts: Option<HeaderValue>,
     /// `None` while nobody wants an access log.
@@ -34,25 +51,30 @@ pub struct Exchange {
 impl Exchange {
     /// A request has come.
     #[must_use]
-    pub fn begin(client: &Rc<Client>, parts: &Parts) -> Self {
+    pub fn begin(client: &Rc<Client>, parts: &mut Parts) -> Self {
         client.request_begins();
+        client.worker.requests.update(|requests| requests + 1);
         let live = client.worker.live();
+        let start = Instant::now();
         let wanted = live.config.log.access;
-        let record = wanted.then(|| {
-            Box::new(Record {
-                client: client.peer,
-                start: std::time::Instant::now(),
-                version: parts.version,
-                method: parts.method.clone(),
-                host: String::new(),
-                path: parts.uri.path().to_owned(),
-                status: None,
-                bytes: 0,
-                route: String::new(),
-                endpoint: None,
-            })
-        });
-        Self { client: Rc::clone(client), live, hsts: None, record }
+        let trace = Trace::of(&mut parts.headers, live.config.log.traceparent == Traceparent::Create);
+        let record =
+            wanted.then(|| Box::new(Record::new(client.peer, client.secure.is_some(), parts, trace)));
+        let grpc = client.http2 && grpc::is_call(&parts.headers);
+        let place = live.config.routes.len();
+        Self {
+            client: Rc::clone(client),
+            live,
+            start,
+            status: None,
+            bytes: 0,
+            is_tunnel: false,
+            place,
+            answered: Cell::new(false),
+            grpc,
+            hsts: None,
+            record,
+        }
     }
 
     /// The client.
@@ -67,6 +89,24 @@ impl Exchange {
         &self.live
     }
 
+    /// All of the response is handed over.
+    pub fn is_answered(&self) {
+        self.answered.set(true);
+    }
+
+    /// A piece of the response is handed over, which the client may take or not.
+    #[must_use]
+    pub fn offers(&self, bytes: usize) -> Option<Offered> {
+        self.client.http2.then(|| Offered::new(&self.client, bytes))
+    }
+
+    /// It becomes a tunnel, which is no request being served any more.
+    fn becomes_tunnel(&mut self) {
+        self.is_answered();
+        self.is_tunnel = true;
+        self.client.worker.requests.update(|requests| requests - 1);
+    }
+
     /// The host is known.
     pub fn is_for(&mut self, host: &str) {
         if let Some(record) = &mut self.record {
@@ -75,7 +115,9 @@ impl Exchange {
     }
 
     /// The route is known.
-    pub fn takes(&mut self, route: &Route) {
+    pub fn takes(&mut self, found: &Match<'_>) {
+        let route = found.route;
+        self.place = found.place;
         // Over plain HTTP it must not be said (RFC 6797 section 7.2).
         self.hsts = route.hsts.clone().filter(|_| self.client.secure.is_some());
         if let Some(record) = &mut self.record {
@@ -92,25 +134,32 @@ impl Exchange {
 
     /// A piece of the response's body goes out.
     pub fn sends(&mut self, bytes: usize) {
-        if let Some(record) = &mut self.record {
-            record.bytes += bytes as u64;
-        }
+        self.bytes += bytes as u64;
     }
 
     /// The response's body can't be finished.
     pub fn breaks_off(&self, error: &DownloadError) {
         let route = self.record.as_ref().map(|record| record.route.as_str());
         tracing::warn!(route, client = %self.client.peer, "response cut: {error}");
+        self.is_answered();
     }
 
     /// Answers with our own words.
     #[must_use]
     pub fn answer(mut self, mut response: Response<Bytes>) -> Response<ResponseBody> {
+        self.is_answered();
         self.has_status(&response);
         self.client.framing.borrow_mut().stays_http();
-        let doubtful = matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED);
-        if doubtful && !self.client.http2 {
-            // Who makes one request that others might read otherwise may have hidden the next in it.
+        if self.grpc {
+            return grpc::failed(&response).map(|text| ResponseBody::text(text, self));
+        }
+        // Who makes one request that others might read otherwise may have hidden the next in it; and what can't be served
+        // now should not keep a connection.
+        let closes = matches!(
+            response.status(),
+            StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED | StatusCode::SERVICE_UNAVAILABLE
+        );
+        if (closes || self.client.worker.drain.stop() != Stop::No) && !self.client.http2 {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(hsts) = self.hsts.take() {
@@ -122,17 +171,22 @@ impl Exchange {
     /// Answers with the upstream's response.
     #[must_use]
     pub fn forward(mut self, answered: Answered) -> Response<ResponseBody> {
-        let Answered { response, endpoint, lease } = answered;
+        let Answered { response, lease, patience } = answered;
         self.has_status(&response);
         self.client.framing.borrow_mut().stays_http();
-        self.served_by(Some(endpoint));
+        self.served_by(Some(lease.endpoint().way.address));
         let (mut parts, incoming) = response.into_parts();
         // The version of this hop, not of the one behind us.
         parts.version = Version::HTTP_11;
+        if self.client.worker.drain.stop() != Stop::No && !self.client.http2 {
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Some(hsts) = self.hsts.take() {
             parts.headers.entry(STRICT_TRANSPORT_SECURITY).or_insert(hsts);
         }
-        let download = Download { incoming, lease: Some(lease), deadline: None, broken: None };
+        let offered = self.offers(0);
+        let download =
+            Download { incoming, lease: Some(lease), patience, deadline: None, broken: None, offered };
         Response::from_parts(parts, ResponseBody::upstream(download, self))
     }
 
@@ -141,7 +195,8 @@ impl Exchange {
     pub fn switch(mut self, mut answered: Answered, switched: Switched) -> Response<ResponseBody> {
         upgrade::confirm(switched.protocol, answered.response.headers_mut());
         self.has_status(&answered.response);
-        self.served_by(Some(answered.endpoint));
+        self.becomes_tunnel();
+        self.served_by(Some(answered.lease.endpoint().way.address));
         let client = Rc::clone(&self.client);
         client.goes_on_as(Tunnel::new(switched.upstream, self));
         answered.response.map(|_| ResponseBody::tunnel())
@@ -157,7 +212,8 @@ impl Exchange {
     ) -> Response<ResponseBody> {
         let stream = connect.confirm(&mut answered.response);
         self.has_status(&answered.response);
-        self.served_by(Some(answered.endpoint));
+        self.becomes_tunnel();
+        self.served_by(Some(answered.lease.endpoint().way.address));
         let tunnel = Tunnel::new(switched.upstream, self);
         tokio::task::spawn_local(async move {
             if let Ok(stream) = stream.await {
@@ -168,14 +224,50 @@ impl Exchange {
     }
 
     fn has_status<B>(&mut self, response: &Response<B>) {
-        if let Some(record) = &mut self.record {
-            record.status = Some(response.status());
-        }
+        self.status = Some(response.status());
+    }
+}
+
+/// A piece of a response that the client has not taken.
+pub struct Offered {
+    client: Rc<Client>,
+    bytes: usize,
+}
+
+impl Offered {
+    fn new(client: &Rc<Client>, bytes: usize) -> Self {
+        client.offers();
+        Self { client: Rc::clone(client), bytes }
+    }
+}
+
+impl Drop for Offered {
+    fn drop(&mut self) {
+        self.client.takes(self.bytes);
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if !self.is_tunnel {
+            self.client.worker.requests.update(|requests| requests - 1);
+        }
+        if !self.answered.get() {
+            self.client.request_given_up();
+        }
+        let lasted = self.start.elapsed();
+        if let Some(route) = self.live.route_metrics.get(self.place) {
+            let class = Class::of(self.status);
+            route.requests[class].increment();
+            route.response_bytes.add(self.bytes);
+            if !self.is_tunnel {
+                route.duration.observe(lasted);
+            }
+        }
+        if let Some(record) = &self.record {
+            let outcome = Outcome { status: self.status, bytes: self.bytes, lasted };
+            self.client.worker.access_log.write(self.live.config.log.access_format, record, outcome);
+        }
         self.client.request_ends();
     }
 }

@@ -21,6 +21,11 @@ pub enum Failure {
     /// The connection took too long.
     #[error("no connection within timeouts.connect")]
     ConnectTimeout,
+    /// No TLS came about, or not with whom it should.
+    #[error(
+        "TLS: {0}; ca and server_name of the upstream say whose certificate is believed, and for which name"
+    )]
+    Handshake(#[source] io::Error),
     /// The response took too long.
     #[error("no response within timeouts.response")]
     ResponseTimeout,
@@ -53,6 +58,7 @@ impl Failure {
         match self {
             Self::Dns(DnsError::Absent { .. })
             | Self::Connect(_)
+            | Self::Handshake(_)
             | Self::Broken(_)
             | Self::TransferCoding
             | Self::UnaskedUpgrade
@@ -70,6 +76,7 @@ impl Failure {
             Self::Dns(DnsError::Absent { .. }) => "the service's name is unknown",
             Self::Dns(_) => "the service can't be found at the moment",
             Self::Connect(_) => "the service can't be reached",
+            Self::Handshake(_) => "the service can't be reached safely",
             Self::ConnectTimeout => "the service can't be reached in time",
             Self::ResponseTimeout => "the service did not answer in time",
             Self::Broken(_) | Self::TransferCoding | Self::UnaskedUpgrade | Self::NotSwitched => {
@@ -78,6 +85,12 @@ impl Failure {
             Self::Busy => "the service is busy",
             Self::Upload(error) => error.public(),
         }
+    }
+
+    /// Whether the endpoint could not be connected to.
+    #[must_use]
+    pub fn is_connecting(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::ConnectTimeout | Self::Handshake(_))
     }
 
     /// Whether it is the client's doing, and nothing an operator needs to see.

@@ -3,8 +3,6 @@
 #![forbid(unsafe_code)]
 
 use std::future::poll_fn;
-use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,14 +11,13 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::TokioIo;
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::body::{RequestBody, UploadError};
+use super::dial::Io;
+pub use super::dial::{Connected, Dial};
 use super::failure::Failure;
-use crate::proxy::config::Config;
 use crate::proxy::timer::LazyTimer;
 use crate::proxy::worker::LocalExecutor;
 
@@ -46,6 +43,7 @@ pub struct Http1 {
 pub struct Http2 {
     sender: http2::SendRequest<RequestBody>,
     timer: LazyTimer,
+    grain: Duration,
 }
 
 /// Why there is no response.
@@ -57,21 +55,16 @@ pub struct SendError {
 }
 
 impl Http1 {
-    /// Connects to `address`.
-    ///
-    /// # Errors
-    ///
-    /// When that fails or takes too long.
-    pub async fn connect(address: SocketAddr, config: &Config) -> Result<Self, Failure> {
-        let io = connect(address, config).await?;
+    /// Speaks it on a connection that is made.
+    pub(super) async fn new(io: TokioIo<Io>, dial: &Dial<'_>) -> Result<Self, Failure> {
         let mut builder = http1::Builder::new();
-        builder.max_header_size(config.limits.header_bytes);
+        builder.max_header_size(dial.config.limits.header_bytes);
         let (sender, connection) = builder.handshake(io).await.map_err(Failure::Broken)?;
         Ok(Self {
             sender,
             connection: Some(Box::pin(connection.with_upgrades())),
             task: None,
-            timer: timer(config),
+            timer: LazyTimer::new(dial.config.shortest_wait),
         })
     }
 
@@ -151,28 +144,22 @@ fn drive(connection: &mut Option<Machine>, cx: &mut Context<'_>) -> bool {
 }
 
 impl Http2 {
-    /// Connects to `address`.
-    ///
-    /// # Errors
-    ///
-    /// When that fails or takes too long.
-    pub async fn connect(address: SocketAddr, config: &Config) -> Result<Self, Failure> {
-        let io = connect(address, config).await?;
+    /// Speaks it on a connection that is made.
+    pub(super) async fn new(io: TokioIo<Io>, dial: &Dial<'_>) -> Result<Self, Failure> {
         let mut builder = http2::Builder::new(LocalExecutor);
-        builder.max_header_list_size(u32::try_from(config.limits.header_bytes).unwrap_or(u32::MAX));
-        let handshake = timeout(config.timeouts.connect, builder.handshake(io)).await;
-        let handshake = handshake.map_err(|_| Failure::ConnectTimeout)?;
-        let (sender, connection) = handshake.map_err(Failure::Broken)?;
+        builder.max_header_list_size(u32::try_from(dial.config.limits.header_bytes).unwrap_or(u32::MAX));
+        let (sender, connection) = builder.handshake(io).await.map_err(Failure::Broken)?;
         tokio::task::spawn_local(async move {
             let _ = connection.await;
         });
-        Ok(Self { sender, timer: timer(config) })
+        let grain = dial.config.shortest_wait;
+        Ok(Self { sender, timer: LazyTimer::new(grain), grain })
     }
 
     /// Another stream of the same connection.
     #[must_use]
-    pub fn share(&self, config: &Config) -> Self {
-        Self { sender: self.sender.clone(), timer: timer(config) }
+    pub fn share(&self) -> Self {
+        Self { sender: self.sender.clone(), timer: LazyTimer::new(self.grain), grain: self.grain }
     }
 
     /// Whether the connection has ended.
@@ -211,27 +198,6 @@ impl Http2 {
     pub fn timer(&mut self) -> &mut LazyTimer {
         &mut self.timer
     }
-}
-
-async fn connect(address: SocketAddr, config: &Config) -> Result<TokioIo<TcpStream>, Failure> {
-    let limit = config.timeouts.connect;
-    let stream = timeout(limit, TcpStream::connect(address))
-        .await
-        .map_err(|_| Failure::ConnectTimeout)?
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut => Failure::ConnectTimeout,
-            _ => Failure::Connect(error),
-        })?;
-    stream.set_nodelay(true).map_err(Failure::Connect)?;
-    // An endpoint that vanished without a word acknowledges nothing; TCP alone would hope for a quarter of an hour.
-    if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(limit)) {
-        tracing::debug!(%error, "TCP_USER_TIMEOUT refused");
-    }
-    Ok(TokioIo::new(stream))
-}
-
-fn timer(config: &Config) -> LazyTimer {
-    LazyTimer::new(config.timeouts.response.min(config.timeouts.body))
 }
 
 impl SendError {

@@ -2,157 +2,232 @@
 
 #![forbid(unsafe_code)]
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::body::RequestBody;
+use super::endpoint::{Endpoint, Idle, Place, Use, Way};
 use super::failure::Failure;
-use super::link::{Http1, Http2, SendError};
-use crate::proxy::config::Config;
+use super::link::{Connected, Dial, Http1, Http2, SendError};
+use crate::proxy::health::{Board, Verdict};
+use crate::proxy::metrics::Metrics;
 use crate::proxy::timer::LazyTimer;
-use crate::proxy::upstream::Protocol;
+use crate::proxy::upstream::set::HealthCheck;
+use crate::proxy::upstream::{Protocol, Upstream};
 
-/// A worker's connections.
+/// A worker's endpoints with their connections.
 #[derive(Default)]
 pub struct Pool {
-    endpoints: RefCell<HashMap<SocketAddr, Endpoint>>,
-}
-
-#[derive(Default)]
-struct Endpoint {
-    /// The latest last: it is the likeliest to live, and the others can go.
-    idle: Vec<Idle>,
-    /// HTTP/1.1 connections, idle and in use.
-    open: Rc<Cell<usize>>,
-    /// The one HTTP/2 connection; locked while it is made.
-    http2: Rc<Mutex<Option<Http2>>>,
-    /// When a stream of it was last asked for.
-    http2_used: Option<Instant>,
-}
-
-struct Idle {
-    link: Http1,
-    place: Place,
-    since: Instant,
-}
-
-/// One of the connections that an endpoint may have.
-struct Place(Rc<Cell<usize>>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
+    metrics: Arc<Metrics>,
+    health: Arc<Board>,
+    endpoints: RefCell<HashMap<Way, Rc<Endpoint>>>,
 }
 
 /// A connection, or a stream of one, for one request. Dropped, an HTTP/1.1 connection is closed: it is in the middle of a
 /// message.
 pub struct Lease {
     link: Link,
-    pool: Rc<Pool>,
-    address: SocketAddr,
+    used: Use,
 }
 
 enum Link {
-    Http1 { link: Http1, place: Place, reused: bool },
-    Http2(Http2),
+    Http1 {
+        link: Http1,
+        place: Place,
+        reused: bool,
+    },
+    Http2 {
+        link: Http2,
+        reused: bool,
+    },
+    /// For one client, and over with its request.
+    Alone {
+        link: Connected,
+        _place: Place,
+    },
 }
 
 impl Pool {
-    /// A connection to `address`, an idle one if there is one.
-    ///
-    /// # Errors
-    ///
-    /// When connecting fails or too many connections are open.
-    pub async fn lease(
-        self: &Rc<Self>,
-        config: &Config,
-        protocol: Protocol,
-        address: SocketAddr,
-    ) -> Result<Lease, Failure> {
-        let link = match protocol {
-            Protocol::Http1 => match self.take_idle(config, address) {
-                Some(link) => link,
-                // Rare, and large: it should not make every request's future large.
-                None => Box::pin(self.connect(config, address)).await?,
-            },
-            Protocol::H2c => Box::pin(self.stream(config, address)).await?,
-        };
-        Ok(Lease { link, pool: Rc::clone(self), address })
+    /// A pool of no endpoint; `health` is where checks say how endpoints are.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>, health: Arc<Board>) -> Self {
+        Self { metrics, health, endpoints: RefCell::default() }
     }
 
-    fn take_idle(&self, config: &Config, address: SocketAddr) -> Option<Link> {
+    /// What `check` says of an endpoint.
+    pub fn verdict(&self, way: &Way, check: &Arc<HealthCheck>) -> Arc<Verdict> {
+        self.health.verdict(way, check)
+    }
+
+    /// The endpoint of `upstream` at `address`.
+    pub fn endpoint(&self, address: SocketAddr, upstream: &Upstream) -> Rc<Endpoint> {
         let mut endpoints = self.endpoints.borrow_mut();
-        let idle = &mut endpoints.get_mut(&address)?.idle;
-        let Idle { link, place, since } = idle.pop()?;
-        if since.elapsed() < config.timeouts.upstream_idle {
-            return Some(Link::Http1 { link, place, reused: true });
-        }
-        // The others are older still.
-        idle.clear();
-        None
-    }
-
-    async fn connect(&self, config: &Config, address: SocketAddr) -> Result<Link, Failure> {
-        let place = {
-            let mut endpoints = self.endpoints.borrow_mut();
-            let open = &endpoints.entry(address).or_default().open;
-            if open.get() >= config.limits.upstream_connections {
-                return Err(Failure::Busy);
-            }
-            open.set(open.get() + 1);
-            Place(Rc::clone(open))
-        };
-        let link = Http1::connect(address, config).await?;
-        Ok(Link::Http1 { link, place, reused: false })
-    }
-
-    async fn stream(&self, config: &Config, address: SocketAddr) -> Result<Link, Failure> {
-        let shared = {
-            let mut endpoints = self.endpoints.borrow_mut();
-            let endpoint = endpoints.entry(address).or_default();
-            endpoint.http2_used = Some(Instant::now());
-            Rc::clone(&endpoint.http2)
-        };
-        let mut connection = shared.lock().await;
-        let connection = match &mut *connection {
-            Some(connection) if !connection.is_closed() => connection,
-            slot => slot.insert(Http2::connect(address, config).await?),
-        };
-        Ok(Link::Http2(connection.share(config)))
+        let way = Way::new(address, upstream);
+        let endpoint = endpoints.entry(way.clone()).or_insert_with(|| {
+            let counts = self.metrics.endpoints.of(address);
+            Rc::new(Endpoint::new(way, counts))
+        });
+        Rc::clone(endpoint)
     }
 
     /// Closes the idle connections to addresses that no longer serve.
     pub fn forget(&self, addresses: &[SocketAddr]) {
-        let mut endpoints = self.endpoints.borrow_mut();
-        for address in addresses {
-            if let Some(endpoint) = endpoints.get_mut(address) {
-                endpoint.idle.clear();
-                endpoint.http2 = Rc::default();
-                endpoint.http2_used = None;
-            }
+        let endpoints = self.endpoints.borrow();
+        for endpoint in endpoints.values().filter(|endpoint| addresses.contains(&endpoint.way.address)) {
+            endpoint.forget();
         }
     }
 
     /// Closes connections that were not used for `limit` or that the upstream has closed.
     pub fn sweep(&self, limit: Duration) {
         self.endpoints.borrow_mut().retain(|_, endpoint| {
-            endpoint.idle.retain_mut(|idle| idle.since.elapsed() < limit && idle.link.is_usable());
-            if endpoint.http2_used.is_some_and(|used| used.elapsed() >= limit) {
-                endpoint.http2 = Rc::default();
-                endpoint.http2_used = None;
+            let mut slots = endpoint.slots.borrow_mut();
+            slots.idle.retain_mut(|idle| idle.since.elapsed() < limit && idle.link.is_usable());
+            if slots.http2_used.is_some_and(|used| used.elapsed() >= limit) {
+                slots.http2 = Rc::default();
+                slots.http2_used = None;
             }
-            endpoint.open.get() > 0 || endpoint.http2_used.is_some()
+            drop(slots);
+            endpoint.is_connected() || Rc::strong_count(endpoint) > 1
         });
+    }
+}
+
+/// A connection that waits for a request, no longer than `limit` so far, if there is one; else `used` comes back.
+///
+/// # Errors
+///
+/// When there is none.
+pub fn idle(used: Use, limit: Duration, only_http1: bool) -> Result<Lease, Use> {
+    let endpoint = used.endpoint();
+    let stream = if endpoint.way.protocol == Protocol::Http1 || only_http1 { None } else { share(endpoint) };
+    match stream.or_else(|| take_idle(endpoint, limit)) {
+        Some(link) => {
+            endpoint.counts.reuses.increment();
+            Ok(Lease { link, used })
+        }
+        None => Err(used),
+    }
+}
+
+/// A stream of the HTTP/2 connection, if there is one.
+fn share(endpoint: &Endpoint) -> Option<Link> {
+    let mut slots = endpoint.slots.borrow_mut();
+    let link = {
+        let slot = slots.http2.try_lock().ok()?;
+        slot.as_ref().filter(|connection| !connection.is_closed())?.share()
+    };
+    slots.http2_used = Some(Instant::now());
+    Some(Link::Http2 { link, reused: true })
+}
+
+fn take_idle(endpoint: &Endpoint, limit: Duration) -> Option<Link> {
+    let idle = &mut endpoint.slots.borrow_mut().idle;
+    let Idle { link, place, since } = idle.pop()?;
+    if since.elapsed() < limit {
+        return Some(Link::Http1 { link, place, reused: true });
+    }
+    // The others are older still.
+    idle.clear();
+    None
+}
+
+/// A connection to the endpoint: a stream of one that there is, or a new one.
+///
+/// # Errors
+///
+/// When connecting fails or too many connections are open. The endpoint comes back with the reason.
+pub async fn connect(used: Use, dial: &Dial<'_>) -> Result<Lease, (Failure, Use)> {
+    let endpoint = used.endpoint();
+    let link = match (endpoint.way.protocol, endpoint.speaks_http2.get()) {
+        _ if dial.preface.is_some() => alone(endpoint, dial).await,
+        (Protocol::Http1, _) | (Protocol::Https, Some(false)) => open(endpoint, dial).await,
+        (Protocol::Https, _) if dial.only_http1 => open(endpoint, dial).await,
+        (Protocol::H2c | Protocol::Https, _) => stream(endpoint, dial).await,
+    };
+    match link {
+        Ok(link) => Ok(Lease { link, used }),
+        Err(failure) => {
+            if !matches!(failure, Failure::Busy) {
+                endpoint.counts.connect_failures.increment();
+            }
+            Err((failure, used))
+        }
+    }
+}
+
+/// A connection that nobody else has or will have.
+async fn alone(endpoint: &Endpoint, dial: &Dial<'_>) -> Result<Link, Failure> {
+    let place = Place::take(&endpoint.open, dial.config.limits.upstream_connections).ok_or(Failure::Busy)?;
+    Ok(Link::Alone { link: dial.connect(&endpoint.way).await?, _place: place })
+}
+
+/// A connection of its own.
+async fn open(endpoint: &Endpoint, dial: &Dial<'_>) -> Result<Link, Failure> {
+    let place = Place::take(&endpoint.open, dial.config.limits.upstream_connections).ok_or(Failure::Busy)?;
+    let connected = dial.connect(&endpoint.way).await?;
+    endpoint.counts.connects.increment();
+    match connected {
+        Connected::Http1(link) => {
+            if !dial.only_http1 {
+                endpoint.speaks_http2.set(Some(false));
+            }
+            Ok(Link::Http1 { link, place, reused: false })
+        }
+        // It has learnt HTTP/2.
+        Connected::Http2(link) => {
+            endpoint.speaks_http2.set(Some(true));
+            let shared = {
+                let mut slots = endpoint.slots.borrow_mut();
+                slots.http2_used = Some(Instant::now());
+                Rc::clone(&slots.http2)
+            };
+            let link = shared.lock().await.insert(link).share();
+            Ok(Link::Http2 { link, reused: false })
+        }
+    }
+}
+
+/// A stream of the one HTTP/2 connection, which is made if there is none. Where it turns out that the endpoint would rather
+/// speak HTTP/1.1, a connection of that.
+async fn stream(endpoint: &Endpoint, dial: &Dial<'_>) -> Result<Link, Failure> {
+    let shared = {
+        let mut slots = endpoint.slots.borrow_mut();
+        slots.http2_used = Some(Instant::now());
+        Rc::clone(&slots.http2)
+    };
+    // Who waits for somebody else's connection waits no longer than for one of its own.
+    let mut slot = timeout(dial.limit, shared.lock()).await.map_err(|_| Failure::ConnectTimeout)?;
+    if let Some(connection) = slot.as_ref().filter(|connection| !connection.is_closed()) {
+        return Ok(Link::Http2 { link: connection.share(), reused: true });
+    }
+    if endpoint.speaks_http2.get() == Some(false) {
+        drop(slot);
+        return open(endpoint, dial).await;
+    }
+    let place = Place::take(&endpoint.open, dial.config.limits.upstream_connections).ok_or(Failure::Busy)?;
+    let connected = dial.connect(&endpoint.way).await?;
+    endpoint.counts.connects.increment();
+    match connected {
+        Connected::Http2(link) => {
+            endpoint.speaks_http2.set(Some(true));
+            let link = slot.insert(link).share();
+            Ok(Link::Http2 { link, reused: false })
+        }
+        Connected::Http1(link) => {
+            endpoint.speaks_http2.set(Some(false));
+            endpoint.slots.borrow_mut().http2_used = None;
+            Ok(Link::Http1 { link, place, reused: false })
+        }
     }
 }
 
@@ -168,43 +243,68 @@ impl Lease {
         limit: Duration,
     ) -> Result<Response<Incoming>, SendError> {
         match &mut self.link {
-            Link::Http1 { link, .. } => link.send(request, limit).await,
-            Link::Http2(link) => link.send(request, limit).await,
+            Link::Http1 { link, .. } | Link::Alone { link: Connected::Http1(link), .. } => {
+                link.send(request, limit).await
+            }
+            Link::Http2 { link, .. } | Link::Alone { link: Connected::Http2(link), .. } => {
+                link.send(request, limit).await
+            }
         }
+    }
+
+    /// The endpoint.
+    #[must_use]
+    pub fn endpoint(&self) -> &Rc<Endpoint> {
+        self.used.endpoint()
+    }
+
+    /// Whether HTTP/2 is spoken.
+    #[must_use]
+    pub fn is_http2(&self) -> bool {
+        matches!(self.link, Link::Http2 { .. } | Link::Alone { link: Connected::Http2(_), .. })
     }
 
     /// Whether the connection has served another request before, so that its end may have nothing to do with this one.
     #[must_use]
     pub fn is_reused(&self) -> bool {
-        matches!(self.link, Link::Http1 { reused: true, .. } | Link::Http2(_))
+        matches!(self.link, Link::Http1 { reused: true, .. } | Link::Http2 { reused: true, .. })
     }
 
     /// Moves the connection on if that is up to the caller's task; whether it was.
     pub fn drive(&mut self, cx: &mut Context<'_>) -> bool {
         match &mut self.link {
-            Link::Http1 { link, .. } => link.drive(cx),
-            Link::Http2(_) => false,
+            Link::Http1 { link, .. } | Link::Alone { link: Connected::Http1(link), .. } => link.drive(cx),
+            Link::Http2 { .. } | Link::Alone { .. } => false,
         }
     }
 
     /// For the waits of this request.
     pub fn timer(&mut self) -> &mut LazyTimer {
         match &mut self.link {
-            Link::Http1 { link, .. } => link.timer(),
-            Link::Http2(link) => link.timer(),
+            Link::Http1 { link, .. } | Link::Alone { link: Connected::Http1(link), .. } => link.timer(),
+            Link::Http2 { link, .. } | Link::Alone { link: Connected::Http2(link), .. } => link.timer(),
         }
     }
 
     /// The response has been read to its end: the connection is for the next request, if it can take one. It can't while
     /// the request's body is still on its way; then it ends after that, or at once if `stop`.
     pub fn give_back(self, stop: bool) {
-        let Link::Http1 { mut link, place, .. } = self.link else { return };
+        let (mut link, place, used) = match self {
+            Self { link: Link::Http1 { link, place, .. }, used } => (link, place, used),
+            Self { link: Link::Alone { link: Connected::Http1(link), .. }, .. } if stop => {
+                return link.abort();
+            }
+            _ => return,
+        };
         if link.is_ready() || link.is_usable() {
-            let mut endpoints = self.pool.endpoints.borrow_mut();
-            let idle = Idle { link, place, since: Instant::now() };
-            endpoints.entry(self.address).or_default().idle.push(idle);
+            used.endpoint().slots.borrow_mut().idle.push(Idle { link, place, since: Instant::now() });
         } else if stop {
             link.abort();
         }
+    }
+
+    /// Keeps a connection that no request was sent on.
+    pub(super) fn keep(self) {
+        self.give_back(false);
     }
 }

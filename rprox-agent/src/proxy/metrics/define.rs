@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use super::histogram::Sum;
+
 /// What a metric does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -9,6 +11,26 @@ pub enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
+    /// Durations by their length.
+    Histogram,
+}
+
+/// The labels of a value, each with what it is.
+pub type Labels = Vec<(&'static str, String)>;
+
+/// What is said of one set of labels.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// A count.
+    Number(i64),
+    /// Durations.
+    Durations(Sum),
+}
+
+/// A number with one label.
+#[must_use]
+pub fn labelled(label: &'static str, of: impl Into<String>, number: i64) -> (Labels, Value) {
+    (vec![(label, of.into())], Value::Number(number))
 }
 
 /// A metric, summed over all workers.
@@ -21,7 +43,7 @@ pub struct Series {
     /// What it does.
     pub kind: Kind,
     /// Each value, with its label where it has one.
-    pub values: Vec<(Option<(&'static str, &'static str)>, i64)>,
+    pub values: Vec<(Labels, Value)>,
 }
 
 /// Defines `Metrics` of lines `counter FIELD = NAME;` or `gauge FIELD = NAME;`, each with its help before it and, where it has
@@ -34,6 +56,10 @@ macro_rules! metrics {
         #[repr(align(128))]
         pub struct Metrics {
             $(#[doc = $help] pub $field: define::metrics!(@type $kind $($values)?),)+
+            /// What it counts of each route.
+            pub routes: Family<String, RouteMetrics>,
+            /// What it counts of each endpoint; `None`: of those that are too many to tell apart.
+            pub endpoints: Family<Option<SocketAddr>, EndpointMetrics>,
         }
 
         impl Metrics {
@@ -58,7 +84,7 @@ macro_rules! metrics {
     (@kind counter) => { Kind::Counter };
     (@kind gauge) => { Kind::Gauge };
     (@values $workers:ident $field:ident) => {
-        vec![(None, $workers.iter().map(|worker| worker.$field.get()).sum())]
+        vec![(Vec::new(), Value::Number($workers.iter().map(|worker| worker.$field.get()).sum()))]
     };
     (@values $workers:ident $field:ident $label:ident $values:ident) => {
         <$values as Label>::VALUES
@@ -66,7 +92,7 @@ macro_rules! metrics {
             .enumerate()
             .map(|(index, value)| {
                 let cells = $workers.iter().filter_map(|worker| worker.$field.iter().nth(index));
-                (Some((stringify!($label), *value)), cells.map(|cell| cell.get()).sum())
+                labelled(stringify!($label), *value, cells.map(|cell| cell.get()).sum())
             })
             .collect()
     };

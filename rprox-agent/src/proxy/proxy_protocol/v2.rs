@@ -84,6 +84,11 @@ pub(super) fn write(ends: Ends) -> Vec<u8> {
     [&SIGNATURE[..], &[PROXY, family], &length.to_be_bytes(), &addresses, &ports].concat()
 }
 
+/// The header for a connection of the sender's own.
+pub(super) fn local() -> Vec<u8> {
+    [&SIGNATURE[..], &[LOCAL, 0, 0, 0]].concat()
+}
+
 fn bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustls::server::{Acceptor, ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{HandshakeKind, ServerConfig};
+use rustls::{HandshakeKind, ProtocolVersion, ServerConfig};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
@@ -27,6 +27,8 @@ pub struct TlsConnection {
     pub stream: tokio_rustls::server::TlsStream<TcpStream>,
     /// Whether HTTP/2 was agreed on.
     pub http2: bool,
+    /// Whether it is TLS 1.3.
+    pub tls13: bool,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
     /// What its requests may be for.
@@ -81,6 +83,7 @@ impl TlsAcceptor {
         let identity = connection.peer_certificates().and_then(ClientIdentity::new);
         Ok(Some(TlsConnection {
             http2: connection.alpn_protocol() == Some(b"h2"),
+            tls13: connection.protocol_version() == Some(ProtocolVersion::TLSv1_3),
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
             secured: Box::new(Secured { covers, asked_for: plan.asked_for, identity }),
             stream,

@@ -49,7 +49,9 @@ impl Answer {
     /// When the TLS library does not take it.
     pub fn tls(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let certified = CertifiedKey::from_der(vec![certificate], key, &provider).map_err(TlsError::Setup)?;
+        // Not by `from_der`, which refuses the critical extension that the answer is in.
+        let key = provider.key_provider.load_private_key(key).map_err(TlsError::Setup)?;
+        let certified = CertifiedKey::new(vec![certificate], key);
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&version::TLS13, &version::TLS12])
             .map_err(TlsError::Setup)?

@@ -6,10 +6,11 @@
 #![forbid(unsafe_code)]
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs;
@@ -23,6 +24,7 @@ use super::client_auth::AskedByHost;
 use super::sessions::{self, Asked, Sessions};
 use super::{Certificate, Certificates, TlsError, self_signed};
 use crate::proxy::config::{CertificateFiles, Config, TlsVersion};
+use crate::proxy::metrics::{Kind, Series, labelled};
 
 /// What outlives every configuration.
 #[derive(Debug, Default)]
@@ -139,6 +141,26 @@ impl TlsAcceptor {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.shown.certificates.0.load().is_empty() && self.expected.is_empty()
+    }
+
+    /// When each name's certificate ends, as a metric.
+    #[must_use]
+    pub fn expiry(&self) -> Series {
+        let mut ends: BTreeMap<String, i64> = BTreeMap::new();
+        for certificate in self.certificates().iter() {
+            let end = certificate.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let end = i64::try_from(end.as_secs()).unwrap_or(i64::MAX);
+            for name in certificate.names.iter() {
+                // Of several for one name the first to end is the one to see to.
+                ends.entry(name).and_modify(|first| *first = end.min(*first)).or_insert(end);
+            }
+        }
+        Series {
+            name: "rprox_tls_certificate_expiry_timestamp_seconds",
+            help: "When the certificate for a name ends, in seconds since 1970",
+            kind: Kind::Gauge,
+            values: ends.into_iter().map(|(name, end)| labelled("name", name, end)).collect(),
+        }
     }
 
     /// The files that certificates are read from.

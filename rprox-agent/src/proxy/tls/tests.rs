@@ -225,6 +225,27 @@ async fn sessions_resume_after_a_reload_with_another_certificate() {
 }
 
 #[tokio::test]
+async fn a_session_that_began_without_a_certificate_does_not_resume_where_one_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept = Arc::default();
+    let files = ecdsa(dir.path(), "a", &["a.example.com"]);
+    let mut config = config(std::slice::from_ref(&files));
+    let before = TlsAcceptor::new(&config, &kept).unwrap();
+    let clients = [false, true].map(|tls12| client(BOTH, &[], tls12));
+    for client in &clients {
+        handshake(&before, Arc::clone(client), "a.example.com").await.client.unwrap();
+    }
+    let ca = Arc::new(client_auth::ClientCa::load(&files.cert).unwrap());
+    config.routes[0].client_auth = Some(client_auth::ClientAuth { ca, required: true });
+    let after = TlsAcceptor::new(&config, &kept).unwrap();
+    for client in &clients {
+        let seen = handshake(&after, Arc::clone(client), "a.example.com").await;
+        assert_ne!(seen.kind, Some(HandshakeKind::Resumed));
+        assert_eq!(seen.server.unwrap().secured.asked_for.as_deref(), Some("a.example.com"));
+    }
+}
+
+#[tokio::test]
 async fn tls_1_3_alone_is_spoken_where_that_is_the_floor() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(&[ecdsa(dir.path(), "a", &["a.example.com"])]);

@@ -1,0 +1,127 @@
+//! HTTPS to the ACME server, with an ear for `Retry-After`.
+
+#![forbid(unsafe_code)]
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, Request, StatusCode};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+
+use super::error::AcmeError;
+use crate::proxy::config::AcmeConfig;
+
+/// How long one request may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// When the server wants to be asked again.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RetryAfter(Arc<Mutex<Option<SystemTime>>>);
+
+impl RetryAfter {
+    /// How long that is from now; told once.
+    pub(super) fn take(&self) -> Option<Duration> {
+        let told = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        told.duration_since(SystemTime::now()).ok()
+    }
+
+    fn note(&self, headers: &HeaderMap) {
+        let after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(read);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = after;
+    }
+}
+
+/// Seconds, or a date (RFC 9110 section 10.2.3).
+fn read(text: &str) -> Option<SystemTime> {
+    match text.trim().parse::<u64>() {
+        Ok(seconds) => SystemTime::now().checked_add(Duration::from_secs(seconds)),
+        Err(_) => httpdate::parse_http_date(text.trim()).ok(),
+    }
+}
+
+/// Asks over HTTPS.
+pub(super) struct Https {
+    client: Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
+    retry_after: RetryAfter,
+}
+
+impl Https {
+    /// A client that believes the system's roots, or those that `config` names.
+    pub(super) fn new(config: &AcmeConfig, retry_after: RetryAfter) -> Result<Self, AcmeError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let setup = |error: rustls::Error| AcmeError::Setup(error.to_string());
+        let builder = HttpsConnectorBuilder::new();
+        let builder = match &config.ca {
+            None => builder
+                .with_provider_and_platform_verifier(provider)
+                .map_err(|error| AcmeError::Setup(error.to_string()))?,
+            Some(path) => {
+                let bad = |reason: String| AcmeError::Ca { path: path.clone(), reason };
+                let mut roots = RootCertStore::empty();
+                for root in CertificateDer::pem_file_iter(path).map_err(|error| bad(error.to_string()))? {
+                    let root = root.map_err(|error| bad(error.to_string()))?;
+                    roots.add(root).map_err(|error| bad(error.to_string()))?;
+                }
+                let tls = ClientConfig::builder_with_provider(provider)
+                    .with_safe_default_protocol_versions()
+                    .map_err(setup)?
+                    .with_root_certificates(roots)
+                    .with_no_client_auth();
+                builder.with_tls_config(tls)
+            }
+        };
+        let client = Client::builder(TokioExecutor::new()).build(builder.https_only().enable_http1().build());
+        Ok(Self { client, retry_after })
+    }
+}
+
+impl HttpClient for Https {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+        let asked = self.client.request(request);
+        let retry_after = self.retry_after.clone();
+        Box::pin(async move {
+            let response = match tokio::time::timeout(PATIENCE, asked).await {
+                Ok(response) => response.map_err(|error| Error::Other(Box::new(error)))?,
+                Err(elapsed) => return Err(Error::Other(Box::new(elapsed))),
+            };
+            if matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+                retry_after.note(response.headers());
+            }
+            Ok(BytesResponse::from(response))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let in_an_hour = SystemTime::now() + Duration::from_hours(1);
+        for text in ["3600".to_owned(), httpdate::fmt_http_date(in_an_hour)] {
+            let retry_after = RetryAfter::default();
+            let headers = [(RETRY_AFTER, text.parse().unwrap())].into_iter().collect();
+            retry_after.note(&headers);
+            let wait = retry_after.take().unwrap();
+            assert!((3590..=3600).contains(&wait.as_secs()), "{text}: {wait:?}");
+            assert_eq!(retry_after.take(), None);
+        }
+        assert_eq!(read("soon"), None);
+        assert_eq!(read("99999999999999999999"), None);
+    }
+}

@@ -1,0 +1,156 @@
+//! How a connection to an endpoint is made: TCP, TLS where it is wanted, and the HTTP that both ends agree on.
+
+#![forbid(unsafe_code)]
+
+use std::cell::Cell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::endpoint::Way;
+use super::failure::Failure;
+use super::link::{Http1, Http2};
+use crate::proxy::config::Config;
+use crate::proxy::upstream::Protocol;
+
+/// What making a connection goes by.
+pub struct Dial<'a> {
+    /// The configuration in force.
+    pub config: &'a Config,
+    /// How long it may take in all.
+    pub limit: Duration,
+    /// Whether HTTP/2 is of no use, as for an upgrade.
+    pub only_http1: bool,
+    /// The PROXY header to begin with: the connection is then for one client, and shared with nobody.
+    pub preface: Option<&'a [u8]>,
+    /// Set once the endpoint's TCP has answered.
+    pub reached: &'a Cell<bool>,
+}
+
+/// A connection that is made.
+pub enum Connected {
+    /// HTTP/1.1.
+    Http1(Http1),
+    /// HTTP/2.
+    Http2(Http2),
+}
+
+impl Dial<'_> {
+    /// Connects.
+    ///
+    /// # Errors
+    ///
+    /// When that fails or takes too long.
+    pub async fn connect(&self, way: &Way) -> Result<Connected, Failure> {
+        timeout(self.limit, self.make(way)).await.map_err(|_| Failure::ConnectTimeout)?
+    }
+
+    async fn make(&self, way: &Way) -> Result<Connected, Failure> {
+        let tcp = self.tcp(way).await?;
+        let (io, http2) = match (&way.tls, way.protocol) {
+            (Some(tls), _) => {
+                let config = if self.only_http1 { &tls.only_http1 } else { &tls.config };
+                let connector = TlsConnector::from(Arc::clone(config));
+                let stream =
+                    connector.connect(tls.server_name.clone(), tcp).await.map_err(Failure::Handshake)?;
+                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                (Io::Tls(Box::new(stream)), http2)
+            }
+            (None, Protocol::Https) => return Err(Failure::Handshake(io::ErrorKind::Unsupported.into())),
+            (None, protocol) => (Io::Plain(tcp), protocol == Protocol::H2c),
+        };
+        let io = TokioIo::new(io);
+        if http2 {
+            Http2::new(io, self).await.map(Connected::Http2)
+        } else {
+            Http1::new(io, self).await.map(Connected::Http1)
+        }
+    }
+
+    async fn tcp(&self, way: &Way) -> Result<TcpStream, Failure> {
+        let mut stream = TcpStream::connect(way.address).await.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => Failure::ConnectTimeout,
+            _ => Failure::Connect(error),
+        })?;
+        self.reached.set(true);
+        stream.set_nodelay(true).map_err(Failure::Connect)?;
+        // An endpoint that vanished without a word acknowledges nothing; TCP alone would hope for a quarter of an hour.
+        if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(self.limit)) {
+            tracing::debug!(%error, "TCP_USER_TIMEOUT refused");
+        }
+        if let Some(preface) = self.preface {
+            stream.write_all(preface).await.map_err(Failure::Connect)?;
+        }
+        Ok(stream)
+    }
+}
+
+/// A connection to an endpoint, with or without TLS.
+pub(super) enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! What a worker knows of one endpoint, and its connections to it.
+
+#![forbid(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::ejection::{Ejection, Standing};
+use super::link::{Http1, Http2};
+use crate::proxy::config::PassiveHealth;
+use crate::proxy::metrics::EndpointMetrics;
+use crate::proxy::upstream::tls::UpstreamTls;
+use crate::proxy::upstream::{Protocol, Upstream};
+
+/// Where an endpoint is and how it is spoken to: what tells one from another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Way {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// How TLS is done, where it is.
+    pub tls: Option<Arc<UpstreamTls>>,
+}
+
+impl Way {
+    /// The way to `address`, an endpoint of `upstream`.
+    #[must_use]
+    pub fn new(address: SocketAddr, upstream: &Upstream) -> Self {
+        Self { address, protocol: upstream.protocol, tls: upstream.tls.clone() }
+    }
+}
+
+/// An endpoint, shared by all routes of a worker that lead to it.
+pub struct Endpoint {
+    /// Where it is.
+    pub way: Way,
+    /// What is counted of it.
+    pub counts: Arc<EndpointMetrics>,
+    /// Whether it is left out.
+    pub ejection: Ejection,
+    /// Requests that it serves.
+    running: Cell<u32>,
+    /// HTTP/1.1 connections, idle and in use.
+    pub(super) open: Rc<Cell<usize>>,
+    pub(super) slots: RefCell<Slots>,
+    /// Over TLS: what it chose the last time. Until it is known, one connection at a time is made.
+    pub(super) speaks_http2: Cell<Option<bool>>,
+}
+
+/// Connections for the next requests.
+#[derive(Default)]
+pub(super) struct Slots {
+    /// The latest last: it is the likeliest to live, and the others can go.
+    pub(super) idle: Vec<Idle>,
+    /// The one HTTP/2 connection; locked while it is made.
+    pub(super) http2: Rc<Mutex<Option<Http2>>>,
+    /// When a stream of it was last asked for.
+    pub(super) http2_used: Option<Instant>,
+}
+
+pub(super) struct Idle {
+    pub(super) link: Http1,
+    pub(super) place: Place,
+    pub(super) since: Instant,
+}
+
+/// One of the connections that an endpoint may have.
+pub(super) struct Place(Rc<Cell<usize>>);
+
+impl Place {
+    /// One more, if there are fewer than `limit`.
+    pub(super) fn take(open: &Rc<Cell<usize>>, limit: usize) -> Option<Self> {
+        (open.get() < limit).then(|| {
+            open.set(open.get() + 1);
+            Self(Rc::clone(open))
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+impl Endpoint {
+    pub(super) fn new(way: Way, counts: Arc<EndpointMetrics>) -> Self {
+        Self {
+            way,
+            counts,
+            ejection: Ejection::default(),
+            running: Cell::new(0),
+            open: Rc::default(),
+            slots: RefCell::default(),
+            speaks_http2: Cell::new(None),
+        }
+    }
+
+    /// How many requests it serves for this worker.
+    #[must_use]
+    pub fn running(&self) -> u32 {
+        self.running.get()
+    }
+
+    /// Whether any connection to it is open, for a request or for the next.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.open.get() > 0 || self.slots.borrow().http2_used.is_some()
+    }
+
+    /// Connecting failed.
+    pub fn connect_failed(&self, rules: &PassiveHealth) {
+        let before = self.ejection.is_out();
+        if self.ejection.connect_failed(rules) {
+            tracing::debug!(endpoint = %self.way.address, "can't be connected to, left out");
+        }
+        self.tell(before);
+    }
+
+    /// Connecting succeeded.
+    pub fn connected(&self) {
+        let before = self.ejection.is_out();
+        self.ejection.connected();
+        self.tell(before);
+    }
+
+    /// A request got no response.
+    pub fn broke(&self, rules: &PassiveHealth) {
+        let before = self.ejection.is_out();
+        if self.ejection.broke(rules) {
+            tracing::warn!(
+                endpoint = %self.way.address,
+                "left out, since it gave no response to {} requests in a row",
+                rules.failures
+            );
+        }
+        self.tell(before);
+    }
+
+    /// A response came.
+    pub fn answered(&self) {
+        let before = self.ejection.is_out();
+        self.ejection.answered();
+        self.tell(before);
+    }
+
+    fn tell(&self, was_out: bool) {
+        match (was_out, self.ejection.is_out()) {
+            (false, true) => self.counts.left_out.up(),
+            (true, false) => self.counts.left_out.down(),
+            _ => {}
+        }
+    }
+
+    /// Closes the connections that no request uses.
+    pub(super) fn forget(&self) {
+        let mut slots = self.slots.borrow_mut();
+        slots.idle.clear();
+        slots.http2 = Rc::default();
+        slots.http2_used = None;
+    }
+}
+
+/// A request's use of an endpoint, from when it is chosen until the response's body has ended.
+pub struct Use {
+    endpoint: Rc<Endpoint>,
+    probes: bool,
+}
+
+impl Use {
+    /// Counts a request with `endpoint`; it finds out whether the endpoint is well again, if that is wanted.
+    #[must_use]
+    pub fn of(endpoint: &Rc<Endpoint>) -> Self {
+        endpoint.running.set(endpoint.running.get() + 1);
+        endpoint.counts.running.up();
+        let standing = endpoint.ejection.standing();
+        let probes = matches!(standing, Standing::ProbeConnection | Standing::ProbeRequest);
+        if probes {
+            endpoint.ejection.probe(true);
+        }
+        Self { endpoint: Rc::clone(endpoint), probes }
+    }
+
+    /// The endpoint.
+    #[must_use]
+    pub fn endpoint(&self) -> &Rc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.endpoint.way.address
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        self.endpoint.running.set(self.endpoint.running.get() - 1);
+        self.endpoint.counts.running.down();
+        if self.probes {
+            self.endpoint.ejection.probe(false);
+        }
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        if self.ejection.is_out() {
+            self.counts.left_out.down();
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Which requests may be sent again, and how many.
+
+#![forbid(unsafe_code)]
+
+use std::cell::Cell;
+
+use http::request::Parts;
+use http::{Method, Request};
+use tokio::time::Instant;
+
+use super::body::RequestBody;
+use crate::proxy::config::Retries;
+use crate::proxy::metrics::Metrics;
+
+/// A retry, in parts of it: a request adds this for each percent of the budget.
+const RETRY: u64 = 100;
+
+/// What can be saved up: a burst of retries, however long it was quiet before.
+const SAVED: u64 = 100 * RETRY;
+
+/// What retries may add to an upstream's requests: a share of them, and a few each ten seconds for routes that have hardly any.
+/// When everything fails, requests sent again are what keeps it failing.
+#[derive(Debug, Default)]
+pub struct Budget {
+    /// What requests have saved up.
+    saved: Cell<u64>,
+    /// The retries of the minimum that are used, and since when.
+    used: Cell<u32>,
+    since: Cell<Option<Instant>>,
+}
+
+impl Budget {
+    /// A request, which makes for a part of a retry.
+    pub fn deposit(&self, rules: &Retries) {
+        self.saved.set((self.saved.get() + u64::from(rules.budget)).min(SAVED));
+    }
+
+    /// Takes a retry, if one is left.
+    #[must_use]
+    pub fn withdraw(&self, rules: &Retries, metrics: &Metrics) -> bool {
+        let taken = self.take(rules);
+        if taken {
+            metrics.retries.increment();
+        } else {
+            metrics.retries_refused.increment();
+        }
+        taken
+    }
+
+    fn take(&self, rules: &Retries) -> bool {
+        let now = Instant::now();
+        if self.since.get().is_none_or(|since| now - since >= Retries::WINDOW) {
+            self.since.set(Some(now));
+            self.used.set(0);
+        }
+        if self.used.get() < rules.minimum {
+            self.used.set(self.used.get() + 1);
+            return true;
+        }
+        let left = self.saved.get().checked_sub(RETRY);
+        left.inspect(|left| self.saved.set(*left)).is_some()
+    }
+}
+
+/// Whether doing it twice is doing it once (RFC 9110 section 9.2.2), and nothing of it is used up by sending it.
+pub(super) fn may_be_sent_again(request: &Request<RequestBody>) -> bool {
+    request.body().is_none()
+        && matches!(
+            *request.method(),
+            Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
+        )
+}
+
+/// A request without a body, to be sent again.
+pub(super) struct Copy(Parts);
+
+impl Copy {
+    pub(super) fn of(request: &Request<RequestBody>) -> Self {
+        let mut parts = Request::new(()).into_parts().0;
+        parts.method = request.method().clone();
+        parts.uri = request.uri().clone();
+        parts.version = request.version();
+        parts.headers = request.headers().clone();
+        Self(parts)
+    }
+
+    pub(super) fn into_request(self) -> Request<RequestBody> {
+        Request::from_parts(self.0, RequestBody::none())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_are_a_share_of_the_requests_and_a_few() {
+        let rules = Retries { budget: 20, minimum: 3, ..Retries::default() };
+        let budget = Budget::default();
+        let count = |budget: &Budget| std::iter::from_fn(|| budget.take(&rules).then_some(())).count();
+        assert_eq!(count(&budget), 3);
+        for _ in 0..50 {
+            budget.deposit(&rules);
+        }
+        assert_eq!(count(&budget), 10);
+        for _ in 0..1_000_000 {
+            budget.deposit(&rules);
+        }
+        assert_eq!(count(&budget), 100, "a quiet month is no licence for a storm");
+    }
+}

@@ -1,0 +1,63 @@
+//! One check of one endpoint.
+
+#![forbid(unsafe_code)]
+
+use std::cell::Cell;
+
+use http::header::{HOST, USER_AGENT};
+use http::uri::{Authority, Scheme};
+use http::{HeaderValue, Request, Uri, Version};
+use tokio::time::timeout;
+
+use crate::proxy::config::Config;
+use crate::proxy::forward::body::RequestBody;
+use crate::proxy::forward::dial::{Connected, Dial};
+use crate::proxy::forward::endpoint::Way;
+use crate::proxy::upstream::set::HealthCheck;
+use crate::proxy::upstream::{Protocol, Upstream};
+
+/// Asks the endpoint for the check's path, on a connection of its own. `Err` says why it did not pass.
+pub(super) async fn passes(
+    check: &HealthCheck,
+    way: &Way,
+    upstream: &Upstream,
+    config: &Config,
+    preface: Option<&[u8]>,
+) -> Result<(), String> {
+    let asked = timeout(check.timeout, ask(check, way, upstream, config, preface));
+    let status = asked.await.map_err(|_| "no answer within health.timeout".to_owned())??;
+    if check.accepts(status) { Ok(()) } else { Err(format!("status {status}")) }
+}
+
+async fn ask(
+    check: &HealthCheck,
+    way: &Way,
+    upstream: &Upstream,
+    config: &Config,
+    preface: Option<&[u8]>,
+) -> Result<u16, String> {
+    let reached = Cell::new(false);
+    let dial = Dial { config, limit: check.timeout, only_http1: false, preface, reached: &reached };
+    let connected = dial.connect(way).await.map_err(|failure| failure.to_string())?;
+    let mut request = Request::new(RequestBody::none());
+    *request.uri_mut() = Uri::from(check.path.clone());
+    let agent =
+        HeaderValue::from_static(concat!("rprox-agent/", env!("CARGO_PKG_VERSION"), " (health check)"));
+    request.headers_mut().insert(USER_AGENT, agent);
+    let sent = match connected {
+        Connected::Http1(mut link) => {
+            let host = HeaderValue::from_str(&upstream.authority).map_err(|error| error.to_string())?;
+            request.headers_mut().insert(HOST, host);
+            link.send(request, check.timeout).await
+        }
+        Connected::Http2(mut link) => {
+            *request.version_mut() = Version::HTTP_2;
+            let mut parts = std::mem::take(request.uri_mut()).into_parts();
+            parts.scheme = Some(if way.protocol == Protocol::Https { Scheme::HTTPS } else { Scheme::HTTP });
+            parts.authority = Authority::try_from(upstream.authority.as_str()).ok();
+            *request.uri_mut() = Uri::from_parts(parts).map_err(|error| error.to_string())?;
+            link.send(request, check.timeout).await
+        }
+    };
+    sent.map(|response| response.status().as_u16()).map_err(|error| error.failure.to_string())
+}

@@ -1,0 +1,58 @@
+//! What is logged of requests.
+
+use crate::agent::Agent;
+use crate::client::ask;
+use crate::upstream::Upstream;
+
+const REQUEST: &str = "GET /path?token=secret HTTP/1.1\r\nHost: a.example\r\nUser-Agent: test\r\n\
+                       Referer: https://b.example/?token=secret\r\nCookie: secret\r\nAuthorization: secret\r\n\r\n";
+
+#[test]
+fn a_json_line_has_what_is_known_of_a_request_and_the_trace_goes_on() {
+    let upstream = Upstream::mirror();
+    let address = upstream.address.to_string();
+    let more = "[log]\naccess_format = \"json\"\ntraceparent = \"create\"";
+    let mut agent = Agent::start(&[("a.example", &address)], more);
+    let sent = ask(&agent, REQUEST).text().to_owned();
+    let line = agent.logged("\"path\"");
+    assert!(!line.contains("secret"), "{line}");
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    for (field, value) in [
+        ("client", "127.0.0.1"),
+        ("method", "GET"),
+        ("host", "a.example"),
+        ("path", "/path"),
+        ("protocol", "HTTP/1.1"),
+        ("route", "a.example/"),
+        ("endpoint", &address),
+        ("referer", "https://b.example/"),
+        ("user_agent", "test"),
+    ] {
+        assert_eq!(line[field], value, "{field}");
+    }
+    assert_eq!((line["status"].as_u64(), line["tls"].as_bool()), (Some(200), Some(false)));
+    assert_eq!(line["bytes"].as_u64(), Some(sent.len() as u64));
+    let trace = line["trace_id"].as_str().unwrap();
+    assert!(sent.contains(&format!("traceparent: 00-{trace}-")), "{sent}");
+}
+
+#[test]
+fn a_trace_that_a_client_began_is_kept() {
+    let upstream = Upstream::mirror();
+    let more = "[log]\naccess_format = \"json\"";
+    let mut agent = Agent::start(&[("a.example", &upstream.address.to_string())], more);
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let request = format!("GET / HTTP/1.1\r\nHost: a.example\r\ntraceparent: {parent}\r\n\r\n");
+    assert!(ask(&agent, &request).text().contains(&format!("traceparent: {parent}\r\n")));
+    agent.logged("\"trace_id\":\"4bf92f3577b34da6a3ce929d0e0e4736\"");
+}
+
+#[test]
+fn a_combined_line_can_not_be_forged() {
+    let upstream = Upstream::mirror();
+    let more = "[log]\naccess_format = \"combined\"";
+    let mut agent = Agent::start(&[("a.example", &upstream.address.to_string())], more);
+    ask(&agent, "GET / HTTP/1.1\r\nHost: a.example\r\nUser-Agent: x\" 200 0 \"\r\n\r\n");
+    let line = agent.logged("\"GET / HTTP/1.1\" 200 ");
+    assert!(line.ends_with("\"-\" \"x\\\" 200 0 \\\"\""), "{line}");
+}

@@ -1,0 +1,147 @@
+//! Certificates from a real ACME server.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::agent::{Agent, free_address};
+use crate::client::get;
+use crate::pebble::{Place, until, visit};
+use crate::upstream::Upstream;
+
+const HOST: &str = "acme.example";
+
+fn agent(upstream: &Upstream, configuration: &str) -> Agent {
+    Agent::start(&[(HOST, &upstream.address.to_string())], configuration)
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn a_certificate_comes_by_either_challenge_and_is_kept() {
+    let upstream = Upstream::mirror();
+    for challenge in ["tls-alpn-01", "http-01"] {
+        let place = Place::new();
+        let configuration =
+            place.configuration(&format!("contact = \"admin@example.com\"\nchallenge = \"{challenge}\""));
+        let agent = agent(&upstream, &configuration);
+        let pebble = place.start(agent.http.port(), agent.https.port(), "", &[]);
+        until("a certificate that clients take", || {
+            visit(HOST, agent.https, &pebble.root).filter(|status| status == "200")
+        });
+
+        let state = place.state();
+        let kept = state.join(format!("certificates/{HOST}.pem"));
+        let issued = fs::read(&kept).unwrap();
+        assert_eq!((mode(&state), mode(&kept)), (0o700, 0o600));
+        let account =
+            fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_file());
+        assert_eq!(mode(&account.unwrap()), 0o600);
+        drop(agent);
+
+        let again = self::agent(&upstream, &configuration);
+        assert_eq!(visit(HOST, again.https, &pebble.root).as_deref(), Some("200"), "from the first moment");
+        assert_eq!(fs::read(&kept).unwrap(), issued, "no other was ordered");
+    }
+}
+
+#[test]
+fn certificates_are_renewed_without_a_gap() {
+    let upstream = Upstream::mirror();
+    let place = Place::new();
+    let agent = agent(&upstream, &place.configuration(""));
+    let pebble = place.start(
+        agent.http.port(),
+        agent.https.port(),
+        ", \"certificateValidityPeriod\": 6",
+        &[("PEBBLE_AUTHZREUSE", "100")],
+    );
+    until("a certificate", || visit(HOST, agent.https, &pebble.root));
+    let kept = place.state().join(format!("certificates/{HOST}.pem"));
+    let mut seen = vec![fs::read(&kept).unwrap()];
+    until("two more certificates", || {
+        assert_eq!(visit(HOST, agent.https, &pebble.root).as_deref(), Some("200"), "at any time");
+        let now = fs::read(&kept).unwrap();
+        if seen.last() != Some(&now) {
+            seen.push(now);
+        }
+        (seen.len() == 3).then_some(())
+    });
+}
+
+#[test]
+fn a_server_that_is_late_and_refuses_nonces_is_asked_again() {
+    let upstream = Upstream::mirror();
+    let place = Place::new();
+    let mut agent = agent(&upstream, &place.configuration(""));
+    let line = agent.logged("no certificate by ACME");
+    assert!(line.contains("refused"), "{line}");
+    let environment = [("PEBBLE_WFE_NONCEREJECT", "45"), ("PEBBLE_AUTHZREUSE", "0")];
+    let pebble = place.start(agent.http.port(), agent.https.port(), "", &environment);
+    until("a certificate in spite of it", || visit(HOST, agent.https, &pebble.root));
+}
+
+#[test]
+fn where_one_challenge_does_not_reach_us_the_other_is_tried() {
+    let upstream = Upstream::mirror();
+    let place = Place::new();
+    let mut agent = agent(&upstream, &place.configuration(""));
+    let pebble = place.start(agent.http.port(), free_address().port(), "", &[]);
+    let line = agent.logged("tls-alpn-01");
+    assert!(line.contains("port 443"), "{line}");
+    until("a certificate by the other", || visit(HOST, agent.https, &pebble.root));
+}
+
+#[test]
+fn without_a_certificate_the_host_is_not_served_in_plain_either() {
+    let upstream = Upstream::mirror();
+    let place = Place::new();
+    let mut agent = agent(&upstream, &place.configuration(""));
+    let pebble = place.start(free_address().port(), free_address().port(), "", &[]);
+    agent.logged("could not validate the host by tls-alpn-01");
+    agent.logged("could not validate the host by http-01");
+    assert_eq!(visit(HOST, agent.https, &pebble.root), None);
+    let reply = get(&agent, HOST, "/");
+    assert_eq!((reply.status(), reply.field("location")), (301, Some("https://acme.example/")));
+    let reply = get(&agent, HOST, "/.well-known/acme-challenge/guessed");
+    assert_eq!(reply.status(), 301, "no challenge is running");
+    assert_eq!(upstream.connections(), 0);
+}
+
+#[test]
+fn an_account_that_the_server_forgot_is_made_anew() {
+    let upstream = Upstream::mirror();
+    let place = Place::new();
+    let configuration = place.configuration("");
+    let first = agent(&upstream, &configuration);
+    let pebble = place.start(first.http.port(), first.https.port(), "", &[]);
+    until("a certificate", || visit(HOST, first.https, &pebble.root));
+    drop((first, pebble));
+    fs::remove_file(place.state().join(format!("certificates/{HOST}.pem"))).unwrap();
+
+    let mut second = agent(&upstream, &configuration);
+    let pebble = place.start(second.http.port(), second.https.port(), "", &[]);
+    second.logged("knows our account no more");
+    until("a certificate by another account", || visit(HOST, second.https, &pebble.root));
+}
+
+#[test]
+fn an_external_account_s_key_is_used_and_never_logged() {
+    let upstream = Upstream::mirror();
+    let place = Place::new();
+    let key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+    let file = place.folder.path().join("eab.key");
+    fs::write(&file, format!("{key}\n")).unwrap();
+    let binding = format!("eab_kid = \"kid-1\"\neab_key = \"{}\"", file.display());
+    let agent = agent(&upstream, &format!("{}[log]\nlevel = \"debug\"", place.configuration(&binding)));
+    let more = format!(
+        ", \"externalAccountBindingRequired\": true, \"externalAccountMACKeys\": {{\"kid-1\": \"{key}\"}}"
+    );
+    let pebble = place.start(agent.http.port(), agent.https.port(), &more, &[]);
+    until("a certificate", || visit(HOST, agent.https, &pebble.root));
+    let lines = agent.log_lines();
+    assert!(lines.iter().any(|line| line.contains("account https://")), "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.contains(&key[..12])), "{lines:#?}");
+}

@@ -1,0 +1,100 @@
+//! Upstreams that want to be told by the PROXY protocol whose connection it is, as nginx reads it.
+
+use std::fs;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::agent::{Agent, PATIENCE, free_address};
+use crate::client::{connect, read_reply};
+
+/// nginx, which says whom it takes for the client, and how many requests the connection has had.
+struct Nginx {
+    child: Child,
+    plain: SocketAddr,
+    http2: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Nginx {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (plain, http2) = (free_address(), free_address());
+        let configuration = format!(
+            "daemon off; master_process off; pid {folder}/pid; error_log {folder}/error; events {{}}\n\
+             http {{ access_log off;\n\
+             client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c;\n\
+             uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;\n\
+             server {{ listen {plain} proxy_protocol; listen {http2} proxy_protocol http2;\n\
+             location / {{ return 200 \"$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_port \
+             $connection_requests\"; }} }} }}",
+            folder = folder.path().display()
+        );
+        let file = folder.path().join("nginx.conf");
+        fs::write(&file, configuration).unwrap();
+        let child = Command::new(program())
+            .arg("-p")
+            .arg(folder.path())
+            .arg("-e")
+            .arg(folder.path().join("error"))
+            .arg("-c")
+            .arg(&file)
+            .spawn()
+            .expect("nginx runs; this test needs it (cargo xtask setup)");
+        let nginx = Self { child, plain, http2, _folder: folder };
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(http2).is_err() {
+            assert!(Instant::now() < deadline, "nginx does not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        nginx
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The system's, or the one that `cargo xtask setup` has unpacked.
+fn program() -> String {
+    let unpacked = format!("{}/../target/tools/nginx/usr/sbin/nginx", env!("CARGO_MANIFEST_DIR"));
+    [unpacked.as_str(), "/usr/sbin/nginx"]
+        .into_iter()
+        .find(|program| fs::exists(program).unwrap_or(false))
+        .unwrap_or("nginx")
+        .to_owned()
+}
+
+#[test]
+fn nginx_is_told_whose_connection_it_is_and_no_two_clients_share_one() {
+    let nginx = Nginx::start();
+    let routes = [
+        ("one.example", nginx.plain.to_string(), "v1"),
+        ("two.example", nginx.plain.to_string(), "v2"),
+        ("h2.example", format!("h2c://{}", nginx.http2), "v2"),
+    ];
+    let routes = routes.map(|(host, upstream, version)| {
+        format!("[[route]]\nhost = \"{host}\"\nupstream = \"{upstream}\"\nproxy_protocol = \"{version}\"\n")
+    });
+    let more = format!("listen.proxy_protocol = [\"127.0.0.1\"]\n{}", routes.concat());
+    let agent = Agent::start(&[], &more);
+    for host in ["one.example", "two.example", "h2.example"] {
+        for client in ["192.0.2.7", "2001:db8::7"] {
+            let family = if client.contains(':') { "TCP6" } else { "TCP4" };
+            let server = if client.contains(':') { "2001:db8::1" } else { "192.0.2.1" };
+            let mut stream = connect(agent.http);
+            write!(stream, "PROXY {family} {client} {server} 4711 443\r\n").unwrap();
+            for _ in 0..2 {
+                write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+                let reply = read_reply(&mut stream);
+                assert_eq!(reply.text(), format!("{client} 4711 443 1"), "{host}: {reply:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The metric that tells which limit was hit.
+
+use std::io::Write;
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::agent::{Agent, PATIENCE};
+use crate::client::{ask, connect, get, read_reply};
+use crate::upstream::Upstream;
+
+/// Waits until `limit` has been hit as often as this, at least.
+pub(crate) fn wait_for(agent: &Agent, limit: &str, times: u64) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let metrics = agent.admin("/metrics").1;
+        let line = format!("rprox_limit_hits_total{{limit=\"{limit}\"}} ");
+        let hits = metrics.lines().find_map(|text| text.strip_prefix(&line)?.parse::<u64>().ok()).unwrap();
+        if hits >= times {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{limit} was hit {hits} times, not {times}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn what_is_too_large_or_too_much_is_refused_and_counted() {
+    let (begun, begins) = mpsc::channel();
+    let (go, goes) = mpsc::channel::<()>();
+    let goes = Mutex::new(goes);
+    let upstream = Upstream::start(move |_, stream| {
+        begun.send(()).unwrap();
+        goes.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+        true
+    });
+    let agent = Agent::start_with(
+        1,
+        &[("a.example", &upstream.address.to_string())],
+        "[limits]\nbody_bytes = 10\nheader_bytes = \"8KiB\"\nheaders = 10\nupstream_connections = 1",
+    );
+    let long = "y".repeat(9000);
+    let with =
+        |fields: &str| ask(&agent, &format!("GET / HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n")).status();
+    assert_eq!(with(&format!("X: {long}\r\n")), 431);
+    assert_eq!(with(&"X: y\r\n".repeat(10)), 431);
+    wait_for(&agent, "headers", 2);
+    assert_eq!(with("Content-Length: 11\r\n"), 413);
+    wait_for(&agent, "body_bytes", 1);
+    let mut running = connect(agent.http);
+    running.write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").unwrap();
+    begins.recv_timeout(PATIENCE).unwrap();
+    let reply = get(&agent, "a.example", "/");
+    assert_eq!((reply.status(), reply.field("retry-after")), (503, Some("1")));
+    wait_for(&agent, "upstream_connections", 1);
+    go.send(()).unwrap();
+    assert_eq!(read_reply(&mut running).status(), 200);
+}
