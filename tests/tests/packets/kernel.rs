@@ -87,6 +87,7 @@ impl Kernel {
     }
 
     /// Rules that only lead from one port to another: with one each way, a frame's port can be changed for ever.
+    #[allow(dead_code, reason = "for the benchmark")]
     pub(crate) fn write_rules_one_way(&mut self, rules: &[(u16, u16, Protocol)]) {
         let mut ports: Array<_, PortEntry> = self.map(map::PORTS);
         for (rule, &(from, to, protocol)) in (0..).zip(rules) {
@@ -96,6 +97,7 @@ impl Kernel {
     }
 
     /// What one run on `frame` took, on average of `repeat`.
+    #[allow(dead_code, reason = "for the benchmark")]
     pub(crate) fn time(&mut self, direction: Direction, frame: &[u8], repeat: u32) -> Duration {
         let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
         let program = Self::classifier(&mut self.ebpf, direction.program());
