@@ -18,6 +18,7 @@ pub mod pod;
 pub mod process;
 pub mod programs;
 pub mod readme;
+pub mod rootless;
 pub mod run_dir;
 pub mod sockets;
 pub mod table;

@@ -30,6 +30,15 @@ pub enum Connections {
     New,
 }
 
+/// What becomes of a kept connection that the server closes between two requests, which it may at any time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// That is a failure: the server had no reason to.
+    Fails,
+    /// The request goes over a new connection, as every client does (RFC 9112 section 9.3.1).
+    Reopens,
+}
+
 /// A load that runs until it is told to stop.
 #[derive(Debug)]
 pub struct Load {
@@ -41,6 +50,7 @@ pub struct Load {
 struct Shared {
     stop: AtomicBool,
     served: AtomicU64,
+    reopened: AtomicU64,
     failures: Mutex<Vec<String>>,
     longest: Mutex<Duration>,
 }
@@ -50,6 +60,8 @@ struct Shared {
 pub struct Tally {
     /// Requests that got a 200.
     pub served: u64,
+    /// Of these, over a new connection after the server had closed the kept one.
+    pub reopened: u64,
     /// What became of the others.
     pub failures: Vec<String>,
     /// The longest that one took.
@@ -60,11 +72,17 @@ impl Load {
     /// Sends requests for `host` to `target` from inside `netns`, over kept and over new connections at once.
     #[must_use]
     pub fn start(netns: &Netns, target: SocketAddr, host: &str) -> Self {
+        Self::start_with(Closed::Fails, netns, target, host)
+    }
+
+    /// The same, with a say in what a closed connection means.
+    #[must_use]
+    pub fn start_with(closed: Closed, netns: &Netns, target: SocketAddr, host: &str) -> Self {
         let shared = Arc::new(Shared::default());
         let threads = [Connections::Kept, Connections::New].map(|connections| {
             let (shared, path, host) = (Arc::clone(&shared), netns.path(), host.to_owned());
             thread::spawn(move || match enter_on_this_thread(&path) {
-                Ok(()) => shared.send_requests(target, &host, connections),
+                Ok(()) => shared.send_requests(target, &host, connections, closed),
                 Err(error) => shared.fail(format!("{error:#}")),
             })
         });
@@ -109,6 +127,7 @@ impl Load {
         }
         Ok(Tally {
             served: self.shared.served.load(Ordering::Relaxed),
+            reopened: self.shared.reopened.load(Ordering::Relaxed),
             failures: self.shared.failures(),
             longest: *self.shared.longest.lock().unwrap_or_else(PoisonError::into_inner),
         })
@@ -134,12 +153,18 @@ impl Tally {
 }
 
 impl Shared {
-    fn send_requests(&self, target: SocketAddr, host: &str, connections: Connections) {
+    fn send_requests(&self, target: SocketAddr, host: &str, connections: Connections, closed: Closed) {
         let end = Instant::now() + LONGEST;
         let mut kept = None;
         while !self.stop.load(Ordering::Relaxed) && Instant::now() < end {
             let begun = Instant::now();
-            match request(kept.take(), target, host, connections) {
+            let is_kept = kept.is_some();
+            let mut outcome = request(kept.take(), target, host, connections);
+            if is_kept && closed == Closed::Reopens && outcome.as_ref().is_err_and(was_closed) {
+                self.reopened.fetch_add(1, Ordering::Relaxed);
+                outcome = request(None, target, host, connections);
+            }
+            match outcome {
                 Ok(connection) => {
                     kept = connection;
                     self.served.fetch_add(1, Ordering::Relaxed);
@@ -177,7 +202,9 @@ fn request(
     write!(stream.get_mut(), "GET /load HTTP/1.1\r\nHost: {host}\r\n{last}\r\n")?;
 
     let mut line = String::new();
-    stream.read_line(&mut line)?;
+    if stream.read_line(&mut line)? == 0 {
+        return Err(io::ErrorKind::ConnectionReset.into());
+    }
     if !line.starts_with("HTTP/1.1 200 ") {
         return Err(io::Error::other(format!("answer {line:?}")));
     }
@@ -201,6 +228,11 @@ fn request(
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     Ok((!close && connections == Connections::Kept).then_some(stream))
+}
+
+/// Whether the connection was closed before a byte of the answer came.
+fn was_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 fn connect(target: SocketAddr) -> io::Result<BufReader<TcpStream>> {

@@ -129,7 +129,7 @@ impl Server {
 }
 
 /// nginx in one unprivileged process that answers every request with what it saw of it.
-fn configuration(name: &str, ports: &[u16]) -> String {
+pub(crate) fn configuration(name: &str, ports: &[u16]) -> String {
     let listen = |port| format!("listen 0.0.0.0:{port}; listen [::]:{port} ipv6only=on;");
     let listen = ports.iter().map(listen).collect::<Vec<_>>().join(" ");
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]

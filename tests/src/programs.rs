@@ -64,6 +64,13 @@ pub fn unpacked(package: &str, name: &str) -> Option<PathBuf> {
     find(name).or_else(|| places.into_iter().find(|path| path.exists()))
 }
 
+/// Docker's registry: the system's, or the one that `cargo xtask setup` unpacked.
+#[must_use]
+pub fn registry() -> Option<PathBuf> {
+    let unpacked = tools().join("docker-registry/usr/bin/docker-registry");
+    find("docker-registry").or_else(|| Some(unpacked).filter(|path| path.exists()))
+}
+
 /// aardvark-dns: Podman's helper, which distributions keep off the search path.
 #[must_use]
 pub fn aardvark() -> Option<PathBuf> {

@@ -147,7 +147,13 @@ impl Topology {
 }
 
 /// Links `peer`'s eth0 to `interface` of the host, through which it then reaches everything else.
-fn link(peer: &Netns, at_peer: Addresses, host: &Netns, interface: &str, at_host: Addresses) -> Result<()> {
+pub(crate) fn link(
+    peer: &Netns,
+    at_peer: Addresses,
+    host: &Netns,
+    interface: &str,
+    at_host: Addresses,
+) -> Result<()> {
     host.ip(&format!("link add {interface} type veth peer name eth0 netns {}", peer.name()))?;
     host.ip(&format!("link set {interface} up"))?;
     peer.ip("link set eth0 up")?;

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// How long anything in the playground may take to come up: far more than it needs, so that only what is broken fails.
-pub const READY: Duration = Duration::from_secs(15);
+/// How long anything in the playground may take to come up: far more than it needs, also on a busy emulated machine, so that only what is
+/// broken fails.
+pub const READY: Duration = Duration::from_mins(1);
 
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 

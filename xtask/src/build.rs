@@ -21,6 +21,9 @@ pub(crate) enum Profile {
     Release,
 }
 
+/// The two programs.
+const PROGRAMS: [&str; 2] = ["rprox-loader", "rprox-agent"];
+
 /// Builds everything, having set up what that needs.
 pub(crate) fn build(profile: Profile) -> Result<()> {
     let tools = setup::for_building()?;
@@ -41,13 +44,21 @@ pub(crate) fn reproduce(report: bool) -> Result<()> {
 
 fn build_programs(profile: Profile) -> Result<()> {
     let step = Step::begin("Build rprox-loader and rprox-agent");
-    let mut cargo = host_cargo("build");
-    cargo.args(["--locked", "--package", "rprox-agent", "--bins"]);
-    if profile == Profile::Release {
-        cargo.arg("--release");
+    let failed = "rprox-loader and rprox-agent do not build";
+    let package = ["--locked", "--package", "rprox-agent"];
+    if profile == Profile::Debug {
+        step.run(host_cargo("build").args(package).arg("--bins")).context(failed)?;
+        step.finish("in target/debug");
+        return Ok(());
     }
-    step.run(&mut cargo).context("rprox-loader and rprox-agent do not build")?;
-    step.finish(if profile == Profile::Release { "in target/release" } else { "in target/debug" });
+    for program in PROGRAMS {
+        let mut cargo = host_cargo("rustc");
+        // Linked statically: one program for a container without anything else, and for hosts with any C library. The flag is
+        // the last crate's alone, so that macros still build and all else is shared with other builds.
+        cargo.args(package).args(["--release", "--bin", program, "--", "-Ctarget-feature=+crt-static"]);
+        step.run(&mut cargo).context(failed)?;
+    }
+    step.finish("in target/release");
     Ok(())
 }
 

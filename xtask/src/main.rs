@@ -4,6 +4,8 @@
 
 mod bench;
 mod build;
+mod image;
+mod package;
 mod privilege;
 mod run;
 mod setup;
@@ -41,6 +43,11 @@ enum Chore {
     },
     /// Run rprox: in a playground of network namespaces, or on a real interface
     Run(run::Arguments),
+    /// Build the container images localhost/rprox-agent and localhost/rprox-loader with the Podman of who calls this; no registry is
+    /// needed
+    Image,
+    /// Make a Debian package of the loader and a tarball of both programs, in target/package
+    Package(package::Arguments),
     /// Check and test everything
     Test(test::Arguments),
     /// Measure rprox beside its peers
@@ -71,6 +78,8 @@ impl Chore {
             Self::Build { debug: true, .. } => build::build(build::Profile::Debug)?,
             Self::Build { debug: false, .. } => build::build(build::Profile::Release)?,
             Self::Run(arguments) => return run::run(&arguments),
+            Self::Image => image::build()?,
+            Self::Package(arguments) => package::package(&arguments)?,
             Self::Test(arguments) => test::test(&arguments)?,
             Self::Bench(arguments) => return bench::bench(&arguments),
             Self::BenchEnd(arguments) => bench::ends::act(&arguments)?,

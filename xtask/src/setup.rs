@@ -7,6 +7,7 @@ pub(crate) mod apt;
 
 mod companions;
 mod machines;
+mod podman;
 
 use anyhow::Result;
 
@@ -30,6 +31,11 @@ pub(crate) fn for_playing() -> Result<()> {
     companions::set_up()
 }
 
+/// Installs what a host with rootless Podman needs.
+pub(crate) fn for_podman() -> Result<()> {
+    podman::set_up()
+}
+
 /// Installs what virtual machines need.
 pub(crate) fn for_virtual_machines() -> Result<()> {
     machines::set_up()
@@ -39,5 +45,6 @@ pub(crate) fn for_virtual_machines() -> Result<()> {
 pub(crate) fn everything() -> Result<()> {
     for_building()?;
     for_playing()?;
+    for_podman()?;
     for_virtual_machines()
 }

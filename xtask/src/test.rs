@@ -39,6 +39,7 @@ const ELSEWHERE: [&str; 3] = ["--", "--skip", "needs_modules::"];
 /// Sets up, builds, checks and tests.
 pub(crate) fn test(arguments: &Arguments) -> Result<()> {
     setup::for_playing()?;
+    setup::for_podman()?;
     build::build(build::Profile::Release)?;
     if let Some(version) = &arguments.kernel {
         return vm::test(version, Extent::Long);

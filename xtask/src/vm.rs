@@ -38,7 +38,7 @@ struct Run {
     extent: Extent,
 }
 
-const RUNS: [Run; 17] = [
+const RUNS: [Run; 15] = [
     Run {
         program: "packets",
         arguments: "tcp_and_udp direct_connections vlan_tags_in_band fragments icmp::errors_about verification",
@@ -52,8 +52,6 @@ const RUNS: [Run; 17] = [
     Run { program: "devices", arguments: "needs_modules", extent: Extent::Short },
     Run { program: "stacked", arguments: "needs_modules", extent: Extent::Short },
     Run { program: "faults", arguments: "an_older_build", extent: Extent::Short },
-    Run { program: "steer", arguments: "of_every_kind time_wait status_says", extent: Extent::Short },
-    Run { program: "guard", arguments: "bound_before granted_owner", extent: Extent::Short },
     Run { program: "packets", arguments: "", extent: Extent::Long },
     // There are no packet filters in it.
     Run { program: "loader_lifecycle", arguments: "--skip nftables --skip firewalls", extent: Extent::Long },

@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use super::access_log;
 use super::admin::{self, CallError};
-use super::config::{Config, ConfigError, Flags, admin_socket};
+use super::config::{Config, ConfigError, Flags, admin_socket, schema};
 use super::dns::{DnsError, Names};
 use super::route::{Route, UpstreamTemplate};
 use super::run::{self, RunError};
@@ -114,6 +114,10 @@ pub enum Command {
     /// old one's sockets; once it serves, the old one finishes what it has and ends. If it can't start, the old one serves on.
     #[command(after_help = UPGRADE_EXAMPLES)]
     Upgrade(CallArgs),
+
+    /// Write the JSON schema of the configuration file to standard output
+    #[command(after_help = "Example:\n  rprox-agent schema > rprox.schema.json")]
+    Schema,
 
     /// Write a shell's completions to standard output
     #[command(after_help = COMPLETIONS_EXAMPLES)]
@@ -249,6 +253,7 @@ impl Command {
                 println!("A new process serves.");
                 Ok(())
             }
+            Self::Schema => Ok(writeln!(io::stdout(), "{:#}", schema().as_value())?),
             Self::Completions { shell } => {
                 write_completions(Cli::command(), shell, &mut io::stdout());
                 Ok(())

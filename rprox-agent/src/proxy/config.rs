@@ -14,6 +14,7 @@ mod flags;
 mod log;
 mod nearest;
 mod routes;
+mod schema;
 mod tls;
 mod units;
 mod upgrade;
@@ -28,6 +29,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use self::acme::{AcmeChallenge, AcmeConfig, ExternalAccount};
@@ -35,6 +37,7 @@ pub use self::admin::{AdminConfig, AdminListen, admin_socket};
 pub use self::error::ConfigError;
 pub use self::flags::Flags;
 pub use self::log::{AccessFormat, Log, Traceparent};
+pub use self::schema::schema;
 pub use self::tls::{TlsConfig, TlsVersion};
 pub use self::upstreams::{PassiveHealth, Retries};
 use crate::proxy::route::Route;
@@ -100,26 +103,32 @@ pub struct Listen {
 }
 
 /// How names are looked up and how long answers are used.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DnsConfig {
     /// DNS servers; none means those of `/etc/resolv.conf`.
     #[serde(deserialize_with = "units::dns_servers")]
+    #[schemars(with = "schema::OneOrMany<String>")]
     pub servers: Vec<SocketAddr>,
     /// The domain that upstream names without a dot are in.
     #[serde(deserialize_with = "units::domain")]
+    #[schemars(with = "Option<String>")]
     pub search: Option<String>,
     /// The shortest time that an answer is used, also one that says there is nothing by a name.
     #[serde(deserialize_with = "units::positive_duration")]
+    #[schemars(with = "schema::Duration")]
     pub min_ttl: Duration,
     /// The longest time that an answer is used.
     #[serde(deserialize_with = "units::positive_duration")]
+    #[schemars(with = "schema::Duration")]
     pub max_ttl: Duration,
     /// How long the last good answer serves while DNS fails.
     #[serde(deserialize_with = "units::duration")]
+    #[schemars(with = "schema::Duration")]
     pub stale: Duration,
     /// How long one query waits for its answer.
     #[serde(deserialize_with = "units::positive_duration")]
+    #[schemars(with = "schema::Duration")]
     pub timeout: Duration,
     /// How many times a query is sent before the look-up fails.
     #[serde(deserialize_with = "units::count")]
@@ -150,35 +159,44 @@ pub struct CertificateFiles {
 }
 
 /// How long to wait before giving up.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timeouts {
     /// For a request's whole header section, and for a TLS handshake.
     #[serde(deserialize_with = "units::positive_duration")]
+    #[schemars(with = "schema::Duration")]
     pub header: Duration,
     /// For the next request on a client connection.
     #[serde(deserialize_with = "units::positive_duration")]
+    #[schemars(with = "schema::Duration")]
     pub idle: Duration,
     /// Between two pieces of a body, either way.
     #[serde(deserialize_with = "units::positive_duration")]
+    #[schemars(with = "schema::Duration")]
     pub body: Duration,
     /// For a response to begin once the client has closed its half of the connection.
     #[serde(deserialize_with = "units::positive_duration")]
+    #[schemars(with = "schema::Duration")]
     pub half_closed: Duration,
     /// For a connection to an endpoint, with its TLS handshake.
     #[serde(deserialize_with = "units::positive_duration")]
+    #[schemars(with = "schema::Duration")]
     pub connect: Duration,
     /// Before another endpoint is tried beside one that doesn't answer (RFC 8305, "Connection Attempt Delay").
     #[serde(deserialize_with = "units::positive_duration")]
+    #[schemars(with = "schema::Duration")]
     pub attempt_delay: Duration,
     /// For the first byte of an upstream's response.
     #[serde(deserialize_with = "units::positive_duration")]
+    #[schemars(with = "schema::Duration")]
     pub response: Duration,
     /// For either side of an upgraded connection to send something.
     #[serde(deserialize_with = "units::positive_duration")]
+    #[schemars(with = "schema::Duration")]
     pub tunnel: Duration,
     /// Before an unused upstream connection is closed.
     #[serde(deserialize_with = "units::positive_duration")]
+    #[schemars(with = "schema::Duration")]
     pub upstream_idle: Duration,
 }
 
@@ -199,7 +217,7 @@ impl Default for Timeouts {
 }
 
 /// How much to take before refusing.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Client connections of the whole process.
@@ -210,15 +228,20 @@ pub struct Limits {
     pub passes: usize,
     /// Bytes in a message's header section, at least 8 KiB.
     #[serde(deserialize_with = "units::header_bytes")]
+    #[schemars(with = "schema::Size")]
     pub header_bytes: usize,
     /// Fields in a message's header section.
     #[serde(deserialize_with = "units::count")]
     pub headers: usize,
+    /// Requests that a client connection serves before it ends.
+    #[serde(deserialize_with = "units::count")]
+    pub requests: u32,
     /// Concurrent HTTP/2 streams of a client connection.
     #[serde(deserialize_with = "units::count")]
     pub streams: u32,
     /// Bytes in a request's body; `None`: no limit.
     #[serde(deserialize_with = "units::body_bytes")]
+    #[schemars(with = "Option<schema::Size>")]
     pub body_bytes: Option<u64>,
     /// Connections of one client address; a trusted proxy has no such limit.
     #[serde(deserialize_with = "units::count")]
@@ -228,6 +251,7 @@ pub struct Limits {
     pub client_prefix: u8,
     /// Bytes a second that a client must send of a body or take of a response, on average; 0: any.
     #[serde(deserialize_with = "units::rate")]
+    #[schemars(with = "schema::Size")]
     pub client_rate: u32,
     /// Requests being served at once, for each worker.
     #[serde(deserialize_with = "units::count")]
@@ -247,6 +271,7 @@ impl Default for Limits {
             passes: 3,
             header_bytes: 64 << 10,
             headers: 100,
+            requests: 10_000,
             streams: 128,
             body_bytes: None,
             client_connections: 4096,

@@ -272,6 +272,12 @@ async fn run(
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(ended.map_err(ConnectionError::Http));
             }
+            if !finishing && client.was_last_request(&client.worker.live().config.limits) {
+                client.worker.metrics.limit_hits[Limit::Requests].increment();
+                finishing = true;
+                connection.as_mut().finish();
+                continue;
+            }
             if client.gives_up_too_much() {
                 client.worker.metrics.limit_hits[Limit::Resets].increment();
                 return Poll::Ready(Err(ConnectionError::Resets));
@@ -289,7 +295,8 @@ async fn run(
             match what {
                 Deadline::Head => client.worker.metrics.limit_hits[Limit::HeaderTimeout].increment(),
                 Deadline::Taking => client.worker.metrics.limit_hits[Limit::ClientRate].increment(),
-                Deadline::Idle | Deadline::HalfClosed => {}
+                Deadline::HalfClosed => client.worker.metrics.limit_hits[Limit::HalfClosed].increment(),
+                Deadline::Idle => {}
             }
             if finishing || !client.is_idle() {
                 return Poll::Ready(Err(ConnectionError::TimedOut(what)));

@@ -83,6 +83,8 @@ cell::labels! {
     pub enum Limit {
         /// `limits.connections`
         Connections = "connections",
+        /// `limits.requests`
+        Requests = "requests",
         /// `limits.passes`
         Passes = "passes",
         /// `limits.client_connections`
@@ -101,6 +103,8 @@ cell::labels! {
         BodyBytes = "body_bytes",
         /// `limits.upstream_connections`
         UpstreamConnections = "upstream_connections",
+        /// `timeouts.half_closed`
+        HalfClosed = "timeouts.half_closed",
         /// `timeouts.tunnel`
         TunnelTimeout = "timeouts.tunnel",
     }

@@ -14,7 +14,8 @@ use crate::upstream::Upstream;
 fn named(name: &'static str) -> Upstream {
     Upstream::start(move |head, stream| {
         let text = format!("{name}\n{head}");
-        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len()).unwrap();
+        let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+        stream.write_all(response.as_bytes()).unwrap();
         true
     })
 }

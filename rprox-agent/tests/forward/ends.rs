@@ -99,6 +99,19 @@ fn idle_and_slow_clients_are_let_go() {
 }
 
 #[test]
+fn a_connection_ends_with_its_last_request() {
+    let upstream = Upstream::mirror();
+    let agent = Agent::start(&[("a.example", &upstream.address.to_string())], "[limits]\nrequests = 2");
+    let mut stream = connect(agent.http);
+    for last in [false, true] {
+        stream.write_all(GET).unwrap();
+        let reply = read_reply(&mut stream);
+        assert_eq!((reply.status(), reply.field("connection")), (200, last.then_some("close")), "{reply:?}");
+    }
+    assert!(read_to_close(&mut stream).is_empty());
+}
+
+#[test]
 fn over_the_limit_of_connections_is_a_503() {
     let upstream = Upstream::mirror();
     let agent = Agent::start(&[("a.example", &upstream.address.to_string())], "[limits]\nconnections = 1");

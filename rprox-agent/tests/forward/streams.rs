@@ -1,6 +1,7 @@
 //! Bodies.
 
 use std::io::{ErrorKind, Read, Write};
+use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -128,6 +129,33 @@ fn an_answer_before_the_upload_s_end_reaches_the_client() {
     stream.write_all(&vec![b'x'; 1 << 20]).unwrap();
     let reply = read_reply(&mut stream);
     assert_eq!((reply.status(), reply.text()), (403, "no"));
+}
+
+#[test]
+fn an_answer_before_the_upload_s_end_reaches_an_http2_client() {
+    let upstream = Upstream::start(|_, stream| {
+        stream
+            .write_all(b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno")
+            .unwrap();
+        // Until the agent stops: closing would reset what may not have been read.
+        let _ = std::io::copy(stream, &mut std::io::sink());
+        false
+    });
+    let agent = Agent::start(&[("a.example", &upstream.address.to_string())], "");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(64 << 20).unwrap();
+    for _ in 0..8 {
+        let output = Command::new("curl")
+            .args(["-sS", "--max-time", "20", "--http2-prior-knowledge", "-w", " %{http_code}", "--resolve"])
+            .arg(format!("a.example:{}:127.0.0.1", agent.http.port()))
+            .arg("-T")
+            .arg(file.path())
+            .arg(format!("http://a.example:{}/", agent.http.port()))
+            .output()
+            .expect("curl runs");
+        let (answer, complaint) = (String::from_utf8(output.stdout).unwrap(), output.stderr);
+        assert_eq!(answer, "no 403", "{}", String::from_utf8_lossy(&complaint));
+    }
 }
 
 #[test]

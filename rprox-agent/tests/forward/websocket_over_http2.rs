@@ -104,6 +104,24 @@ fn a_websocket_over_http2_is_one_over_http1_to_the_upstream() {
 }
 
 #[test]
+fn an_http2_connection_ends_after_its_last_request_and_loses_none() {
+    let upstream = Upstream::mirror();
+    let agent = Agent::start(&[("a.example", &upstream.address.to_string())], "[limits]\nrequests = 2");
+    run(async {
+        let io = TokioIo::new(TcpStream::connect(agent.http).await.unwrap());
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        let connection = tokio::spawn(connection);
+        for _ in 0..2 {
+            let request = Request::get("http://a.example/").body(Empty::<Bytes>::new()).unwrap();
+            let response = timeout(PATIENCE, sender.send_request(request)).await.unwrap().unwrap();
+            assert_eq!(response.status(), 200);
+            assert!(response.into_body().collect().await.is_ok());
+        }
+        timeout(PATIENCE, connection).await.expect("the agent ends it").unwrap().unwrap();
+    });
+}
+
+#[test]
 fn an_upstream_s_refusal_is_passed_on() {
     let upstream = answering("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
     let agent = Agent::start(&[("a.example", &upstream.address.to_string())], "");

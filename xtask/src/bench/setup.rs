@@ -1,6 +1,7 @@
 //! The peers and the load generators.
 
 use anyhow::Result;
+use rprox_tests::programs;
 
 use crate::setup::apt;
 use crate::steps::Step;
@@ -19,7 +20,9 @@ pub(super) fn set_up(peers: bool) -> Result<()> {
     if peers {
         let step = Step::begin("Peers of the proxy");
         for (program, package) in PEERS {
-            apt::unpack_missing(&step, program, package)?;
+            if programs::unpacked(package, program).is_none() {
+                apt::unpack(&step, package)?;
+            }
         }
         step.finish("nginx, HAProxy and Caddy");
     }

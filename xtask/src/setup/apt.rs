@@ -1,6 +1,7 @@
 //! Debian packages.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Once;
 
@@ -70,15 +71,9 @@ pub(crate) fn installed(packages: &[String]) -> String {
     if packages.is_empty() { "all there".to_owned() } else { format!("installed {}", packages.join(" ")) }
 }
 
-/// Unpacks Debian's `package` beside the other tools, unless the machine has `program` already, and installs the libraries
-/// that it needs. For servers: installed as packages, they would start now and at every boot.
-pub(crate) fn unpack_missing(step: &Step, program: &str, package: &str) -> Result<bool> {
-    if programs::unpacked(package, program).is_some() {
-        return Ok(false);
-    }
-    if !is_here() {
-        bail!("there is no {program}: install it, or what Debian calls {package}");
-    }
+/// Unpacks `package` beside the other tools and installs the libraries that it needs, but nothing else that it depends on:
+/// for a package that would start a service, now and at every boot.
+pub(crate) fn unpack(step: &Step, package: &str) -> Result<()> {
     update(step)?;
     let folder = programs::tools().join(package);
     let download = programs::tools().join(format!("{package}-download"));
@@ -86,18 +81,20 @@ pub(crate) fn unpack_missing(step: &Step, program: &str, package: &str) -> Resul
     step.run(Command::new("apt-get").args(["download", package]).current_dir(&download))?;
     for entry in fs::read_dir(&download)? {
         let file = entry?.path();
-        let depends = command::run(Command::new("dpkg-deb").arg("--field").arg(&file).arg("Depends"))?;
-        let first =
-            |alternatives: &str| alternatives.split(['|', ' ', '(', ':']).next().unwrap_or("").to_owned();
-        let needed = depends.split(',').map(|alternatives| first(alternatives.trim()));
-        let libraries: Vec<String> = needed.filter(|name| name.starts_with("lib")).collect();
+        let libraries = libraries(&file)?;
         if !libraries.is_empty() {
             install(step, &libraries)?;
         }
         step.run(Command::new("dpkg-deb").arg("--extract").arg(&file).arg(&folder))?;
     }
-    fs::remove_dir_all(&download)?;
-    Ok(true)
+    Ok(fs::remove_dir_all(&download)?)
+}
+
+/// The libraries that the package in `file` depends on; of alternatives the first.
+fn libraries(file: &Path) -> Result<Vec<String>> {
+    let depends = command::run(Command::new("dpkg-deb").arg("--field").arg(file).arg("Depends"))?;
+    let names = depends.split(',').filter_map(|one| one.trim().split(['|', ' ', '(', ':']).next());
+    Ok(names.filter(|name| name.starts_with("lib")).map(str::to_owned).collect())
 }
 
 fn apt(purpose: &str) -> Result<Command> {

@@ -58,9 +58,13 @@ fn has_grpcio() -> bool {
     command::run(Command::new("/usr/bin/python3").args(["-c", "import grpc"])).is_ok()
 }
 
-/// Unpacks nginx, which stands for the services in the playground.
+/// Unpacks Debian's nginx beside the other tools. Installed as a package, it would start a service on port 80, and again
+/// at every boot.
 fn unpack_nginx(step: &Step) -> Result<()> {
-    apt::unpack_missing(step, "nginx", "nginx")?;
+    if !apt::is_here() {
+        bail!("there is no nginx, which stands for the services in the playground: install it");
+    }
+    apt::unpack(step, "nginx")?;
     let nginx =
         programs::nginx().context("Debian's package nginx has no /usr/sbin/nginx: install nginx by hand")?;
     command::run(Command::new(&nginx).arg("-v")).map(drop).context(

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Uri;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use toml::Spanned;
@@ -52,7 +53,7 @@ impl AcmeConfig {
 }
 
 /// A way to prove that a host is ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum AcmeChallenge {
     /// A certificate, on port 443 (RFC 8737).
     #[serde(rename = "tls-alpn-01")]
@@ -77,25 +78,33 @@ impl std::fmt::Debug for ExternalAccount {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AcmeTable {
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     directory: Option<Spanned<String>>,
     #[serde(default, deserialize_with = "contacts")]
+    #[schemars(with = "super::schema::OneOrMany<String>")]
     contact: Vec<String>,
+    #[schemars(with = "bool")]
     agree_terms: Spanned<bool>,
     #[serde(default)]
     challenge: Option<AcmeChallenge>,
     #[serde(default)]
+    #[schemars(with = "Option<Vec<String>>")]
     hosts: Option<Vec<Spanned<String>>>,
     #[serde(default)]
+    #[schemars(with = "Option<PathBuf>")]
     ca: Option<Spanned<PathBuf>>,
     #[serde(default = "default_retry", deserialize_with = "units::positive_duration")]
+    #[schemars(with = "super::schema::Duration")]
     retry: Duration,
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     eab_kid: Option<Spanned<String>>,
     #[serde(default)]
+    #[schemars(with = "Option<PathBuf>")]
     eab_key: Option<Spanned<PathBuf>>,
 }
 

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -14,9 +15,10 @@ use super::error::{ConfigError, Mistake};
 use super::routes::Written;
 
 /// The admin listener's table, as it is written.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct AdminTable {
+    #[schemars(with = "Option<String>")]
     pub(super) listen: Option<Spanned<String>>,
     pub(super) allow_remote: bool,
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -20,14 +21,17 @@ use super::{DnsConfig, Limits, Log, PassiveHealth, Retries, Timeouts};
 use crate::proxy::proxy_protocol;
 use crate::proxy::upstream::set::Balancing;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct File {
     pub(super) listen: ListenTable,
+    #[schemars(with = "DnsConfig")]
     pub(super) dns: Spanned<DnsConfig>,
     #[serde(deserialize_with = "units::networks")]
+    #[schemars(with = "super::schema::OneOrMany<String>")]
     pub(super) trusted_proxies: Vec<IpNet>,
     #[serde(deserialize_with = "units::duration")]
+    #[schemars(with = "super::schema::Duration")]
     pub(super) drain_timeout: Duration,
     pub(super) workers: Option<NonZeroUsize>,
     pub(super) timeouts: Timeouts,
@@ -35,7 +39,9 @@ pub(super) struct File {
     pub(super) passive_health: PassiveHealth,
     pub(super) limits: Limits,
     pub(super) log: Log,
+    #[schemars(with = "super::schema::Tls")]
     pub(super) tls: TlsConfig,
+    #[schemars(with = "String")]
     pub(super) hsts: Hsts,
     pub(super) state: Option<PathBuf>,
     pub(super) acme: Option<AcmeTable>,
@@ -70,41 +76,57 @@ impl Default for File {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct ListenTable {
+    #[schemars(with = "Option<super::schema::OneOrMany<String>>")]
     pub(super) http: Option<Spanned<Addresses>>,
+    #[schemars(with = "Option<super::schema::OneOrMany<String>>")]
     pub(super) https: Option<Spanned<Addresses>>,
     #[serde(deserialize_with = "units::networks")]
+    #[schemars(with = "super::schema::OneOrMany<String>")]
     pub(super) proxy_protocol: Vec<IpNet>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CertificateTable {
+    #[schemars(with = "PathBuf")]
     pub(super) cert: Spanned<PathBuf>,
+    #[schemars(with = "PathBuf")]
     pub(super) key: Spanned<PathBuf>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RouteTable {
+    #[schemars(with = "String")]
     pub(super) host: Spanned<String>,
+    #[schemars(with = "Option<String>")]
     pub(super) path: Option<Spanned<String>>,
+    #[schemars(with = "super::schema::OneOrMany<super::schema::Upstream>")]
     pub(super) upstream: Spanned<UpstreamKey>,
     #[serde(default, deserialize_with = "upstreams::balancing")]
+    #[schemars(with = "super::schema::Balance")]
     pub(super) balance: Balancing,
     pub(super) sticky: Option<StickyTable>,
     pub(super) health: Option<HealthTable>,
     #[serde(default)]
     pub(super) timeouts: RouteTimeouts,
+    #[schemars(with = "Option<Vec<String>>")]
     pub(super) allow: Option<Spanned<Vec<Spanned<String>>>>,
+    #[schemars(with = "Option<PathBuf>")]
     pub(super) cert: Option<Spanned<PathBuf>>,
+    #[schemars(with = "Option<PathBuf>")]
     pub(super) key: Option<Spanned<PathBuf>>,
+    #[schemars(with = "Option<PathBuf>")]
     pub(super) client_ca: Option<Spanned<PathBuf>>,
+    #[schemars(with = "Option<String>")]
     pub(super) client_cert: Option<Spanned<String>>,
+    #[schemars(with = "Option<String>")]
     pub(super) hsts: Option<Hsts>,
     #[serde(default = "upgrade::default", deserialize_with = "upgrade::protocols")]
+    #[schemars(with = "super::schema::OneOrMany<String>")]
     pub(super) upgrade: Vec<String>,
     pub(super) proxy_protocol: Option<proxy_protocol::Version>,
     #[serde(default = "default_https_redirect")]

@@ -2,20 +2,23 @@
 
 #![forbid(unsafe_code)]
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::units;
 use crate::cli::LogFormat;
 
 /// What is logged, and how.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// A level or an `EnvFilter` directive list.
     #[serde(deserialize_with = "units::log_level")]
+    #[schemars(with = "String")]
     pub level: String,
     /// Text or JSON.
     #[serde(deserialize_with = "units::log_format")]
+    #[schemars(with = "super::schema::LogFormat")]
     pub format: LogFormat,
     /// Whether each request gets a line.
     pub access: bool,
@@ -38,7 +41,7 @@ impl Default for Log {
 }
 
 /// What a line of the access log looks like.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AccessFormat {
     /// As the other lines of the log, and among them.
@@ -51,7 +54,7 @@ pub enum AccessFormat {
 }
 
 /// What happens with requests that are part of no trace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Traceparent {
     /// Nothing; what a client sends is passed on either way.

@@ -99,8 +99,6 @@ attempts = 3
 level = "debug"
 format = "json"
 access = false
-access_format = "combined"
-traceparent = "create"
 
 [[certificate]]
 cert = "a.crt"
@@ -141,13 +139,7 @@ allow = ["Grafana", "wiki"]
     );
     assert_eq!(
         config.log,
-        Log {
-            level: "debug".to_owned(),
-            format: LogFormat::Json,
-            access: false,
-            access_format: AccessFormat::Combined,
-            traceparent: Traceparent::Create,
-        }
+        Log { level: "debug".to_owned(), format: LogFormat::Json, access: false, ..Log::default() }
     );
     assert_eq!(config.certificates.len(), 1, "the same pair twice is one certificate");
     assert!(config.certificates[0].cert.is_absolute(), "relative to the file");
@@ -165,6 +157,7 @@ connections = 10
 passes = 11
 header_bytes = "8KiB"
 headers = 20
+requests = 50
 streams = 30
 body_bytes = "1GiB"
 client_connections = 50
@@ -186,6 +179,7 @@ upstream = "web:80"
             passes: 11,
             header_bytes: 8192,
             headers: 20,
+            requests: 50,
             streams: 30,
             body_bytes: Some(1 << 30),
             client_connections: 50,
@@ -231,6 +225,13 @@ upstream = "web:80"
             upstream_idle: s(6)
         }
     );
+}
+
+#[test]
+fn the_access_log_s_keys_are_taken() {
+    let toml = "[log]\naccess_format = 'combined'\ntraceparent = 'create'";
+    let log = load(toml, &["--route", "a=web:80"]).unwrap().log;
+    assert_eq!((log.access_format, log.traceparent), (AccessFormat::Combined, Traceparent::Create));
 }
 
 #[test]

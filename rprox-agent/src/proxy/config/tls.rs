@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::HeaderValue;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
@@ -17,7 +18,7 @@ use super::units;
 use crate::proxy::tls::client_auth::{ClientAuth, ClientCa};
 
 /// The oldest version of TLS that is spoken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum TlsVersion {
     /// RFC 5246.
     #[default]
@@ -37,9 +38,9 @@ pub struct TlsConfig {
     pub self_signed: bool,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-struct TlsTable {
+pub(super) struct TlsTable {
     min_version: TlsVersion,
     self_signed: bool,
 }

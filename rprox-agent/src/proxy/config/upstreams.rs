@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 use http::uri::PathAndQuery;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -25,7 +26,7 @@ use crate::proxy::upstream::tls::{Authorities, UpstreamTlsError};
 use crate::proxy::upstream::{Protocol, Upstream};
 
 /// When an endpoint is left out for what its requests show.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PassiveHealth {
     /// Requests in a row that got no response. A connection that can't be made needs no second.
@@ -33,9 +34,11 @@ pub struct PassiveHealth {
     pub failures: u32,
     /// How long the first time; each further time twice as long.
     #[serde(deserialize_with = "units::positive_duration")]
+    #[schemars(with = "super::schema::Duration")]
     pub back_off: Duration,
     /// How long at most.
     #[serde(deserialize_with = "units::positive_duration")]
+    #[schemars(with = "super::schema::Duration")]
     pub longest_back_off: Duration,
 }
 
@@ -46,7 +49,7 @@ impl Default for PassiveHealth {
 }
 
 /// How often requests are sent again, where that is safe.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retries {
     /// How many times one request is, at most.
@@ -57,6 +60,7 @@ pub struct Retries {
     pub minimum: u32,
     /// How long a request waits for an upstream whose every endpoint refuses connections and may just be on the move.
     #[serde(deserialize_with = "units::duration")]
+    #[schemars(with = "super::schema::Duration")]
     pub moving: Duration,
 }
 
@@ -72,14 +76,17 @@ impl Default for Retries {
 }
 
 /// A route's own time-outs.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RouteTimeouts {
     #[serde(deserialize_with = "units::some_positive_duration")]
+    #[schemars(with = "Option<super::schema::Duration>")]
     connect: Option<Duration>,
     #[serde(deserialize_with = "units::some_positive_duration")]
+    #[schemars(with = "Option<super::schema::Duration>")]
     response: Option<Duration>,
     #[serde(deserialize_with = "units::some_positive_duration")]
+    #[schemars(with = "Option<super::schema::Duration>")]
     body: Option<Duration>,
 }
 
@@ -95,12 +102,13 @@ impl RouteTimeouts {
 }
 
 /// `sticky` as it is written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct StickyTable {
     #[serde(deserialize_with = "cookie_name")]
     cookie: String,
     #[serde(deserialize_with = "units::some_positive_duration")]
+    #[schemars(with = "Option<super::schema::Duration>")]
     max_age: Option<Duration>,
     secret: String,
 }
@@ -129,14 +137,17 @@ fn cookie_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::
 }
 
 /// `health` as it is written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HealthTable {
     #[serde(deserialize_with = "path")]
+    #[schemars(with = "String")]
     path: PathAndQuery,
     #[serde(default, deserialize_with = "units::some_positive_duration")]
+    #[schemars(with = "Option<super::schema::Duration>")]
     interval: Option<Duration>,
     #[serde(default, deserialize_with = "units::some_positive_duration")]
+    #[schemars(with = "Option<super::schema::Duration>")]
     timeout: Option<Duration>,
     healthy: Option<NonZeroU32>,
     unhealthy: Option<NonZeroU32>,
@@ -189,12 +200,16 @@ pub(super) enum UpstreamForm {
     Table(UpstreamTable),
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UpstreamTable {
+    #[schemars(with = "String")]
     to: Spanned<String>,
+    #[schemars(with = "Option<u32>")]
     weight: Option<Spanned<u32>>,
+    #[schemars(with = "Option<PathBuf>")]
     ca: Option<Spanned<PathBuf>>,
+    #[schemars(with = "Option<String>")]
     server_name: Option<Spanned<String>>,
 }
 

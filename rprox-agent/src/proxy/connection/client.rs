@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::framing::Framing;
 use super::patience::Patience;
+use crate::proxy::config::Limits;
 use crate::proxy::forward::forwarded::Forwarding;
 use crate::proxy::forward::tunnel::Tunnel;
 use crate::proxy::proxy_protocol::Ends;
@@ -35,6 +36,8 @@ pub struct Client {
     pub framing: RefCell<Framing>,
     phase: Cell<Phase>,
     requests: Cell<u32>,
+    /// All there have been.
+    served: Cell<u32>,
     /// For the socket to take bytes.
     socket: Cell<Patience>,
     /// For the client to let an HTTP/2 stream go on, while none else does anything.
@@ -108,6 +111,7 @@ impl Client {
             secure,
             http2,
             requests: Cell::new(0),
+            served: Cell::new(0),
             socket: Cell::new(patience),
             flow: Cell::new(patience),
             untaken: Cell::new(0),
@@ -123,9 +127,18 @@ impl Client {
     /// A request's head has been read.
     pub fn request_begins(&self) {
         self.requests.set(self.requests.get() + 1);
+        self.served.set(self.served.get().saturating_add(1));
         self.phase.set(Phase::Busy);
         self.answering.set(false);
         self.look_at_flow();
+    }
+
+    /// Whether the connection has had all the requests that it may have. Over HTTP/2 it may go on until none runs, though not
+    /// for ever: there are clients that lose a running request if they are told meanwhile to make no more.
+    #[must_use]
+    pub fn was_last_request(&self, limits: &Limits) -> bool {
+        let patience = if self.http2 && self.requests.get() > 0 { limits.streams } else { 0 };
+        self.served.get() >= limits.requests.saturating_add(patience)
     }
 
     /// The last byte of a response's body has been handed over, or the request was given up.

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
+use std::future::{pending, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::exchange::{Exchange, Offered};
 use super::failure::Failure;
@@ -19,7 +20,14 @@ use super::pool::Lease;
 use crate::proxy::config::Config;
 use crate::proxy::connection::client::Client;
 use crate::proxy::connection::patience::Patience;
+use crate::proxy::drain::Stop;
 use crate::proxy::timer::LazyTimer;
+
+/// How much of an HTTP/2 client's body is read that nobody wants, at most.
+const LINGER_BYTES: usize = 1 << 20;
+
+/// How long the client has to notice that, at most.
+const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// Why a request's body could not be passed on.
 #[derive(Debug, thiserror::Error)]
@@ -167,6 +175,35 @@ impl Upload {
         self.patience.waits();
         let Some(deadline) = self.patience.deadline() else { return Poll::Pending };
         self.timer.get_or_insert_with(|| LazyTimer::new(self.patience.most())).poll(cx, deadline)
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let is_early = |upload: &mut Box<Upload>| {
+            upload.client.http2 && !upload.ended && upload.client.worker.drain.stop() == Stop::No
+        };
+        if let Some(upload) = self.0.take_if(is_early) {
+            tokio::task::spawn_local(upload.linger());
+        }
+    }
+}
+
+impl Upload {
+    /// The upstream wants no more, most likely because it has answered. Dropping what comes resets the stream with `NO_ERROR` (RFC
+    /// 9113 section 8.1), and a reset that arrives with the response some clients take for a failure. So it is read on
+    /// for a while and thrown away; then nothing more is taken in, which stops the client as well.
+    async fn linger(mut self: Box<Self>) {
+        let read_on = async {
+            let mut left = LINGER_BYTES;
+            while left > 0 {
+                let frame = poll_fn(|cx| Pin::new(&mut self.incoming).poll_frame(cx)).await;
+                let Some(Ok(frame)) = frame else { return };
+                left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            }
+            pending::<()>().await;
+        };
+        let _ = timeout(LINGER_TIME, read_on).await;
     }
 }
 

@@ -233,10 +233,16 @@ impl<'a> Choice<'a> {
 
     /// All endpoints failed: perhaps there are others by now.
     async fn look_again(&mut self) -> Result<(), Lost> {
-        let lost = self.lost.take().unwrap_or(Lost { failure: Failure::Busy, endpoint: None });
+        let lost = self.lost.take().unwrap_or_else(|| {
+            let serves = self.members.all().iter().any(|member| member.weight > 0);
+            Lost { failure: if serves { Failure::Busy } else { Failure::Drained }, endpoint: None }
+        });
         let Some(pause) = PAUSES.get(self.rounds) else { return Err(lost) };
         let moving = self.members.all().iter().any(|member| member.endpoint.ejection.may_be_moving());
-        if matches!(lost.failure, Failure::Busy) || !self.group.has_names() || (self.rounds > 0 && !moving) {
+        if matches!(lost.failure, Failure::Busy | Failure::Drained)
+            || !self.group.has_names()
+            || (self.rounds > 0 && !moving)
+        {
             return Err(lost);
         }
         let patience = self.live.config.retries.moving;

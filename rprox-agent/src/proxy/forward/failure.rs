@@ -32,6 +32,9 @@ pub enum Failure {
     /// The connection broke, or what came is no HTTP.
     #[error("{}", chain(.0))]
     Broken(hyper::Error),
+    /// What has endpoints is not to serve.
+    #[error("only upstreams of weight 0 have an endpoint at the moment")]
+    Drained,
     /// All connections allowed are in use.
     #[error("limits.upstream_connections reached on every endpoint")]
     Busy,
@@ -63,7 +66,7 @@ impl Failure {
             | Self::TransferCoding
             | Self::UnaskedUpgrade
             | Self::NotSwitched => StatusCode::BAD_GATEWAY,
-            Self::Dns(_) | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Dns(_) | Self::Drained | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Upload(error) => error.status(),
         }
@@ -74,7 +77,7 @@ impl Failure {
     pub fn public(&self) -> &'static str {
         match self {
             Self::Dns(DnsError::Absent { .. }) => "the service's name is unknown",
-            Self::Dns(_) => "the service can't be found at the moment",
+            Self::Dns(_) | Self::Drained => "the service can't be found at the moment",
             Self::Connect(_) => "the service can't be reached",
             Self::Handshake(_) => "the service can't be reached safely",
             Self::ConnectTimeout => "the service can't be reached in time",

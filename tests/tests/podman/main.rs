@@ -1,0 +1,39 @@
+//! The real thing: rootless Podman of an ordinary user, with the agent in a container.
+
+#![allow(clippy::unwrap_used, reason = "a scenario fails where its helpers do")]
+
+mod changes;
+mod guide;
+mod protocols;
+mod registry;
+
+use rprox_tests::client::Version;
+use rprox_tests::rootless::site::Site;
+use rprox_tests::topology::CLIENT;
+
+#[test]
+fn a_site_of_pods_is_served_on_ports_80_and_443_by_an_ordinary_user() {
+    let site = Site::start().unwrap();
+
+    let redirect = site.get("http://grafana.mydomain.test/d/1?x=2").send().unwrap();
+    assert_eq!(redirect.statuses, [301]);
+    assert_eq!(redirect.header("location"), Some("https://grafana.mydomain.test/d/1?x=2"));
+
+    for version in Version::ALL {
+        let answer = site.get("https://grafana.mydomain.test/").version(version).send().unwrap();
+        assert_eq!((answer.status(), answer.version), (Some(200), Some(version)));
+        assert_eq!(answer.field("pod"), Some("grafana"));
+        assert_eq!(answer.field("client"), Some(&*CLIENT.v4.to_string()), "{}", answer.body);
+    }
+}
+
+#[test]
+fn a_pod_made_later_is_served_at_once_and_one_that_is_not_allowed_never() {
+    let site = Site::start().unwrap();
+    for pod in ["late", "other"] {
+        site.make_pod(pod, None).unwrap();
+    }
+    let answer = site.get("http://late.pods.mydomain.test/").send().unwrap();
+    assert_eq!((answer.status(), answer.field("pod")), (Some(200), Some("late")), "{}", site.log());
+    assert_eq!(site.get("http://other.pods.mydomain.test/").send().unwrap().status(), Some(404));
+}

@@ -1,0 +1,54 @@
+//! What a host with rootless Podman is made of, and who visits it.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use rprox_tests::programs;
+
+use super::apt;
+use crate::steps::Step;
+
+/// Programs, and the Debian packages that have them.
+const PROGRAMS: [(&str, &str); 9] = [
+    ("podman", "podman"),
+    ("crun", "crun"),
+    ("catatonit", "catatonit"),
+    ("slirp4netns", "slirp4netns"),
+    ("newuidmap", "uidmap"),
+    ("skopeo", "skopeo"),
+    ("systemctl", "systemd"),
+    ("strip", "binutils"),
+    ("ldd", "libc-bin"),
+];
+
+/// What packages have that is no program on the search path.
+const FILES: [(&str, &str); 4] = [
+    ("/usr/lib/podman/netavark", "netavark"),
+    ("/usr/lib/podman/aardvark-dns", "aardvark-dns"),
+    ("/usr/lib/systemd/user/dbus.socket", "dbus-user-session"),
+    ("/usr/lib/python3/dist-packages/websockets", "python3-websockets"),
+];
+
+/// Installs what is missing.
+pub(super) fn set_up() -> Result<()> {
+    let step = Step::begin("Rootless Podman");
+    let programs = PROGRAMS.iter().filter(|(program, _)| programs::find(program).is_none());
+    let files = FILES.iter().filter(|(file, _)| apt::is_here() && !Path::new(file).exists());
+    let mut missing: Vec<String> = programs.chain(files).map(|(_, package)| (*package).to_owned()).collect();
+    if !missing.is_empty() {
+        apt::install(&step, &missing)?;
+    }
+    if programs::registry().is_none() {
+        if !apt::is_here() {
+            bail!("there is no docker-registry, which is served in a pod: install it");
+        }
+        apt::unpack(&step, "docker-registry")?;
+        missing.push("docker-registry".to_owned());
+    }
+    step.finish(&if missing.is_empty() {
+        "all there".to_owned()
+    } else {
+        format!("installed {}", missing.join(" "))
+    });
+    Ok(())
+}
