@@ -71,6 +71,12 @@ pub fn registry() -> Option<PathBuf> {
     find("docker-registry").or_else(|| Some(unpacked).filter(|path| path.exists()))
 }
 
+/// What checks Kubernetes manifests by the schemas, once `cargo xtask setup` has installed it.
+#[must_use]
+pub fn kubernetes_validate() -> PathBuf {
+    tools().join("kubernetes/bin/kubernetes-validate")
+}
+
 /// aardvark-dns: Podman's helper, which distributions keep off the search path.
 #[must_use]
 pub fn aardvark() -> Option<PathBuf> {

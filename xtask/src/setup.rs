@@ -6,6 +6,7 @@ pub(crate) mod toolchain;
 pub(crate) mod apt;
 
 mod companions;
+mod kubernetes;
 mod machines;
 mod podman;
 
@@ -31,9 +32,10 @@ pub(crate) fn for_playing() -> Result<()> {
     companions::set_up()
 }
 
-/// Installs what a host with rootless Podman needs.
+/// Installs what a host with rootless Podman needs, and what checks Kubernetes manifests.
 pub(crate) fn for_podman() -> Result<()> {
-    podman::set_up()
+    podman::set_up()?;
+    kubernetes::set_up()
 }
 
 /// Installs what virtual machines need.

@@ -4,6 +4,7 @@
 
 mod changes;
 mod guide;
+mod image;
 mod protocols;
 mod registry;
 

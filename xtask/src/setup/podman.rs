@@ -22,11 +22,12 @@ const PROGRAMS: [(&str, &str); 9] = [
 ];
 
 /// What packages have that is no program on the search path.
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("/usr/lib/podman/netavark", "netavark"),
     ("/usr/lib/podman/aardvark-dns", "aardvark-dns"),
     ("/usr/lib/systemd/user/dbus.socket", "dbus-user-session"),
     ("/usr/lib/python3/dist-packages/websockets", "python3-websockets"),
+    ("/usr/lib/python3/dist-packages/yaml", "python3-yaml"),
 ];
 
 /// Installs what is missing.
