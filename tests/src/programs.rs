@@ -67,8 +67,7 @@ pub fn unpacked(package: &str, name: &str) -> Option<PathBuf> {
 /// Docker's registry: the system's, or the one that `cargo xtask setup` unpacked.
 #[must_use]
 pub fn registry() -> Option<PathBuf> {
-    let unpacked = tools().join("docker-registry/usr/bin/docker-registry");
-    find("docker-registry").or_else(|| Some(unpacked).filter(|path| path.exists()))
+    unpacked("docker-registry", "docker-registry")
 }
 
 /// What checks Kubernetes manifests by the schemas, once `cargo xtask setup` has installed it.
