@@ -11,7 +11,6 @@ pub mod image;
 pub mod internet;
 pub mod site;
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -99,13 +98,8 @@ impl Host {
     /// A command that runs `program` on the host as the user, in its home and as if logged in.
     #[must_use]
     pub fn user(&self, program: impl AsRef<Path>) -> Command {
-        let mut command = self.root("setpriv");
-        command
-            .args([&format!("--reuid={ID}"), &format!("--regid={ID}"), "--init-groups", "--reset-env", "--"])
-            .args(["env", "--chdir", &format!("/home/{USER}"), &format!("XDG_RUNTIME_DIR=/run/user/{ID}")])
-            .arg("PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-            .arg(program.as_ref());
-        command
+        // Below the manager's own cgroup: from there it may take processes into its scopes, as it does with aardvark-dns.
+        self.user_in("user/session", program)
     }
 
     /// A command that runs `program` at the client, as root, with the host's files.
@@ -170,6 +164,25 @@ impl Host {
         Request::get(&self.client, url).resolve(name, HOST.v4.into())
     }
 
+    fn user_in(&self, cgroup: &str, program: impl AsRef<Path>) -> Command {
+        let mut command = self.root("sh");
+        command
+            .args(["-c", "echo $$ > \"$1/cgroup.procs\" && shift && exec \"$@\"", "sh"])
+            .arg(format!("/sys/fs/cgroup/{}/{cgroup}", self.cgroup))
+            .args([
+                "setpriv",
+                &format!("--reuid={ID}"),
+                &format!("--regid={ID}"),
+                "--init-groups",
+                "--reset-env",
+                "--",
+            ])
+            .args(["env", "--chdir", &format!("/home/{USER}"), &format!("XDG_RUNTIME_DIR=/run/user/{ID}")])
+            .arg("PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .arg(program.as_ref());
+        command
+    }
+
     fn enter(&self, network: &Netns, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("nsenter");
         command
@@ -194,15 +207,9 @@ impl Host {
     }
 
     fn start_manager(&mut self) -> Result<()> {
-        let user = self.user("/lib/systemd/systemd");
-        let mut script = format!("echo $$ > /sys/fs/cgroup/{}/user/cgroup.procs; exec \"$@\"", self.cgroup);
-        // What follows nsenter's own arguments is what it runs.
-        let words = user.get_args().map(|word| word.to_string_lossy().into_owned());
-        let inside: Vec<_> = words.skip_while(|word| word != "setpriv").collect();
-        let _ = write!(script, " --user --log-target=console");
-        let mut shell = self.root("sh");
-        shell.args(["-c", &script, "sh"]).args(inside);
-        let mut manager = Process::start("systemd --user", shell)?;
+        let mut command = self.user_in("user", "/lib/systemd/systemd");
+        command.args(["--user", "--log-target=console"]);
+        let mut manager = Process::start("systemd --user", command)?;
         let running = |host: &Self| host.systemctl("is-active default.target").is_ok();
         manager.wait_until("the user's systemd to be there", |_| running(self))?;
         self.manager = Some(manager);

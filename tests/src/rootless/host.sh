@@ -14,7 +14,7 @@ for left in /sys/fs/cgroup/rprox-*; do
     run=${left#*/rprox-}
     [ -d "/proc/${run%%-*}" ] || find "$left" -depth -type d -exec rmdir {} \; 2> /dev/null || true
 done
-mkdir -p "/sys/fs/cgroup/$cgroup/user"
+mkdir -p "/sys/fs/cgroup/$cgroup/user/session"
 echo $$ > "/sys/fs/cgroup/$cgroup/cgroup.procs"
 chown -R "$id:$id" "/sys/fs/cgroup/$cgroup/user"
 

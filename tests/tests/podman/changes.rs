@@ -28,6 +28,10 @@ fn a_network_without_name_service_loses_no_request() {
     wait::until(wait::READY, "the proxy to miss the name service", noticed).unwrap();
     load.wait_for_more(50).unwrap();
     load.finish().unwrap().assert_all_served();
+
+    // Podman starts it again with the next container.
+    site.make_pod("late", None).unwrap();
+    site.wait_for_answer_of("http://late.pods.mydomain.test/", "late").unwrap();
 }
 
 #[test]

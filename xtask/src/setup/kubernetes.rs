@@ -8,7 +8,7 @@ use rprox_tests::programs;
 use super::apt;
 use crate::steps::Step;
 
-/// On PyPI, with the schemas of the Kubernetes version that it is called after, and of those before it.
+/// From Python's index, with the schemas of the Kubernetes version that it is called after, and of those before it.
 const PACKAGE: &str = "kubernetes-validate==1.37.0";
 
 /// Installs it into a folder of its own.
