@@ -21,6 +21,7 @@ pub mod metrics;
 #[cfg(feature = "podman")]
 pub mod podman;
 pub mod proxy_protocol;
+pub mod quadlet;
 pub mod reload;
 pub mod respond;
 pub mod route;

@@ -2,15 +2,14 @@
 
 #![forbid(unsafe_code)]
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
 use super::Phase;
+use super::upstreams::{self, UpstreamStatus};
 use crate::proxy::labels::Report;
-use crate::proxy::live::Rules;
 use crate::proxy::worker::Shared;
 
 #[derive(Serialize)]
@@ -25,7 +24,7 @@ struct Status<'a> {
     /// What came of looking for labels of containers, where that is configured.
     labels: Option<Report>,
     routes: Vec<Route<'a>>,
-    upstreams: Vec<Upstream<'a>>,
+    upstreams: Vec<UpstreamStatus<'a>>,
     certificates: Vec<Certificate<'a>>,
 }
 
@@ -43,13 +42,6 @@ struct Route<'a> {
     upstreams: Vec<&'a str>,
     /// Whether a container's label asked for it.
     by_label: bool,
-}
-
-#[derive(Serialize)]
-struct Upstream<'a> {
-    name: &'a str,
-    endpoints: Vec<SocketAddr>,
-    dns: &'static str,
 }
 
 #[derive(Serialize)]
@@ -92,7 +84,7 @@ pub(super) fn json(shared: &Shared, file: Option<&Path>, phase: Phase) -> Result
                 by_label: place >= rules.config.routes.len(),
             })
             .collect(),
-        upstreams: upstreams(shared, &rules),
+        upstreams: upstreams::all(shared, &rules),
         certificates: certificates
             .iter()
             .map(|certificate| Certificate {
@@ -105,16 +97,6 @@ pub(super) fn json(shared: &Shared, file: Option<&Path>, phase: Phase) -> Result
     let mut json = serde_json::to_string_pretty(&status)?;
     json.push('\n');
     Ok(json)
-}
-
-fn upstreams<'a>(shared: &Shared, rules: &'a Rules) -> Vec<Upstream<'a>> {
-    let state = |upstream: &'a crate::proxy::upstream::Upstream| {
-        let (endpoints, dns) = shared.last_answers.state(upstream);
-        Upstream { name: &upstream.authority, endpoints, dns }
-    };
-    let mut all: Vec<_> = rules.routes.upstreams().map(state).collect();
-    all.sort_unstable_by_key(|upstream| upstream.name);
-    all
 }
 
 fn seconds(time: SystemTime) -> u64 {
