@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -37,7 +37,8 @@ struct Known {
     refused: BTreeSet<String>,
     /// How many containers have a label, well-formed or not.
     containers: usize,
-    synced_at: Option<SystemTime>,
+    /// When all were last looked at; by two clocks, as one may be set.
+    synced_at: Option<(Instant, SystemTime)>,
     error: Option<String>,
 }
 
@@ -75,7 +76,7 @@ impl Labels {
         }
         known.malformed = census.malformed;
         known.containers = census.containers;
-        known.synced_at = Some(SystemTime::now());
+        known.synced_at = Some((Instant::now(), SystemTime::now()));
         let is_news = known.claims != census.claims;
         known.claims = census.claims;
         is_news
@@ -94,7 +95,7 @@ impl Labels {
 
     /// How long ago all containers were last looked at.
     pub fn age(&self) -> Option<Duration> {
-        self.lock().synced_at.map(|at| at.elapsed().unwrap_or_default())
+        self.lock().synced_at.map(|(at, _)| at.elapsed())
     }
 
     /// Forgets all that is known; whether that was anything.
@@ -119,7 +120,8 @@ impl Labels {
     /// The state of things.
     pub fn report(&self) -> Report {
         let known = self.lock();
-        let since_1970 = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let since_1970 =
+            |(_, at): (Instant, SystemTime)| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         Report {
             containers: known.containers,
             refused: known.malformed.union(&known.refused).cloned().collect(),

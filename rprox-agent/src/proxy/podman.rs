@@ -151,10 +151,10 @@ async fn resync(shared: &Shared, config: &PodmanConfig, api: &Api) -> Result<(),
         }
     }
     census.claims.sort();
-    let routes = census.claims.len();
+    let containers = census.containers;
     if shared.labels.note(census) {
         shared.put_into_force(&shared.rules.load_full());
-        tracing::info!(routes, "labels of containers were followed");
+        tracing::info!(containers, "the routes by label are others now");
     }
     Ok(())
 }

@@ -6,10 +6,28 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// How long anything that must happen may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A program that runs on the host until it is told to end, or the host does.
+pub(crate) struct Service(Child);
+
+impl Service {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    /// Ends it at once.
+    pub(crate) fn end(mut self) {
+        // What entered the namespaces waits for the program itself, which is its child.
+        let program = child_of(&self.0).parse().unwrap();
+        kill_process(Pid::from_raw(program).unwrap(), Signal::KILL).unwrap();
+        self.0.wait().unwrap();
+    }
+}
 
 pub(crate) struct Host {
     init: Child,
@@ -41,8 +59,7 @@ impl Host {
             .unwrap();
         let ready = folder.path().join("ready");
         until("the host to be ready (as root?)", || ready.exists().then_some(()));
-        let children = format!("/proc/{0}/task/{0}/children", init.id());
-        let first = fs::read_to_string(children).unwrap().trim().to_owned();
+        let first = child_of(&init);
         let host = Self { init, first, folder };
         let image = host.path("image");
         fs::create_dir_all(image.join("bin")).unwrap();
@@ -97,13 +114,13 @@ impl Host {
     }
 
     /// Serves Podman's API, as its socket unit does.
-    pub(crate) fn serve_api(&self) -> Child {
+    pub(crate) fn serve_api(&self) -> Service {
         let socket = self.path("podman.sock");
         let _ = fs::remove_file(&socket);
         let service = format!("system service --time 0 unix://{}", socket.display());
-        let child = self.podman_command(&service).spawn().unwrap();
+        let api = Service::start(&mut self.podman_command(&service));
         until("Podman's API to be there", || socket.exists().then_some(()));
-        child
+        api
     }
 
     /// The answer's status and body to a request for `host`.
@@ -126,6 +143,12 @@ impl Drop for Host {
         let _ = self.init.kill();
         let _ = self.init.wait();
     }
+}
+
+/// The process that `parent` started.
+fn child_of(parent: &Child) -> String {
+    let children = format!("/proc/{0}/task/{0}/children", parent.id());
+    fs::read_to_string(children).unwrap().trim().to_owned()
 }
 
 /// Waits until `look` sees what it looks for.

@@ -12,6 +12,7 @@ ip link set lo up
 cat > "$1/containers.conf" << END
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+cgroups = "disabled"
 [engine]
 cgroup_manager = "cgroupfs"
 events_logger = "file"

@@ -7,15 +7,15 @@ mod host;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Child;
 
 use serde_json::Value;
 
-use self::host::{Host, until};
+use self::host::{Host, Service, until};
 
 struct Agent<'a> {
     host: &'a Host,
-    process: Child,
+    /// Ends with the host.
+    _process: Service,
 }
 
 impl<'a> Agent<'a> {
@@ -23,9 +23,8 @@ impl<'a> Agent<'a> {
     fn start(host: &'a Host, more: &str) -> Self {
         Self::write(host, more);
         let mut command = host.command(env!("CARGO_BIN_EXE_rprox-agent"));
-        let process =
-            command.args(["run", "--allow-root", "-c"]).arg(host.path("rprox.toml")).spawn().unwrap();
-        let agent = Self { host, process };
+        command.args(["run", "--allow-root", "-c"]).arg(host.path("rprox.toml"));
+        let agent = Self { host, _process: Service::start(&mut command) };
         until("the agent to serve", || (agent.status()?["phase"] == "serving").then_some(()));
         agent
     }
@@ -41,9 +40,13 @@ impl<'a> Agent<'a> {
     }
 
     fn status(&self) -> Option<Value> {
+        serde_json::from_str(&self.admin("status.json")).ok()
+    }
+
+    fn admin(&self, path: &str) -> String {
         let mut command = self.host.command("curl");
         command.args(["--silent", "--unix-socket"]).arg(self.host.path("admin.sock"));
-        serde_json::from_slice(&command.arg("http://admin/status.json").output().unwrap().stdout).ok()
+        String::from_utf8(command.arg(format!("http://admin/{path}")).output().unwrap().stdout).unwrap()
     }
 
     /// How many containers serve `route`, all by their labels.
@@ -60,17 +63,10 @@ impl<'a> Agent<'a> {
     }
 }
 
-impl Drop for Agent<'_> {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 #[test]
 fn routes_come_and_go_with_containers_and_outlive_podman_for_a_time() {
     let host = Host::boot();
-    let mut api = host.serve_api();
+    let api = host.serve_api();
     host.podman("network create pods");
     host.podman("network create others");
     let web = "--label rprox.port=80 --label rprox.host";
@@ -101,16 +97,25 @@ fn routes_come_and_go_with_containers_and_outlive_podman_for_a_time() {
     host.podman("start first");
     until("the first to be back", || (agent.upstreams("web.example/") == 2).then_some(()));
 
+    let metrics = agent.admin("metrics");
+    for line in [
+        "rprox_labelled_containers 2\n",
+        "rprox_labels_refused 0\n",
+        "rprox_label_resyncs_total{result=\"failed\"} 0\n",
+    ] {
+        assert!(metrics.contains(line), "no {line} in {metrics}");
+    }
+
     // A restarted API is found again, and what changed meanwhile with it.
-    end(&mut api);
+    api.end();
     host.podman("rm --force --time 0 first");
     until("Podman to be missed", || agent.status()?["labels"]["error"].as_str().map(drop));
-    let mut api = host.serve_api();
+    let api = host.serve_api();
     until("Podman to be found again", || agent.status()?["labels"]["error"].is_null().then_some(()));
     until("the first to be gone", || (agent.upstreams("web.example/") == 1).then_some(()));
 
     // Without it, what is known serves on, and after podman.stale the configuration alone.
-    end(&mut api);
+    api.end();
     assert_eq!(host.get("web.example", "/").1, "second");
     until("old knowledge to be let go", || (agent.upstreams("web.example/") == 0).then_some(()));
     assert_eq!(host.get("web.example", "/").0, "404");
@@ -122,7 +127,7 @@ fn routes_come_and_go_with_containers_and_outlive_podman_for_a_time() {
 #[test]
 fn labels_reach_no_further_than_they_may() {
     let host = Host::boot();
-    let mut api = host.serve_api();
+    let api = host.serve_api();
     host.podman("network create pods");
     host.podman("network create others");
     let ours = "[[route]]\nhost = '*.ours.example'\npath = '/a'\nupstream = '127.0.0.1:9'\n";
@@ -145,11 +150,6 @@ fn labels_reach_no_further_than_they_may() {
     Agent::write(&host, "[[route]]\nhost = 'good.example'\nupstream = '127.0.0.1:9'\n");
     agent.refuses("the labels of container good: the configuration has the route of good.example");
     assert_eq!(host.get("good.example", "/").0, "502");
-    assert_eq!(host.get("x.ours.example", "/b").1, "thief");
-    end(&mut api);
-}
-
-fn end(process: &mut Child) {
-    process.kill().unwrap();
-    process.wait().unwrap();
+    assert_eq!(agent.upstreams("x.ours.example/b"), 1);
+    api.end();
 }
