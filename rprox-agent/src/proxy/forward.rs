@@ -77,6 +77,7 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
         None if body.is_none() => Offer::find(&parts, &found.route.upgrade),
         None => None,
     };
+    let offer = offer.filter(|_| found.upstreams.can_switch());
     if connect.is_some() && offer.is_none() {
         let reason = "WebSockets are not served here";
         return exchange.answer(respond::text(StatusCode::NOT_IMPLEMENTED, reason));

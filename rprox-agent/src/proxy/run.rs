@@ -13,7 +13,7 @@ use sd_notify::NotifyState;
 use tokio::sync::watch;
 
 use super::access_log::AccessLog;
-use super::acme::{self, Orders};
+use super::acme::Orders;
 use super::activation::{self, ActivationError};
 use super::admin::{self, AdminError};
 use super::config::{Config, Flags};
@@ -111,7 +111,6 @@ async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
         access_log,
     });
     tokio::task::spawn_local(health::run(Arc::clone(&shared)));
-    tokio::task::spawn_local(acme::start(Arc::clone(&shared)));
     #[cfg(feature = "podman")]
     {
         super::podman::first_look(&shared).await;

@@ -84,7 +84,6 @@ pub async fn send(
     let set = found.upstreams;
     let group = live.groups.of(set);
     group.budget.deposit(&config.retries);
-    let offer = offer.filter(|_| set.upstreams.iter().all(|one| one.upstream.protocol != Protocol::H2c));
     if let Some(offer) = &offer {
         offer.make(request.headers_mut());
     }
