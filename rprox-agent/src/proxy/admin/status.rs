@@ -37,6 +37,7 @@ struct Configuration<'a> {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "these are the names in the JSON")]
 struct Route<'a> {
     route: &'a str,
     upstreams: Vec<&'a str>,

@@ -68,7 +68,7 @@ impl Container {
             let wrong = |should: &str| format!("{PREFIX}{key}={value:?} should be {should}");
             match key {
                 "host" => {
-                    hosts = read_hosts(value).ok_or_else(|| wrong("a host name, or several with commas"))?
+                    hosts = read_hosts(value).ok_or_else(|| wrong("a host name, or several with commas"))?;
                 }
                 "port" => {
                     let number = value.parse::<u16>().ok().filter(|port| *port != 0);
