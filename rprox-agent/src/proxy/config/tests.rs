@@ -1,5 +1,8 @@
 //! What files and flags make, and what their mistakes look like.
 
+#[cfg(feature = "podman")]
+mod podman;
+
 mod upstreams;
 
 mod tls;
