@@ -50,15 +50,12 @@ pub async fn examine(mut settings: Settings) -> Findings {
         [] => vec![&settings.default_policy],
         own => own.iter().map(|(_, policy)| policy).collect(),
     };
-    findings.extend(kernel::check(&Kernel::read(), &kernel::Wants::of(settings.hook, &policies)));
-    match owner {
-        Err(error) => {
-            findings.push(Finding::fault("owner", error.to_string(), "name the owner, with --owner"))
-        }
-        Ok(()) => {
-            let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-            findings.extend(owner::check(policies.iter().filter_map(|policy| policy.owner), &users));
-        }
+    findings.extend(kernel::check(&Kernel::read(), kernel::Wants::of(settings.hook, &policies)));
+    if let Err(error) = owner {
+        findings.push(Finding::fault("owner", error.to_string(), "name the owner, with --owner"));
+    } else {
+        let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        findings.extend(owner::check(policies.iter().filter_map(|policy| policy.owner), &users));
     }
     findings.extend(policies.iter().flat_map(|policy| ports::of_policy(policy)));
     findings

@@ -70,30 +70,40 @@ impl Kernel {
     }
 }
 
+/// Whether mode `steer` is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Steer {
+    No,
+    /// By `--mode auto`, which does without it.
+    IfPossible,
+    /// By `--mode steer`.
+    Yes,
+}
+
 /// What is wanted of the kernel.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wants {
     hook: HookChoice,
     packets: bool,
-    /// By `--mode steer`.
-    steer: bool,
-    /// By `--mode auto`, which does without it.
-    may_steer: bool,
+    steer: Steer,
     guard: bool,
 }
 
 impl Wants {
     /// What `policies` ask for.
     pub(super) fn of(hook: HookChoice, policies: &[&Policy]) -> Self {
-        let any = |wants: &dyn Fn(&Policy) -> bool| policies.iter().any(|policy| wants(policy));
-        let has_tcp =
-            |policy: &Policy| policy.rules.as_slice().iter().any(|rule| rule.protocol == Protocol::Tcp);
+        let steer = |policy: &&Policy| match policy.mode {
+            ModeChoice::Steer => Steer::Yes,
+            ModeChoice::Auto if policy.rules.as_slice().iter().any(|rule| rule.protocol == Protocol::Tcp) => {
+                Steer::IfPossible
+            }
+            _ => Steer::No,
+        };
         Self {
             hook,
-            packets: any(&|policy| policy.mode != ModeChoice::Grant),
-            steer: any(&|policy| policy.mode == ModeChoice::Steer),
-            may_steer: any(&|policy| policy.mode == ModeChoice::Auto && has_tcp(policy)),
-            guard: any(&|policy| policy.owner != Some(Owner::Any)),
+            packets: policies.iter().any(|policy| policy.mode != ModeChoice::Grant),
+            steer: policies.iter().map(steer).max().unwrap_or(Steer::No),
+            guard: policies.iter().any(|policy| policy.owner != Some(Owner::Any)),
         }
     }
 
@@ -106,13 +116,13 @@ impl Wants {
         };
         let wanted = match user {
             User::Packets => self.packets,
-            User::Steer => self.steer,
+            User::Steer => self.steer == Steer::Yes,
             User::Guard => self.guard,
         };
         if wanted {
             return Some(Finding::fault(check, found, format!("{remedy}, or {without}")));
         }
-        let gives_way = user == User::Steer && self.may_steer;
+        let gives_way = user == User::Steer && self.steer == Steer::IfPossible;
         gives_way.then(|| {
             Finding::warning(
                 check,
@@ -123,7 +133,7 @@ impl Wants {
     }
 }
 
-pub(super) fn check(kernel: &Kernel, wants: &Wants) -> Vec<Finding> {
+pub(super) fn check(kernel: &Kernel, wants: Wants) -> Vec<Finding> {
     let mut findings = version(&kernel.release, wants);
     for ((_, name, option, user), there) in KINDS.iter().zip(kernel.kinds) {
         if there == Some(false) {
@@ -136,7 +146,7 @@ pub(super) fn check(kernel: &Kernel, wants: &Wants) -> Vec<Finding> {
         let remedy = "mount one: `mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified`";
         let user = if wants.guard { User::Guard } else { User::Steer };
         findings.extend(wants.miss(user, "cgroup2", reason, remedy));
-    } else if wants.guard || wants.steer || wants.may_steer {
+    } else if wants.guard || wants.steer != Steer::No {
         findings.push(Finding::fine("cgroup2", "mounted"));
     }
     findings.push(match kernel.jit {
@@ -154,13 +164,13 @@ pub(super) fn check(kernel: &Kernel, wants: &Wants) -> Vec<Finding> {
     findings
 }
 
-fn version(release: &str, wants: &Wants) -> Vec<Finding> {
+fn version(release: &str, wants: Wants) -> Vec<Finding> {
     let check = "kernel";
     let Some(version) = parse(release) else {
         let found = format!("its version can't be told from {release:?}");
         return vec![Finding::warning(check, found, "see that it is Linux 6.1 or later")];
     };
-    if version < COOKIE && (wants.guard || wants.steer) {
+    if version < COOKIE && (wants.guard || wants.steer == Steer::Yes) {
         let remedy = "update it, or use `--mode rewrite --owner any`";
         let found = format!("Linux {release}: the port guard and mode steer need 5.14 or later");
         return vec![Finding::fault(check, found, remedy)];
@@ -212,7 +222,7 @@ mod tests {
         Wants::of(HookChoice::Auto, &[&policy])
     }
 
-    fn worst(kernel: &Kernel, wants: &Wants) -> Severity {
+    fn worst(kernel: &Kernel, wants: Wants) -> Severity {
         check(kernel, wants).iter().map(|finding| finding.severity).max().unwrap()
     }
 
@@ -225,10 +235,10 @@ mod tests {
         for (release, severity) in
             [("6.18.44", Fine), ("6.1.0", Fine), ("5.15.0", Warning), ("5.10.0", Fault)]
         {
-            assert_eq!(worst(&kernel(release), &auto), severity, "{release}");
+            assert_eq!(worst(&kernel(release), auto), severity, "{release}");
         }
-        assert_eq!(worst(&kernel("5.10.0"), &wants(ModeChoice::Rewrite, Owner::Any)), Warning);
-        assert_eq!(worst(&kernel("6.1.0"), &Wants { hook: HookChoice::Tcx, ..auto }), Fault);
+        assert_eq!(worst(&kernel("5.10.0"), wants(ModeChoice::Rewrite, Owner::Any)), Warning);
+        assert_eq!(worst(&kernel("6.1.0"), Wants { hook: HookChoice::Tcx, ..auto }), Fault);
     }
 
     #[test]
@@ -240,22 +250,22 @@ mod tests {
         };
         let any = Owner::Any;
         let (packets, sk_lookup, bind) = (lacks(0), lacks(1), lacks(3));
-        assert_eq!(worst(&packets, &wants(ModeChoice::Rewrite, any)), Fault);
-        assert_eq!(worst(&packets, &wants(ModeChoice::Grant, Owner::User(1))), Fine);
-        assert_eq!(worst(&sk_lookup, &wants(ModeChoice::Steer, any)), Fault);
-        assert_eq!(worst(&sk_lookup, &wants(ModeChoice::Auto, any)), Warning);
-        assert_eq!(worst(&sk_lookup, &wants(ModeChoice::Rewrite, any)), Fine);
-        assert_eq!(worst(&bind, &wants(ModeChoice::Rewrite, Owner::User(1))), Fault);
-        assert_eq!(worst(&bind, &wants(ModeChoice::Rewrite, any)), Fine);
+        assert_eq!(worst(&packets, wants(ModeChoice::Rewrite, any)), Fault);
+        assert_eq!(worst(&packets, wants(ModeChoice::Grant, Owner::User(1))), Fine);
+        assert_eq!(worst(&sk_lookup, wants(ModeChoice::Steer, any)), Fault);
+        assert_eq!(worst(&sk_lookup, wants(ModeChoice::Auto, any)), Warning);
+        assert_eq!(worst(&sk_lookup, wants(ModeChoice::Rewrite, any)), Fine);
+        assert_eq!(worst(&bind, wants(ModeChoice::Rewrite, Owner::User(1))), Fault);
+        assert_eq!(worst(&bind, wants(ModeChoice::Rewrite, any)), Fine);
     }
 
     #[test]
     fn cgroup_and_jit() {
         let no_cgroup = Kernel { no_cgroup: Some("none".to_owned()), ..kernel("6.18.0") };
-        assert_eq!(worst(&no_cgroup, &wants(ModeChoice::Auto, Owner::User(1))), Fault);
-        assert_eq!(worst(&no_cgroup, &wants(ModeChoice::Auto, Owner::Any)), Warning);
-        assert_eq!(worst(&no_cgroup, &wants(ModeChoice::Rewrite, Owner::Any)), Fine);
+        assert_eq!(worst(&no_cgroup, wants(ModeChoice::Auto, Owner::User(1))), Fault);
+        assert_eq!(worst(&no_cgroup, wants(ModeChoice::Auto, Owner::Any)), Warning);
+        assert_eq!(worst(&no_cgroup, wants(ModeChoice::Rewrite, Owner::Any)), Fine);
         let no_jit = Kernel { jit: Some(0), ..kernel("6.18.0") };
-        assert_eq!(worst(&no_jit, &wants(ModeChoice::Auto, Owner::Any)), Warning);
+        assert_eq!(worst(&no_jit, wants(ModeChoice::Auto, Owner::Any)), Warning);
     }
 }

@@ -100,7 +100,7 @@ fn holder(port: u16) -> Option<Holder> {
     Some(Holder { user, processes: processes_with(inode) })
 }
 
-/// The user and the inode of the socket that listens on `port` in a table of proc_pid_net(5).
+/// The user and the inode of the socket that listens on `port` in a table of `proc_pid_net(5)`.
 fn listener(table: &str, port: u16) -> Option<(u32, u64)> {
     const LISTEN: &str = "0A";
     table.lines().skip(1).find_map(|line| {
