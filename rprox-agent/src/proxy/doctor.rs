@@ -13,7 +13,6 @@ mod podman;
 mod ports;
 mod user;
 
-use std::path::Path;
 use std::time::SystemTime;
 use std::{fs, io};
 
@@ -30,12 +29,10 @@ use crate::findings::{Finding, Findings};
 /// Where this runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// In a container: where the agent itself runs.
-    Container,
+    /// Where the agent runs too: in a container, or on a host without Podman.
+    Agents,
     /// On a host with Podman, whose networks can't be reached from here.
     PodmanHost,
-    /// On a host without it: where the agent itself runs.
-    Host,
 }
 
 /// Looks at what an agent by `flags` meets; without a file and routes, at the host alone.
@@ -48,14 +45,8 @@ pub fn examine(flags: &Flags) -> Result<Findings, ConfigError> {
     let config = if has_configuration { Some(Config::load(flags)?) } else { None };
     let me = geteuid().as_raw();
     let mut findings = vec![user::root(me)];
-    let contained = ["/run/.containerenv", "/.dockerenv"].iter().any(|mark| Path::new(mark).exists())
-        || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
-    let podman = if contained { None } else { Podman::read() };
-    let place = match (&podman, contained) {
-        (_, true) => Place::Container,
-        (Some(_), _) => Place::PodmanHost,
-        (None, _) => Place::Host,
-    };
+    let podman = Podman::read();
+    let place = if podman.is_some() { Place::PodmanHost } else { Place::Agents };
     if let Some(podman) = podman {
         findings.extend(podman::check(&podman));
         // None of it is root's.

@@ -55,12 +55,11 @@ mod tests {
     fn an_unknown_name_is_a_fault_where_the_agent_runs() {
         let absent = DnsError::Absent { name: "web.dns.podman.".to_owned() };
         let of = |place| check("web:80", Err(&absent), place);
-        assert_eq!(of(Place::Container).severity, Fault);
-        assert_eq!(of(Place::Host).severity, Fault);
+        assert_eq!(of(Place::Agents).severity, Fault);
         assert_eq!(of(Place::PodmanHost).severity, Warning);
         assert!(of(Place::PodmanHost).remedy.unwrap().contains("podman exec"));
         let address = Address::from("10.89.0.7:80".parse::<std::net::SocketAddr>().unwrap());
-        let known = check("web:80", Ok(&[address]), Place::Container);
+        let known = check("web:80", Ok(&[address]), Place::Agents);
         assert_eq!((known.severity, known.found.as_str()), (Fine, "10.89.0.7:80"));
     }
 }
