@@ -19,6 +19,7 @@ pub mod listen;
 pub mod live;
 pub mod metrics;
 pub mod proxy_protocol;
+pub mod quadlet;
 pub mod reload;
 pub mod respond;
 pub mod route;

@@ -53,14 +53,21 @@ pub fn tools() -> PathBuf {
 /// nginx: the system's, or the one that `cargo xtask setup` unpacked.
 #[must_use]
 pub fn nginx() -> Option<PathBuf> {
-    find("nginx").or_else(|| Some(tools().join("nginx/usr/sbin/nginx")).filter(|path| path.exists()))
+    unpacked("nginx", "nginx")
+}
+
+/// The program `name`: the system's, or the one in the Debian package that was unpacked beside the other tools.
+#[must_use]
+pub fn unpacked(package: &str, name: &str) -> Option<PathBuf> {
+    let folder = tools().join(package);
+    let places = ["usr/sbin", "usr/bin"].map(|place| folder.join(place).join(name));
+    find(name).or_else(|| places.into_iter().find(|path| path.exists()))
 }
 
 /// Docker's registry: the system's, or the one that `cargo xtask setup` unpacked.
 #[must_use]
 pub fn registry() -> Option<PathBuf> {
-    let unpacked = tools().join("docker-registry/usr/bin/docker-registry");
-    find("docker-registry").or_else(|| Some(unpacked).filter(|path| path.exists()))
+    unpacked("docker-registry", "docker-registry")
 }
 
 /// What checks Kubernetes manifests by the schemas, once `cargo xtask setup` has installed it.

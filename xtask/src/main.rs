@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build;
 mod image;
 mod package;
@@ -49,6 +50,11 @@ enum Chore {
     Package(package::Arguments),
     /// Check and test everything
     Test(test::Arguments),
+    /// Measure rprox beside its peers
+    Bench(bench::Arguments),
+    /// A client of the benchmark
+    #[command(hide = true)]
+    BenchEnd(bench::ends::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -75,6 +81,8 @@ impl Chore {
             Self::Image => image::build()?,
             Self::Package(arguments) => package::package(&arguments)?,
             Self::Test(arguments) => test::test(&arguments)?,
+            Self::Bench(arguments) => return bench::bench(&arguments),
+            Self::BenchEnd(arguments) => bench::ends::act(&arguments)?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -3,6 +3,7 @@
 mod host;
 mod interrupt;
 mod playground;
+mod podman;
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -18,12 +19,16 @@ use crate::{build, privilege, setup};
 Examples:
   cargo xtask run                 a playground, until Ctrl-C
   cargo xtask run --once          only its table; exit status 0 if every row is right
+  cargo xtask run --podman        a host with real rootless Podman, until Ctrl-C
   cargo xtask run -i eth0 -c rprox.toml
   cargo xtask run -i eth0 -- --route registry.example.com=container-registry:80 --dns-server 10.89.0.1:53")]
 pub(crate) struct Arguments {
     /// End after the table
     #[arg(long, conflicts_with = "interface")]
     once: bool,
+    /// Instead of the playground, a host with an ordinary user's rootless Podman: real pods, and the proxy in a container
+    #[arg(long, conflicts_with = "interface")]
+    podman: bool,
     /// Run on this interface of the real host, without a playground
     #[arg(short, long, value_name = "NAME")]
     interface: Option<String>,
@@ -51,6 +56,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         if arguments.interface.is_none() {
             setup::for_playing()?;
         }
+        if arguments.podman {
+            setup::for_podman()?;
+        }
         build::build(build::Profile::Release)?;
     }
     if !privilege::is_root() {
@@ -66,6 +74,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     match &arguments.interface {
         Some(interface) => host::run(interface, arguments),
+        None if arguments.podman => podman::run(arguments.once),
         None => playground::run(arguments.once),
     }
 }

@@ -35,12 +35,18 @@ const FOLDER_PAUSE: Duration = Duration::from_mins(1);
 pub struct Orders {
     issued: AtomicI64,
     failed: AtomicI64,
+    stopped: watch::Sender<bool>,
 }
 
 impl Orders {
     fn count(&self, issued: bool) {
         let counter = if issued { &self.issued } else { &self.failed };
         counter.fetch_add(1, Relaxed);
+    }
+
+    /// No order is made any more, and one that is running is given up.
+    pub fn stop(&self) {
+        self.stopped.send_replace(true);
     }
 
     /// As a metric.
@@ -91,11 +97,13 @@ fn run(shared: &Arc<Shared>) {
     };
     runtime.block_on(async {
         let mut swapped = shared.swapped.subscribe();
+        let mut stopped = shared.acme.stopped.subscribe();
         loop {
             let config = shared.rules.load().config.acme.clone();
             tokio::select! {
                 () = keep(shared, config.as_ref()) => {}
                 () = other_than(config.as_ref(), shared, &mut swapped) => {}
+                _ = stopped.wait_for(|stopped| *stopped) => return,
             }
         }
     });

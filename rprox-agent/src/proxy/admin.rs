@@ -9,6 +9,7 @@ mod families;
 mod metrics;
 mod socket;
 mod status;
+mod upstreams;
 
 use std::cell::Cell;
 use std::convert::Infallible;

@@ -17,6 +17,7 @@ use super::admin::{self, CallError};
 use super::config::{Config, ConfigError, Flags, admin_socket, schema};
 use super::dns::{DnsError, Names};
 use super::doctor;
+use super::quadlet::{self, QuadletArgs, QuadletError};
 use super::route::{Route, UpstreamTemplate};
 use super::run::{self, RunError};
 use super::tls::{Certificates, TlsError};
@@ -103,6 +104,13 @@ Example:
 
 Exit status: 0 the new one serves, 1 no agent answers, 2 the new one did not start; the old one then serves on.";
 
+const QUADLET_EXAMPLES: &str = "\
+Examples:
+  rprox-agent quadlet -c ~/.config/rprox/rprox.toml
+  rprox-agent quadlet -c ~/.config/rprox/rprox.toml --network apps --image registry.example.com/rprox-agent:0.1.0
+
+Each unit has its file's name above it. Sockets belong into ~/.config/systemd/user, the others into ~/.config/containers/systemd.";
+
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
   rprox-agent completions bash > ~/.local/share/bash-completion/completions/rprox-agent
@@ -141,6 +149,13 @@ pub enum Command {
     /// Write the JSON schema of the configuration file to standard output
     #[command(after_help = "Example:\n  rprox-agent schema > rprox.schema.json")]
     Schema,
+
+    /// Write the units that run the agent in a rootless container, for Podman's Quadlet
+    ///
+    /// Those of the network, the listeners' sockets and the container, by the addresses, files and times of the configuration.
+    /// `deploy/quadlet` explains them.
+    #[command(after_help = QUADLET_EXAMPLES)]
+    Quadlet(QuadletArgs),
 
     /// Write a shell's completions to standard output
     #[command(after_help = COMPLETIONS_EXAMPLES)]
@@ -238,6 +253,9 @@ pub enum CliError {
          admin.listen is \"unix:/PATH\"; or send SIGHUP, and see the log"
     )]
     NoSocket,
+    /// There are no units.
+    #[error(transparent)]
+    Quadlet(#[from] QuadletError),
     /// An order was not carried out.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -264,6 +282,7 @@ impl CliError {
                 exit::REFUSED
             }
             Self::Config(_)
+            | Self::Quadlet(QuadletError::Config(_) | QuadletError::Path(_))
             | Self::Tls(_)
             | Self::Dns(_)
             | Self::Logging(_)
@@ -271,6 +290,7 @@ impl CliError {
             | Self::Call(CallError::Refused(_))
             | Self::Run(RunError::Tls(_) | RunError::NoCertificate) => exit::USAGE,
             Self::Call(_) | Self::Faulty | Self::Output(_) | Self::Run(_) => exit::FAILED,
+            Self::Call(_) | Self::Quadlet(_) | Self::Output(_) | Self::Run(_) => exit::FAILED,
         }
     }
 }
@@ -306,6 +326,7 @@ impl Command {
                 Ok(())
             }
             Self::Schema => Ok(writeln!(io::stdout(), "{:#}", schema().as_value())?),
+            Self::Quadlet(args) => Ok(quadlet::write(&args)?),
             Self::Completions { shell } => {
                 write_completions(Cli::command(), shell, &mut io::stdout());
                 Ok(())

@@ -190,6 +190,10 @@ pub struct Timeouts {
     #[serde(deserialize_with = "units::positive_duration")]
     #[schemars(with = "schema::Duration")]
     pub response: Duration,
+    /// For an upstream to ask for a body that its client sends only then (`Expect: 100-continue`); 0: the agent asks for it.
+    #[serde(deserialize_with = "units::duration")]
+    #[schemars(with = "schema::Duration")]
+    pub expect: Duration,
     /// For either side of an upgraded connection to send something.
     #[serde(deserialize_with = "units::positive_duration")]
     #[schemars(with = "schema::Duration")]
@@ -210,6 +214,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(2),
             attempt_delay: Duration::from_millis(250),
             response: Duration::from_mins(1),
+            expect: Duration::from_secs(1),
             tunnel: Duration::from_hours(1),
             upstream_idle: Duration::from_secs(30),
         }

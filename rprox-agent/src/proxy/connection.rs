@@ -192,8 +192,14 @@ where
         ended
     };
     if let Err(error) = ended {
-        if matches!(&error, ConnectionError::Http(error) if error.is_parse_too_large()) {
-            client.worker.metrics.limit_hits[Limit::Headers].increment();
+        match &error {
+            ConnectionError::Http(error) if error.is_parse_too_large() => {
+                client.worker.metrics.limit_hits[Limit::Headers].increment();
+            }
+            ConnectionError::Http(error) if error.is_parse() => {
+                client.worker.metrics.requests_malformed.increment();
+            }
+            _ => {}
         }
         tracing::debug!(client = %client.peer, error = &error as &dyn std::error::Error, "client connection failed");
     }

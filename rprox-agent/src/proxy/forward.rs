@@ -11,6 +11,7 @@ pub mod dial;
 pub mod ejection;
 pub mod endpoint;
 pub mod exchange;
+mod expect;
 pub mod failure;
 pub mod forwarded;
 pub mod group;
@@ -27,7 +28,7 @@ pub mod upgrade;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, EXPECT, MAX_FORWARDS, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, MAX_FORWARDS, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -63,7 +64,8 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
     };
     let rate = if grpc::is_call(&parts.headers) { 0 } else { live.config.limits.client_rate };
     let patience = Patience::new(found.upstreams.timeouts.body, rate);
-    let body = match RequestBody::new(incoming, client, &live.config, patience) {
+    let expects = expect::take(&mut parts);
+    let body = match RequestBody::new(incoming, client, &live.config, patience, expects) {
         Ok(body) => body,
         Err(failure) => {
             count(&client.worker.metrics, &failure);
@@ -75,6 +77,7 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
         None if body.is_none() => Offer::find(&parts, &found.route.upgrade),
         None => None,
     };
+    let offer = offer.filter(|_| found.upstreams.can_switch());
     if connect.is_some() && offer.is_none() {
         let reason = "WebSockets are not served here";
         return exchange.answer(respond::text(StatusCode::NOT_IMPLEMENTED, reason));
@@ -227,8 +230,6 @@ fn prepare(
     if trailers {
         headers::announce_trailers(headers);
     }
-    // Answered by hyper, with the 100 that the client waits for, when the body is first asked for.
-    headers.remove(EXPECT);
     let trusted = live.config.trusts(client.peer);
     client.forwarding.apply(headers, target.authority(), trusted);
     client_certificate::apply(client, route, headers);

@@ -7,7 +7,8 @@
 
 mod check;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -52,14 +53,18 @@ impl Board {
     }
 
     /// Whether the endpoints are well, by all checks that concern them.
-    pub fn series(&self) -> Series {
-        let mut healthy: HashMap<String, bool> = HashMap::new();
+    pub fn endpoints(&self) -> BTreeMap<SocketAddr, bool> {
+        let mut healthy = BTreeMap::new();
         for ((way, _), verdict) in self.lock().iter() {
-            *healthy.entry(way.address.to_string()).or_insert(true) &= verdict.is_healthy();
+            *healthy.entry(way.address).or_insert(true) &= verdict.is_healthy();
         }
-        let mut values: Vec<_> = healthy.into_iter().collect();
-        values.sort();
-        let values = values.into_iter().map(|(at, healthy)| labelled("endpoint", at, healthy.into()));
+        healthy
+    }
+
+    /// The same as a metric.
+    pub fn series(&self) -> Series {
+        let healthy = self.endpoints().into_iter();
+        let values = healthy.map(|(at, healthy)| labelled("endpoint", at.to_string(), healthy.into()));
         Series {
             name: "rprox_endpoint_healthy",
             help: "Whether an endpoint passes its health checks",

@@ -31,6 +31,8 @@ define::metrics! {
     counter tunnels = "rprox_tunnels";
     /// Upgraded connections open
     gauge tunnels_open = "rprox_tunnels_open";
+    /// Requests over HTTP/1.1 that can't be parsed or could be read two ways; they are in no other number
+    counter requests_malformed = "rprox_requests_malformed";
     /// Connections refused for want of a good PROXY header
     counter proxy_headers_refused = "rprox_proxy_headers_refused";
     /// Retries that were not made, since the budget was used up

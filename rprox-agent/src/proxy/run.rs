@@ -13,7 +13,7 @@ use sd_notify::NotifyState;
 use tokio::sync::watch;
 
 use super::access_log::AccessLog;
-use super::acme::{self, Orders};
+use super::acme::Orders;
 use super::activation::{self, ActivationError};
 use super::admin::{self, AdminError};
 use super::config::{Config, Flags};
@@ -109,7 +109,6 @@ async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
         access_log,
     });
     tokio::task::spawn_local(health::run(Arc::clone(&shared)));
-    tokio::task::spawn_local(acme::start(Arc::clone(&shared)));
     let reloader = Reloader::new(flags, Arc::clone(&shared), secure);
     Supervisor::new(shared, reloader, groups, admin, inherited)?.run(signals).await
 }

@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use super::acme;
 use super::admin::{self, Admin, AdminListener, Order, Phase};
 use super::drain::Stop;
 use super::handover::{HandoverError, Inherited, Starting, Successor};
@@ -198,6 +199,8 @@ impl Supervisor {
         if let Err(error) = self.inherited.serves() {
             tracing::warn!(%error, "the agent before this one has gone before it was told to");
         }
+        // Only now: the process before this one has been ordering until it was told, and validations come to whoever listens.
+        tokio::task::spawn_local(acme::start(Arc::clone(&self.shared)));
     }
 
     fn reload(&mut self) -> Result<(), String> {
@@ -260,6 +263,8 @@ impl Supervisor {
     fn end(&mut self, stop: Stop) {
         self.phase.set(Phase::Draining);
         self.watcher = None;
+        // Who validates comes to the next process from now on, and that orders for itself.
+        self.shared.acme.stop();
         // First, so that the workers' own sockets are the last, and what waits in their queues is accepted.
         self.groups.clear();
         self.stop.send_replace(stop);

@@ -1,11 +1,15 @@
 //! Certificates from a real ACME server.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::{Mutex, mpsc};
 
-use crate::agent::{Agent, free_address};
-use crate::client::get;
+use rustix::process::Signal;
+
+use crate::agent::{Agent, PATIENCE, free_address};
+use crate::client::{connect, get, read_reply};
 use crate::pebble::{Place, until, visit};
 use crate::upstream::Upstream;
 
@@ -144,4 +148,49 @@ fn an_external_account_s_key_is_used_and_never_logged() {
     let lines = agent.log_lines();
     assert!(lines.iter().any(|line| line.contains("account https://")), "{lines:#?}");
     assert!(!lines.iter().any(|line| line.contains(&key[..12])), "{lines:#?}");
+}
+
+/// Whether the process has the thread that orders certificates.
+fn orders(process: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let mut names = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("comm")));
+    names.any(|name| name.is_ok_and(|name| name == "acme\n"))
+}
+
+#[test]
+fn of_two_processes_one_of_which_takes_over_only_one_orders() {
+    let (begun, begins) = mpsc::channel();
+    let (go, goes) = mpsc::channel::<()>();
+    let goes = Mutex::new(goes);
+    let upstream = Upstream::start(move |_, stream| {
+        begun.send(()).unwrap();
+        goes.lock().unwrap().recv_timeout(PATIENCE * 3).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        true
+    });
+    let place = Place::new();
+    let address = upstream.address.to_string();
+    let mut agent =
+        Agent::start_copy(&[(HOST, &address), ("*.plain.example", &address)], &place.configuration(""));
+    let old = agent.pid();
+    until("the old process orders", || orders(old).then_some(()));
+    let mut running = connect(agent.http);
+    running.write_all(b"GET / HTTP/1.1\r\nHost: a.plain.example\r\n\r\n").unwrap();
+    begins.recv_timeout(PATIENCE).unwrap();
+    agent.signal(Signal::USR2);
+    agent.logged("a new process serves");
+    let new = u32::try_from(agent.served_by()).unwrap();
+    until("the old process orders no more", || (!orders(old)).then_some(()));
+    until("the new one does", || orders(new).then_some(()));
+
+    let pebble = place.start(agent.http.port(), agent.https.port(), "", &[]);
+    until("a certificate", || {
+        (agent.admin("/metrics").1.contains("\nrprox_acme_orders_total{result=\"issued\"} 1\n")).then_some(())
+    });
+    assert!(fs::exists(place.state().join(format!("certificates/{HOST}.pem"))).unwrap());
+    drop(pebble);
+    go.send(()).unwrap();
+    assert_eq!(read_reply(&mut running).status(), 200);
+    drop(running);
+    assert!(agent.wait().success());
 }

@@ -1,12 +1,12 @@
 //! What the admin listener tells.
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
 use std::sync::mpsc;
 use std::time::Instant;
 
-use crate::agent::{Agent, PATIENCE};
+use crate::agent::{Agent, PATIENCE, free_address};
 use crate::client::{ask, connect, get, read_reply};
 use crate::upstream::Upstream;
 
@@ -24,13 +24,61 @@ fn health_status_and_metrics_are_told() {
     let status: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(status["configuration"]["file"], agent.file().to_str().unwrap());
     assert_eq!(status["routes"][0]["route"], "a.example/");
-    assert_eq!(status["upstreams"][0]["endpoints"][0], address);
+    assert_eq!(status["upstreams"][0]["endpoints"][0]["address"], address);
     assert_eq!(status["certificates"][0]["names"][0], "other.example");
     let (status, metrics) = agent.admin("/metrics");
     assert_eq!(status, 200);
     assert!(metrics.contains("\nrprox_client_connections_total 1\n"), "{metrics}");
     assert!(metrics.contains("\nrprox_limit_hits_total{limit=\"connections\"} 0\n"), "{metrics}");
     assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+}
+
+/// The state and the running requests of the endpoint at `address`.
+fn endpoint(agent: &Agent, address: SocketAddr) -> (String, i64) {
+    let status: serde_json::Value = serde_json::from_str(&agent.admin("/status.json").1).unwrap();
+    let upstreams = status["upstreams"].as_array().unwrap();
+    let mut endpoints = upstreams.iter().flat_map(|upstream| upstream["endpoints"].as_array().unwrap());
+    let endpoint = endpoints.find(|endpoint| endpoint["address"] == address.to_string()).unwrap();
+    (endpoint["state"].as_str().unwrap().to_owned(), endpoint["requests_running"].as_i64().unwrap())
+}
+
+#[test]
+fn the_status_tells_how_each_endpoint_is() {
+    let (begun, begins) = mpsc::channel();
+    let (go, goes) = mpsc::channel::<()>();
+    let goes = Mutex::new(goes);
+    let busy = Upstream::start(move |_, stream| {
+        begun.send(()).unwrap();
+        goes.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        true
+    });
+    let sick = Upstream::start(|_, stream| {
+        stream.write_all(b"HTTP/1.1 503 Sick\r\nContent-Length: 0\r\n\r\n").unwrap();
+        true
+    });
+    let (gone, drained) = (free_address(), free_address());
+    let mut agent = Agent::start(
+        &[("busy.example", &busy.address.to_string()), ("gone.example", &gone.to_string())],
+        &format!(
+            "passive_health = {{ back_off = \"1h\", longest_back_off = \"1h\" }}\n\
+             [[route]]\nhost = \"sick.example\"\nhealth = {{ path = \"/\" }}\n\
+             upstream = [\"{}\", {{ to = \"{drained}\", weight = 0 }}]",
+            sick.address
+        ),
+    );
+    assert_eq!(endpoint(&agent, busy.address), ("healthy".to_owned(), 0));
+    let mut client = connect(agent.http);
+    client.write_all(b"GET / HTTP/1.1\r\nHost: busy.example\r\n\r\n").unwrap();
+    begins.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(get(&agent, "gone.example", "/").status(), 502);
+    agent.logged(&format!("endpoint={}", sick.address));
+    assert_eq!(endpoint(&agent, busy.address), ("healthy".to_owned(), 1));
+    assert_eq!(endpoint(&agent, gone).0, "left_out");
+    assert_eq!(endpoint(&agent, sick.address).0, "unhealthy");
+    assert_eq!(endpoint(&agent, drained).0, "draining");
+    go.send(()).unwrap();
+    assert_eq!(read_reply(&mut client).status(), 200);
 }
 
 #[test]

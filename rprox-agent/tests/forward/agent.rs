@@ -3,16 +3,20 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write as _};
-use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustix::process::{Pid, Signal, kill_process};
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 const BUILT: &str = env!("CARGO_BIN_EXE_rprox-agent");
@@ -222,9 +226,26 @@ fn copy_program(folder: &Path) -> PathBuf {
     program
 }
 
-/// A loopback address that nobody listens on, and nobody else is likely to be given before we use it.
+/// A loopback address that nobody listens on, and that nobody else is given while this process runs: it lies below the ports
+/// that the kernel gives away, and other tests see by the name of a socket that it is taken.
 pub(crate) fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static TAKEN: Mutex<Vec<UnixDatagram>> = Mutex::new(Vec::new());
+    const PORTS: Range<u16> = 10_000..32_000;
+    let first = u16::try_from(std::process::id() * 97 % 22_000).unwrap();
+    for place in PORTS {
+        let port = PORTS.start + (place - PORTS.start + first) % 22_000;
+        let name = UnixAddress::from_abstract_name(format!("rprox-test-port-{port}")).unwrap();
+        let Ok(taken) = UnixDatagram::bind_addr(&name) else { continue };
+        TAKEN.lock().unwrap().push(taken);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        // Bound and not listening, so that it is in nobody's way in a child that is being forked at this moment.
+        let probe = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        probe.set_reuse_address(true).unwrap();
+        if probe.bind(&address.into()).is_ok() {
+            return address;
+        }
+    }
+    panic!("no port is free");
 }
 
 fn follow(output: impl Read + Send + 'static, lines: Sender<String>) {

@@ -16,6 +16,7 @@ mod affinity;
 mod balancing;
 mod client_certificates;
 mod ends;
+mod expectations;
 mod grpc;
 mod handover;
 mod headers;

@@ -1,15 +1,15 @@
 //! Upstreams that want to be told by the PROXY protocol whose connection it is, as nginx reads it.
 
 use std::fs;
-use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::agent::{Agent, PATIENCE, free_address};
-use crate::client::{connect, read_reply};
+use crate::client::{connect, read_head, read_reply};
 
 /// nginx, which says whom it takes for the client, and how many requests the connection has had.
 struct Nginx {
@@ -96,5 +96,29 @@ fn nginx_is_told_whose_connection_it_is_and_no_two_clients_share_one() {
                 assert_eq!(reply.text(), format!("{client} 4711 443 1"), "{host}: {reply:?}");
             }
         }
+    }
+}
+
+#[test]
+fn a_health_check_is_nobody_s_connection_and_says_so() {
+    let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+    for (version, header) in [("v1", &b"PROXY UNKNOWN\r\n"[..]), ("v2", local)] {
+        let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut agent = Agent::start(
+            &[],
+            &format!(
+                "[[route]]\nhost = \"a.example\"\nupstream = \"{}\"\nproxy_protocol = \"{version}\"\n\
+                 health = {{ path = \"/healthz\", timeout = \"20s\" }}",
+                upstream.local_addr().unwrap()
+            ),
+        );
+        let (mut stream, _) = upstream.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut begin = vec![0; header.len()];
+        stream.read_exact(&mut begin).unwrap();
+        assert_eq!(begin, header, "{version}");
+        assert!(read_head(&mut stream).starts_with("GET /healthz HTTP/1.1\r\n"));
+        stream.write_all(b"HTTP/1.1 500 Sick\r\nContent-Length: 0\r\n\r\n").unwrap();
+        agent.logged("unhealthy: left out");
     }
 }

@@ -1,6 +1,7 @@
 //! What the agent answers itself.
 
 use std::io::Write;
+use std::time::Instant;
 
 use crate::agent::{Agent, PATIENCE, free_address};
 use crate::client::{ask, ask_over_tls, connect, get, read_reply, read_to_close};
@@ -74,6 +75,21 @@ fn a_refused_request_s_connection_is_not_trusted_any_more() {
         .unwrap();
     assert_eq!(read_reply(&mut stream).status(), 400);
     assert!(read_to_close(&mut stream).is_empty());
+}
+
+#[test]
+fn what_is_no_request_is_counted() {
+    let upstream = Upstream::mirror();
+    let agent = Agent::start(&[("a.example", &upstream.address.to_string())], "");
+    for nonsense in ["\x16\x03\x01 is TLS\r\n\r\n", "GET / HTTP/1.1\nHost: a.example\n\n"] {
+        assert_eq!(ask(&agent, nonsense).status(), 400);
+    }
+    assert_eq!(get(&agent, "a.example", "/").status(), 200);
+    let deadline = Instant::now() + PATIENCE;
+    // A connection is counted when it has ended, which its client may be ahead of.
+    while !agent.admin("/metrics").1.contains("\nrprox_requests_malformed_total 2\n") {
+        assert!(Instant::now() < deadline, "{}", agent.admin("/metrics").1);
+    }
 }
 
 #[test]

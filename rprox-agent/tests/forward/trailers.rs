@@ -74,14 +74,14 @@ fn a_client_that_closes_its_half_still_gets_its_answer() {
             stream.read_exact(&mut [0; 3]).unwrap();
         }
         // Its head comes after the agent has seen that the client says no more, and its body after that.
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(200));
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n").unwrap();
-        std::thread::sleep(Duration::from_millis(700));
+        std::thread::sleep(Duration::from_millis(2500));
         stream.write_all(b"late").unwrap();
         true
     });
     let agent =
-        Agent::start(&[("a.example", &upstream.address.to_string())], "[timeouts]\nhalf_closed = \"600ms\"");
+        Agent::start(&[("a.example", &upstream.address.to_string())], "[timeouts]\nhalf_closed = \"2s\"");
     for request in ["GET / HTTP/1.1\r\n\r\n", "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"] {
         let mut stream = connect(agent.http);
         stream.write_all(request.replacen("\r\n", "\r\nHost: a.example\r\n", 1).as_bytes()).unwrap();

@@ -146,6 +146,15 @@ fn success_without_a_switch_or_with_a_wrong_key_is_a_502() {
 }
 
 #[test]
+fn an_upstream_that_speaks_http2_only_is_no_way_to_a_websocket() {
+    let upstream = answering("");
+    let h2c = format!("h2c://{}", upstream.address);
+    let agent = Agent::start(&[("a.example", &h2c)], "");
+    run(async { assert_eq!(connect(&agent, "websocket").await.status(), 501) });
+    assert_eq!(upstream.connections(), 0);
+}
+
+#[test]
 fn other_protocols_and_routes_without_websockets_are_a_501() {
     let upstream = echo();
     let more = format!("[[route]]\nhost = \"a.example\"\nupstream = \"{}\"\nupgrade = []", upstream.address);

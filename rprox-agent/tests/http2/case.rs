@@ -7,7 +7,7 @@ use crate::frames::{ACK, Frame, GOAWAY, PING, Peer, RST_STREAM, frame};
 use crate::recorder::Recorder;
 
 /// How long an outcome may take to show.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The section, what is sent once both sides have introduced themselves, and what comes of it.
 pub(crate) struct Case(

@@ -73,7 +73,8 @@ fn a_grpc_stream_keeps_its_own_pace() {
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
         true
     });
-    let agent = Agent::start(&[("a.example", &upstream.address.to_string())], TIMEOUTS);
+    let patient = TIMEOUTS.replace("body = \"500ms\"", "body = \"2s\"");
+    let agent = Agent::start(&[("a.example", &upstream.address.to_string())], &patient);
     let mut stream = connect(agent.http);
     stream
         .write_all(
@@ -82,7 +83,7 @@ fn a_grpc_stream_keeps_its_own_pace() {
         .unwrap();
     for _ in 0..30 {
         stream.write_all(b"x").unwrap();
-        thread::sleep(Duration::from_millis(30));
+        thread::sleep(Duration::from_millis(90));
     }
     assert_eq!(read_reply(&mut stream).status(), 200);
 }

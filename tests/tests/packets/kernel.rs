@@ -1,6 +1,7 @@
 //! The kernel programs, loaded but attached to nothing, and run on frames by `BPF_PROG_TEST_RUN`.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -83,6 +84,24 @@ impl Kernel {
             set(from, PortEntry::new(PortKind::From, rule, to));
             set(to, PortEntry::new(PortKind::To, rule, from));
         }
+    }
+
+    /// Rules that only lead from one port to another: with one each way, a frame's port can be changed for ever.
+    #[allow(dead_code, reason = "for the benchmark")]
+    pub(crate) fn write_rules_one_way(&mut self, rules: &[(u16, u16, Protocol)]) {
+        let mut ports: Array<_, PortEntry> = self.map(map::PORTS);
+        for (rule, &(from, to, protocol)) in (0..).zip(rules) {
+            let entry = PortEntry::new(PortKind::From, rule, to);
+            ports.set(port_index(0, protocol, from), entry, 0).expect("the map takes an entry");
+        }
+    }
+
+    /// What one run on `frame` took, on average of `repeat`.
+    #[allow(dead_code, reason = "for the benchmark")]
+    pub(crate) fn time(&mut self, direction: Direction, frame: &[u8], repeat: u32) -> Duration {
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
+        let program = Self::classifier(&mut self.ebpf, direction.program());
+        program.test_run(options).expect("BPF_PROG_TEST_RUN takes the frame").duration
     }
 
     pub(crate) fn set_state(&mut self, state: State) {

@@ -8,9 +8,12 @@ mod image;
 mod protocols;
 mod registry;
 
+use std::process::Command;
+
 use rprox_tests::client::Version;
 use rprox_tests::rootless::site::Site;
 use rprox_tests::topology::CLIENT;
+use rprox_tests::{command, programs};
 
 #[test]
 fn a_site_of_pods_is_served_on_ports_80_and_443_by_an_ordinary_user() {
@@ -37,4 +40,14 @@ fn a_pod_made_later_is_served_at_once_and_one_that_is_not_allowed_never() {
     let answer = site.get("http://late.pods.mydomain.test/").send().unwrap();
     assert_eq!((answer.status(), answer.field("pod")), (Some(200), Some("late")), "{}", site.log());
     assert_eq!(site.get("http://other.pods.mydomain.test/").send().unwrap().status(), Some(404));
+}
+
+#[test]
+fn xtask_run_shows_the_site_and_takes_it_down() {
+    let xtask = programs::target().join("debug/xtask");
+    assert!(xtask.exists(), "{} is not built: run `cargo build --package xtask`", xtask.display());
+    let run = command::finish(Command::new(xtask).args(["run", "--podman", "--once", "--prebuilt"])).unwrap();
+    assert_eq!(run.code, Some(0), "{}{}", run.stdout, run.stderr);
+    let client = format!("which sees {}", CLIENT.v4);
+    assert_eq!(run.stdout.lines().filter(|line| line.contains("200") && line.ends_with(&client)).count(), 6);
 }

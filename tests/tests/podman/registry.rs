@@ -1,12 +1,14 @@
-//! The article's registry: an image goes there and comes back through port 443, byte for byte.
+//! The article's registry: an image goes there and comes back through port 443, byte for byte, by a certificate that the proxy has
+//! from an ACME server.
 
 use std::fs::{self, File};
 use std::io::{Read, copy};
 use std::path::Path;
 use std::time::Duration;
 
-use rprox_tests::command;
+use rprox_tests::rootless::internet::Internet;
 use rprox_tests::rootless::site::Site;
+use rprox_tests::{command, wait};
 use serde_json::{Value, json};
 
 /// How large the image is, in MB.
@@ -20,12 +22,14 @@ const NAME: &str = "docker://registry.mydomain.test/random:1";
 fn skopeo_pushes_an_image_to_the_registry_and_pulls_it_unchanged() {
     let site = Site::start().unwrap();
     site.make_registry().unwrap();
+    let internet = Internet::start(&site.host).unwrap();
+    have_certificate_by_acme(&site, &internet);
     let folder = site.host.folder().path();
     let [image, pulled, trust] = ["image", "pulled", "trust"].map(|name| folder.join(name));
     let megabytes = std::env::var(SIZE).map_or(500, |text| text.parse().unwrap());
     make_image(&image, megabytes * 1_000_000);
     fs::create_dir(&trust).unwrap();
-    fs::copy(site.authority(), trust.join("ca.crt")).unwrap();
+    fs::copy(internet.root(), trust.join("ca.crt")).unwrap();
 
     let copy = |flag: &str, from: &str, to: &str| {
         let mut skopeo = site.host.at_client("skopeo");
@@ -44,6 +48,24 @@ fn skopeo_pushes_an_image_to_the_registry_and_pulls_it_unchanged() {
         sums.unwrap()
     };
     assert_eq!(digests(&image), digests(&pulled));
+}
+
+/// Changes the configuration of the proxy, which takes it at once, to have the registry's certificate by ACME.
+fn have_certificate_by_acme(site: &Site, internet: &Internet) {
+    site.host.write(".config/rprox/ca.pem", fs::read(internet.ca()).unwrap()).unwrap();
+    let configuration = fs::read_to_string(site.host.home().join(".config/rprox/rprox.toml")).unwrap();
+    let (before, after) = configuration.split_once("[[certificate]]\n").unwrap();
+    let (own, after) = after.split_once("\n\n").unwrap();
+    assert!(own.contains("registry.mydomain.test.pem"), "{own}");
+    let acme = internet.directory("/etc/rprox/ca.pem");
+    let changed = format!("{before}{after}\n[acme]\nagree_terms = true\n{acme}");
+    site.host.write(".config/rprox/rprox.toml", changed).unwrap();
+    let answers = || {
+        let request = site.host.get("https://registry.mydomain.test/v2/").trust(&internet.root());
+        request.send().ok().filter(|answer| answer.status() == Some(200))
+    };
+    wait::until(wait::READY * 2, "the ACME server's certificate", answers)
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", site.log()));
 }
 
 /// Makes an image of random layers in the format of skopeo's `dir:`.

@@ -1,6 +1,7 @@
 //! Debian packages.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Once;
 
@@ -70,7 +71,8 @@ pub(crate) fn installed(packages: &[String]) -> String {
     if packages.is_empty() { "all there".to_owned() } else { format!("installed {}", packages.join(" ")) }
 }
 
-/// Unpacks `package`, and none that it depends on, beside the other tools: of a package that would start a service.
+/// Unpacks `package` beside the other tools and installs the libraries that it needs, but nothing else that it depends on:
+/// for a package that would start a service, now and at every boot.
 pub(crate) fn unpack(step: &Step, package: &str) -> Result<()> {
     update(step)?;
     let folder = programs::tools().join(package);
@@ -78,9 +80,21 @@ pub(crate) fn unpack(step: &Step, package: &str) -> Result<()> {
     fs::create_dir_all(&download)?;
     step.run(Command::new("apt-get").args(["download", package]).current_dir(&download))?;
     for entry in fs::read_dir(&download)? {
-        step.run(Command::new("dpkg-deb").arg("--extract").arg(entry?.path()).arg(&folder))?;
+        let file = entry?.path();
+        let libraries = libraries(&file)?;
+        if !libraries.is_empty() {
+            install(step, &libraries)?;
+        }
+        step.run(Command::new("dpkg-deb").arg("--extract").arg(&file).arg(&folder))?;
     }
     Ok(fs::remove_dir_all(&download)?)
+}
+
+/// The libraries that the package in `file` depends on; of alternatives the first.
+fn libraries(file: &Path) -> Result<Vec<String>> {
+    let depends = command::run(Command::new("dpkg-deb").arg("--field").arg(file).arg("Depends"))?;
+    let names = depends.split(',').filter_map(|one| one.trim().split(['|', ' ', '(', ':']).next());
+    Ok(names.filter(|name| name.starts_with("lib")).map(str::to_owned).collect())
 }
 
 fn apt(purpose: &str) -> Result<Command> {

@@ -9,7 +9,7 @@ use super::apt;
 use crate::steps::Step;
 
 /// Programs, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("podman", "podman"),
     ("crun", "crun"),
     ("catatonit", "catatonit"),
@@ -19,15 +19,17 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("systemctl", "systemd"),
     ("strip", "binutils"),
     ("ldd", "libc-bin"),
+    ("busybox", "busybox-static"),
 ];
 
 /// What packages have that is no program on the search path.
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 6] = [
     ("/usr/lib/podman/netavark", "netavark"),
     ("/usr/lib/podman/aardvark-dns", "aardvark-dns"),
     ("/usr/lib/systemd/user/dbus.socket", "dbus-user-session"),
     ("/usr/lib/python3/dist-packages/websockets", "python3-websockets"),
     ("/usr/lib/python3/dist-packages/yaml", "python3-yaml"),
+    ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
 ];
 
 /// Installs what is missing.

@@ -2,14 +2,13 @@
 
 #![forbid(unsafe_code)]
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
 use super::Phase;
-use crate::proxy::live::Rules;
+use super::upstreams::{self, UpstreamStatus};
 use crate::proxy::worker::Shared;
 
 #[derive(Serialize)]
@@ -22,7 +21,7 @@ struct Status<'a> {
     configuration: Configuration<'a>,
     connections: usize,
     routes: Vec<Route<'a>>,
-    upstreams: Vec<Upstream<'a>>,
+    upstreams: Vec<UpstreamStatus<'a>>,
     certificates: Vec<Certificate<'a>>,
 }
 
@@ -38,13 +37,6 @@ struct Configuration<'a> {
 struct Route<'a> {
     route: &'a str,
     upstreams: Vec<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Upstream<'a> {
-    name: &'a str,
-    endpoints: Vec<SocketAddr>,
-    dns: &'static str,
 }
 
 #[derive(Serialize)]
@@ -86,7 +78,7 @@ pub(super) fn json(shared: &Shared, file: Option<&Path>, phase: Phase) -> Result
                 upstreams: route.upstream.all().map(|upstream| upstream.authority.as_str()).collect(),
             })
             .collect(),
-        upstreams: upstreams(shared, &rules),
+        upstreams: upstreams::all(shared, &rules),
         certificates: certificates
             .iter()
             .map(|certificate| Certificate {
@@ -99,16 +91,6 @@ pub(super) fn json(shared: &Shared, file: Option<&Path>, phase: Phase) -> Result
     let mut json = serde_json::to_string_pretty(&status)?;
     json.push('\n');
     Ok(json)
-}
-
-fn upstreams<'a>(shared: &Shared, rules: &'a Rules) -> Vec<Upstream<'a>> {
-    let state = |upstream: &'a crate::proxy::upstream::Upstream| {
-        let (endpoints, dns) = shared.last_answers.state(upstream);
-        Upstream { name: &upstream.authority, endpoints, dns }
-    };
-    let mut all: Vec<_> = rules.routes.upstreams().map(state).collect();
-    all.sort_unstable_by_key(|upstream| upstream.name);
-    all
 }
 
 fn seconds(time: SystemTime) -> u64 {

@@ -203,6 +203,7 @@ half_closed = "8s"
 connect = "4s"
 attempt_delay = "40ms"
 response = "5s"
+expect = "9s"
 tunnel = "7s"
 upstream_idle = "6s"
 
@@ -221,6 +222,7 @@ upstream = "web:80"
             connect: s(4),
             attempt_delay: Duration::from_millis(40),
             response: s(5),
+            expect: s(9),
             tunnel: s(7),
             upstream_idle: s(6)
         }

@@ -15,6 +15,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, timeout};
 
 use super::exchange::{Exchange, Offered};
+use super::expect::{Hold, Question};
 use super::failure::Failure;
 use super::pool::Lease;
 use crate::proxy::config::Config;
@@ -71,6 +72,10 @@ pub struct RequestBody(Option<Box<Upload>>);
 struct Upload {
     incoming: Incoming,
     client: Rc<Client>,
+    /// Whether the client waits for a word before it sends anything: hyper gives it when the body is first asked for.
+    expects: bool,
+    /// Until the upstream has given its own.
+    hold: Option<Hold>,
     /// What may still come; `None`: no limit.
     left: Option<u64>,
     /// For the wait for the client's next piece.
@@ -92,7 +97,8 @@ impl Progress {
 }
 
 impl RequestBody {
-    /// The body that `incoming` is, which is waited for with `patience`; costs nothing where there is none.
+    /// The body that `incoming` is, which is waited for with `patience`; costs nothing where there is none. `expects`: the
+    /// client sends it once it is asked to.
     ///
     /// # Errors
     ///
@@ -102,6 +108,7 @@ impl RequestBody {
         client: &Rc<Client>,
         config: &Config,
         patience: Patience,
+        expects: bool,
     ) -> Result<Self, Failure> {
         if incoming.is_end_stream() {
             return Ok(Self(None));
@@ -109,6 +116,8 @@ impl RequestBody {
         let left = config.limits.body_bytes;
         let upload = Upload {
             client: Rc::clone(client),
+            expects,
+            hold: None,
             left,
             patience,
             timer: None,
@@ -135,6 +144,14 @@ impl RequestBody {
         self.0.is_none()
     }
 
+    /// Holds it back until the upstream asks for it or `limit` has passed, if the client would be glad of that; else, and with no
+    /// limit, it is sent at once.
+    pub(super) fn hold(&mut self, limit: Option<Duration>) -> Option<Question> {
+        let upload = self.0.as_mut()?;
+        upload.hold = limit.filter(|_| upload.expects).map(Hold::new);
+        upload.hold.as_ref().map(Hold::question)
+    }
+
     /// How sending it goes; `None` if there is none.
     #[must_use]
     pub fn progress(&self) -> Option<Rc<Progress>> {
@@ -144,6 +161,10 @@ impl RequestBody {
 
 impl Upload {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        if let Some(hold) = &mut self.hold {
+            ready!(hold.poll(cx));
+            self.hold = None;
+        }
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Pending => {
                 self.progress.0.set(None);

@@ -51,6 +51,8 @@ pub struct Endpoint {
     pub(super) slots: RefCell<Slots>,
     /// Over TLS: what it chose the last time. Until it is known, one connection at a time is made.
     pub(super) speaks_http2: Cell<Option<bool>>,
+    /// Whether it let `Expect: 100-continue` pass once, and clients waited for nothing.
+    ignores_expect: Cell<bool>,
 }
 
 /// Connections for the next requests.
@@ -99,6 +101,7 @@ impl Endpoint {
             open: Rc::default(),
             slots: RefCell::default(),
             speaks_http2: Cell::new(None),
+            ignores_expect: Cell::new(false),
         }
     }
 
@@ -112,6 +115,17 @@ impl Endpoint {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.open.get() > 0 || self.slots.borrow().http2_used.is_some()
+    }
+
+    /// Whether it is no use to ask it by `Expect: 100-continue`.
+    #[must_use]
+    pub fn ignores_expect(&self) -> bool {
+        self.ignores_expect.get()
+    }
+
+    /// It did not answer `Expect: 100-continue` in time.
+    pub fn lets_expect_pass(&self) {
+        self.ignores_expect.set(true);
     }
 
     /// Connecting failed.

@@ -178,7 +178,9 @@ impl Exchange {
         let (mut parts, incoming) = response.into_parts();
         // The version of this hop, not of the one behind us.
         parts.version = Version::HTTP_11;
-        if self.client.worker.drain.stop() != Stop::No && !self.client.http2 {
+        // A client that has not sent its body yet is not to send it, and could not say so.
+        let ends = self.client.worker.drain.stop() != Stop::No || lease.has_left_body();
+        if ends && !self.client.http2 {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(hsts) = self.hsts.take() {

@@ -36,6 +36,8 @@ pub struct Http1 {
     connection: Option<Machine>,
     /// The machine's own task, where it has one.
     task: Option<AbortHandle>,
+    /// Whether the body of its request is never sent.
+    left_body: bool,
     timer: LazyTimer,
 }
 
@@ -64,6 +66,7 @@ impl Http1 {
             sender,
             connection: Some(Box::pin(connection.with_upgrades())),
             task: None,
+            left_body: false,
             timer: LazyTimer::new(dial.config.shortest_wait),
         })
     }
@@ -123,14 +126,37 @@ impl Http1 {
 
     /// Ends it, also in the middle of sending a request's body.
     pub fn abort(self) {
-        if let Some(task) = self.task {
+        self.stop();
+    }
+
+    fn stop(&self) {
+        if let Some(task) = &self.task {
             task.abort();
         }
+    }
+
+    /// The rest of the request is not wanted, and so it ends when it is dropped.
+    pub fn leaves_body(&mut self) {
+        self.left_body = true;
+    }
+
+    /// Whether that is so.
+    #[must_use]
+    pub fn has_left_body(&self) -> bool {
+        self.left_body
     }
 
     /// For the waits of its request.
     pub fn timer(&mut self) -> &mut LazyTimer {
         &mut self.timer
+    }
+}
+
+impl Drop for Http1 {
+    fn drop(&mut self) {
+        if self.left_body {
+            self.stop();
+        }
     }
 }
 

@@ -270,6 +270,24 @@ impl Lease {
         matches!(self.link, Link::Http1 { reused: true, .. } | Link::Http2 { reused: true, .. })
     }
 
+    /// The request's body is not wanted: the connection is in the middle of a message for good, and ends with the response.
+    pub(super) fn leaves_body(&mut self) {
+        if let Link::Http1 { link, .. } | Link::Alone { link: Connected::Http1(link), .. } = &mut self.link {
+            link.leaves_body();
+        }
+    }
+
+    /// Whether that is so.
+    #[must_use]
+    pub(super) fn has_left_body(&self) -> bool {
+        match &self.link {
+            Link::Http1 { link, .. } | Link::Alone { link: Connected::Http1(link), .. } => {
+                link.has_left_body()
+            }
+            Link::Http2 { .. } | Link::Alone { .. } => false,
+        }
+    }
+
     /// Moves the connection on if that is up to the caller's task; whether it was.
     pub fn drive(&mut self, cx: &mut Context<'_>) -> bool {
         match &mut self.link {

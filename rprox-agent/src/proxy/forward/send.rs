@@ -16,6 +16,7 @@ use hyper::upgrade::Upgraded;
 
 use super::body::RequestBody;
 use super::choice::Choice;
+use super::expect;
 use super::failure::Failure;
 use super::pool::Lease;
 use super::retry::{Copy, may_be_sent_again};
@@ -83,7 +84,6 @@ pub async fn send(
     let set = found.upstreams;
     let group = live.groups.of(set);
     group.budget.deposit(&config.retries);
-    let offer = offer.filter(|_| set.upstreams.iter().all(|one| one.upstream.protocol != Protocol::H2c));
     if let Some(offer) = &offer {
         offer.make(request.headers_mut());
     }
@@ -93,10 +93,14 @@ pub async fn send(
     loop {
         let mut lease = choice.connect().await?;
         address(&mut request, &lease, set, &target);
+        let question = expect::ask(&mut request, &lease, config.timeouts.expect);
         let copy = may_be_sent_again(&request).then(|| Copy::of(&request));
         let error = match lease.send(request, set.timeouts.response).await {
             Ok(mut response) => {
                 lease.endpoint().answered();
+                if let Some(question) = question {
+                    hear(&mut lease, &question, response.status());
+                }
                 if let (Some(sticky), Some(mark)) = (&set.sticky, choice.mark_of(lease.endpoint()))
                     && marked != Some(mark)
                 {
@@ -137,6 +141,15 @@ pub async fn send(
         // Its neighbours have most likely ended with it.
         endpoint.forget();
         request = again;
+    }
+}
+
+/// What the response tells of whether the request's body is wanted, and of whether the endpoint is worth asking.
+fn hear(lease: &mut Lease, question: &expect::Question, status: StatusCode) {
+    if question.is_refused_by(status) {
+        lease.leaves_body();
+    } else if question.was_ignored() {
+        lease.endpoint().lets_expect_pass();
     }
 }
 

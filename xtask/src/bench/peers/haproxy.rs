@@ -1,0 +1,45 @@
+//! HAProxy.
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use rprox_tests::programs;
+
+use super::Setting;
+
+pub(super) fn command(setting: &Setting<'_>, http: SocketAddr, https: SocketAddr) -> Result<Command> {
+    let program = programs::unpacked("haproxy", "haproxy").context("no haproxy: run `cargo xtask bench`")?;
+    let hosts: String = setting.hosts().map(|host| host + " pod\n").collect();
+    let hosts = setting.write("haproxy.map", &hosts)?;
+    let text = format!(
+        "global
+    nbthread 1
+    maxconn 18000
+    tune.ssl.cachesize 20000
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 1h
+    timeout server 1h
+    timeout http-keep-alive 1h
+    http-reuse always
+frontend bench
+    bind {http} backlog 16384
+    bind {https} ssl crt {both} alpn h2,http/1.1 backlog 16384
+    option forwardfor
+    http-request set-header X-Forwarded-Proto https if {{ ssl_fc }}
+    http-request set-header X-Forwarded-Host %[req.hdr(host)]
+    use_backend %[req.hdr(host),lower,map({hosts})]
+backend pod
+    server pod 127.0.0.1:{upstream}
+",
+        both = setting.both.display(),
+        hosts = hosts.display(),
+        upstream = setting.upstream,
+    );
+    let file = setting.write("haproxy.cfg", &text)?;
+    let mut command = setting.command(&program);
+    command.arg("-db").arg("-f").arg(file);
+    Ok(command)
+}

@@ -1,0 +1,55 @@
+//! nginx.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use rprox_tests::programs;
+
+use super::Setting;
+
+pub(super) fn command(setting: &Setting<'_>, http: SocketAddr, https: SocketAddr) -> Result<Command> {
+    let program = programs::nginx().context("no nginx: run `cargo xtask setup`")?;
+    let folder = setting.folder.join("nginx");
+    std::fs::create_dir_all(folder.join("temp"))?;
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|kind| format!("{kind}_temp_path temp/{kind}; "))
+        .concat();
+    let mut names = String::new();
+    for host in setting.hosts() {
+        let _ = write!(names, " {host}");
+    }
+    let text = format!(
+        "daemon off; master_process off; pid nginx.pid; error_log stderr warn;
+worker_rlimit_nofile 20000;
+events {{ worker_connections 19000; multi_accept on; }}
+http {{
+    access_log off; tcp_nodelay on; server_names_hash_max_size 65536; server_names_hash_bucket_size 128;
+    keepalive_requests 1000000000; keepalive_timeout 1h; client_max_body_size 0;
+    {temporary}
+    upstream pod {{ server 127.0.0.1:{upstream}; keepalive 256; keepalive_requests 1000000000; }}
+    server {{
+        listen {http} backlog=16384; listen {https} ssl http2 backlog=16384;
+        http2_max_requests 1000000000;
+        server_name{names};
+        ssl_certificate {cert}; ssl_certificate_key {key};
+        ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache shared:tls:10m; ssl_session_tickets on;
+        location / {{
+            proxy_pass http://pod; proxy_http_version 1.1; proxy_set_header Connection \"\";
+            proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr;
+            proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Host $host;
+            proxy_request_buffering off; proxy_max_temp_file_size 0;
+        }}
+    }}
+}}
+",
+        upstream = setting.upstream,
+        cert = setting.cert.display(),
+        key = setting.key.display(),
+    );
+    std::fs::write(folder.join("nginx.conf"), text)?;
+    let mut command = setting.command(&program);
+    command.arg("-p").arg(&folder).args(["-c", "nginx.conf", "-e", "stderr"]);
+    Ok(command)
+}

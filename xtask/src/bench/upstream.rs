@@ -1,0 +1,82 @@
+//! nginx as the server behind everything that is measured: bodies of fixed sizes, and room for any upload.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use rprox_tests::netns::{Netns, Unprivileged};
+use rprox_tests::process::Process;
+use rprox_tests::programs;
+
+use super::ends;
+
+/// Bodies that it serves, by their path.
+pub(super) const BODIES: [(&str, usize); 3] = [("/1k", 1 << 10), ("/100k", 100 << 10), ("/100m", 100 << 20)];
+
+/// Where uploads are taken: nginx's own answer would come before the body.
+const UPLOADS: u16 = 9100;
+
+/// The processes of the upstream.
+pub(super) struct Upstream {
+    _nginx: Process,
+    _uploads: Process,
+}
+
+/// Starts it as `user` on `port`, nginx as `workers` processes.
+///
+/// # Errors
+///
+/// nginx is missing or does not start.
+pub(super) fn start(
+    netns: &Netns,
+    user: Unprivileged,
+    port: u16,
+    workers: usize,
+    folder: &Path,
+) -> Result<Upstream> {
+    let nginx = programs::nginx().context("no nginx: run `cargo xtask setup`")?;
+    fs::create_dir_all(folder.join("temp"))?;
+    for owned in [folder, &folder.join("temp")] {
+        std::os::unix::fs::chown(owned, Some(user.id), Some(user.id))?;
+    }
+    for (path, length) in BODIES {
+        fs::write(folder.join(path.trim_start_matches('/')), vec![b'x'; length])?;
+    }
+    fs::write(folder.join("nginx.conf"), configuration(port, workers))?;
+    let uploads = ends::take(netns, user, (Ipv4Addr::LOCALHOST, UPLOADS).into())?;
+    let mut command: Command = netns.command_as(user, nginx);
+    command.arg("-p").arg(folder).args(["-c", "nginx.conf", "-e", "stderr"]);
+    let mut process = Process::start("upstream", command)?;
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    process.wait_until(&format!("{address} to answer"), |_| netns.can_connect(address))?;
+    Ok(Upstream { _nginx: process, _uploads: uploads })
+}
+
+fn configuration(port: u16, workers: usize) -> String {
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|kind| format!("{kind}_temp_path temp/{kind}; "))
+        .concat();
+    let uploads = UPLOADS;
+    format!(
+        "daemon off; worker_processes {workers}; pid nginx.pid; error_log stderr warn;
+worker_rlimit_nofile 20000;
+events {{ worker_connections 19000; multi_accept on; }}
+http {{
+    access_log off; default_type text/plain; sendfile on; tcp_nopush on; tcp_nodelay on; open_file_cache max=10;
+    keepalive_requests 1000000000; keepalive_timeout 1h; client_max_body_size 0; reset_timedout_connection on;
+    {temporary}
+    upstream uploads {{ server 127.0.0.1:{uploads}; keepalive 64; keepalive_requests 1000000000; }}
+    server {{
+        listen 0.0.0.0:{port} backlog=16384; listen [::]:{port} ipv6only=on backlog=16384;
+        root .;
+        location = /upload {{
+            proxy_pass http://uploads; proxy_http_version 1.1; proxy_set_header Connection \"\";
+            proxy_request_buffering off;
+        }}
+    }}
+}}
+"
+    )
+}
