@@ -34,7 +34,8 @@ fn agent(playground: &Playground, user: Unprivileged, configuration: &str, flags
 
 /// The findings of one severity, as `check: found -> remedy`.
 fn findings(said: &Finished, severity: &str) -> Vec<String> {
-    let report: Value = serde_json::from_str(&said.stdout).unwrap();
+    let report: Value =
+        serde_json::from_str(&said.stdout).unwrap_or_else(|error| panic!("{error}: {}", said.stderr));
     assert_eq!(report["ok"], said.code == Some(0), "{}", said.stdout);
     let all = report["findings"].as_array().unwrap().iter();
     let text = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
@@ -80,8 +81,8 @@ fn a_good_host_has_no_faults() {
     assert_one_has(&fine, &["certificate ", "registry.mydomain.com.pem: good for "]);
 
     // The port guard is told from a port that is taken.
-    let free = configuration.replace("[::]:8080", "[::1]:8080");
-    let said = agent(&playground, OTHER, &free, &["--json"]);
+    let plain = "[listen]\nhttp = '[::]:8080'\n\n[[route]]\nhost = 'a.test'\nupstream = '192.0.2.1:80'\n";
+    let said = agent(&playground, OTHER, plain, &["--json"]);
     assert_one_has(&findings(&said, "fault"), &["port 8080", "the port guard", "--owner"]);
 }
 

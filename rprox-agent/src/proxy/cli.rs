@@ -289,8 +289,7 @@ impl CliError {
             | Self::NoSocket
             | Self::Call(CallError::Refused(_))
             | Self::Run(RunError::Tls(_) | RunError::NoCertificate) => exit::USAGE,
-            Self::Call(_) | Self::Faulty | Self::Output(_) | Self::Run(_) => exit::FAILED,
-            Self::Call(_) | Self::Quadlet(_) | Self::Output(_) | Self::Run(_) => exit::FAILED,
+            Self::Call(_) | Self::Faulty | Self::Quadlet(_) | Self::Output(_) | Self::Run(_) => exit::FAILED,
         }
     }
 }
