@@ -1,9 +1,19 @@
 //! `Expect: 100-continue`: a body that nobody wants is never sent.
 
+use std::convert::Infallible;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::Request;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::time::timeout;
 
 use crate::agent::{Agent, PATIENCE};
 use crate::client::{connect, read_head, read_reply, read_to_close};
@@ -137,4 +147,24 @@ fn a_success_may_go_on_with_the_body() {
     let mut body = [0; 5];
     client.read_exact(&mut body).unwrap();
     assert_eq!(&body, b"hello");
+}
+
+#[test]
+fn over_http2_a_refusal_comes_before_the_body_too() {
+    let (upstream, told) = refusing("HTTP/1.1 401 Unauthorized\r\nContent-Length: 4\r\n\r\nwho?");
+    let more = "[timeouts]\nexpect = \"1h\"";
+    let agent = Agent::start(&[("a.example", &upstream.address.to_string())], more);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let tcp = tokio::net::TcpStream::connect(agent.http).await.unwrap();
+        let (mut sender, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(tcp)).await.unwrap();
+        tokio::spawn(connection);
+        let never = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
+        let request = Request::put("http://a.example/").header("expect", "100-continue").body(never).unwrap();
+        let response = timeout(PATIENCE, sender.send_request(request)).await.unwrap().unwrap();
+        assert_eq!(response.status(), 401);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "who?");
+    });
+    assert!(told.recv_timeout(PATIENCE).unwrap().1.is_empty());
 }

@@ -144,11 +144,16 @@ impl RequestBody {
         self.0.is_none()
     }
 
-    /// Holds it back until the upstream asks for it or `limit` has passed, if the client would be glad of that; else, and with no
-    /// limit, it is sent at once.
+    /// Whether the client would be glad to hear first whether it is wanted.
+    #[must_use]
+    pub(super) fn is_expected(&self) -> bool {
+        self.0.as_ref().is_some_and(|upload| upload.expects)
+    }
+
+    /// Holds it back until the upstream asks for it or `limit` has passed; with no limit it is sent at once.
     pub(super) fn hold(&mut self, limit: Option<Duration>) -> Option<Question> {
         let upload = self.0.as_mut()?;
-        upload.hold = limit.filter(|_| upload.expects).map(Hold::new);
+        upload.hold = limit.map(Hold::new);
         upload.hold.as_ref().map(Hold::question)
     }
 

@@ -26,6 +26,9 @@ pub(super) fn take(parts: &mut Parts) -> bool {
 
 /// Has the upstream asked, where the client does and the endpoint is one that answers, for `limit` at most.
 pub(super) fn ask(request: &mut Request<RequestBody>, lease: &Lease, limit: Duration) -> Option<Question> {
+    if !request.body().is_expected() {
+        return None;
+    }
     request.headers_mut().remove(EXPECT);
     // hyper doesn't tell of interim responses over HTTP/2.
     let possible = !lease.is_http2() && !lease.endpoint().ignores_expect() && limit > Duration::ZERO;
