@@ -30,7 +30,7 @@ pub(super) fn check(upstream: &str, answer: Result<&[Address], &DnsError>, place
         }
         Err(error) if place == Place::PodmanHost => Finding::warning(
             check,
-            format!("{error}, and a rootless network's DNS can't be asked from the host"),
+            format!("{error} From the host a rootless network's DNS can't be asked."),
             "ask in the agent's container: `podman exec rprox /rprox-agent doctor -c /etc/rprox/rprox.toml`",
         ),
         Err(error @ DnsError::Absent { .. }) => Finding::fault(
