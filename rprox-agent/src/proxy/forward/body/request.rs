@@ -1,0 +1,263 @@
+//! A request's body on its way to the upstream.
+
+#![forbid(unsafe_code)]
+
+use std::cell::Cell;
+use std::future::{pending, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{Instant, timeout};
+
+use crate::proxy::config::Config;
+use crate::proxy::connection::client::Client;
+use crate::proxy::connection::patience::Patience;
+use crate::proxy::drain::Stop;
+use crate::proxy::forward::expect::{Hold, Question};
+use crate::proxy::forward::failure::Failure;
+use crate::proxy::timer::LazyTimer;
+
+/// How much of an HTTP/2 client's body is read that nobody wants, at most.
+const LINGER_BYTES: usize = 1 << 20;
+
+/// How long the client has to notice that, at most.
+const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// Why a request's body could not be passed on.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// The client stopped sending.
+    #[error("the client sent less of its body than limits.client_rate for timeouts.body")]
+    Stalled,
+    /// It is over the limit.
+    #[error("the request's body is larger than limits.body_bytes")]
+    TooLarge,
+    /// The client's connection broke, or the body is malformed.
+    #[error("the request's body can't be read: {0}")]
+    Broken(#[from] hyper::Error),
+}
+
+impl UploadError {
+    /// The status to answer with, for whoever still listens.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Stalled => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Broken(_) => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// What the client is told.
+    #[must_use]
+    pub fn public(&self) -> &'static str {
+        match self {
+            Self::Stalled => "the request's body did not arrive in time",
+            Self::TooLarge => "the request's body is too large",
+            Self::Broken(_) => "the request's body can't be read",
+        }
+    }
+}
+
+/// A request's body on its way to the upstream.
+pub struct RequestBody(Option<Box<Upload>>);
+
+struct Upload {
+    incoming: Incoming,
+    client: Rc<Client>,
+    /// Whether the client waits for a word before it sends anything: hyper gives it when the body is first asked for.
+    expects: bool,
+    /// Until the upstream has given its own.
+    hold: Option<Hold>,
+    /// What may still come; `None`: no limit.
+    left: Option<u64>,
+    /// For the wait for the client's next piece.
+    patience: Patience,
+    timer: Option<LazyTimer>,
+    progress: Rc<Progress>,
+    ended: bool,
+}
+
+/// Who is waited for while a request's body is sent.
+pub struct Progress(Cell<Option<Instant>>);
+
+impl Progress {
+    /// Since when it is the upstream's turn, to take more or to answer; `None` while it is the client's, to send more.
+    #[must_use]
+    pub fn upstreams_turn(&self) -> Option<Instant> {
+        self.0.get()
+    }
+}
+
+impl RequestBody {
+    /// The body that `incoming` is, which is waited for with `patience`; costs nothing where there is none. `expects`: the
+    /// client sends it once it is asked to.
+    ///
+    /// # Errors
+    ///
+    /// When it says already that it is too large.
+    pub fn new(
+        incoming: Incoming,
+        client: &Rc<Client>,
+        config: &Config,
+        patience: Patience,
+        expects: bool,
+    ) -> Result<Self, Failure> {
+        if incoming.is_end_stream() {
+            return Ok(Self(None));
+        }
+        let left = config.limits.body_bytes;
+        let upload = Upload {
+            client: Rc::clone(client),
+            expects,
+            hold: None,
+            left,
+            patience,
+            timer: None,
+            progress: Rc::new(Progress(Cell::new(Some(Instant::now())))),
+            ended: false,
+            incoming,
+        };
+        // Made first: dropping it tells the client's connection that a body is left unread.
+        match (left, upload.incoming.size_hint().exact()) {
+            (Some(limit), Some(length)) if length > limit => Err(Failure::Upload(UploadError::TooLarge)),
+            _ => Ok(Self(Some(Box::new(upload)))),
+        }
+    }
+
+    /// No body.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Whether the client would be glad to hear first whether it is wanted.
+    #[must_use]
+    pub(in crate::proxy::forward) fn is_expected(&self) -> bool {
+        self.0.as_ref().is_some_and(|upload| upload.expects)
+    }
+
+    /// Holds it back until the upstream asks for it or `limit` has passed; with no limit it is sent at once.
+    pub(in crate::proxy::forward) fn hold(&mut self, limit: Option<Duration>) -> Option<Question> {
+        let upload = self.0.as_mut()?;
+        upload.hold = limit.map(Hold::new);
+        upload.hold.as_ref().map(Hold::question)
+    }
+
+    /// How sending it goes; `None` if there is none.
+    #[must_use]
+    pub fn progress(&self) -> Option<Rc<Progress>> {
+        self.0.as_ref().map(|upload| Rc::clone(&upload.progress))
+    }
+}
+
+impl Upload {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        if let Some(hold) = &mut self.hold {
+            ready!(hold.poll(cx));
+            self.hold = None;
+        }
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Pending => {
+                self.progress.0.set(None);
+                self.poll_stalled(cx).map(|()| Some(Err(UploadError::Stalled)))
+            }
+            Poll::Ready(None) => {
+                self.progress.0.set(Some(Instant::now()));
+                self.ended = true;
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(Some(Ok(frame))) => {
+                self.patience.moves(frame.data_ref().map_or(0, Bytes::len));
+                self.progress.0.set(Some(Instant::now()));
+                self.ended = self.incoming.is_end_stream();
+                Poll::Ready(Some(self.within_limit(frame)))
+            }
+        }
+    }
+
+    fn within_limit(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, UploadError> {
+        if let (Some(left), Some(data)) = (&mut self.left, frame.data_ref()) {
+            *left = left.checked_sub(data.len() as u64).ok_or(UploadError::TooLarge)?;
+        }
+        Ok(frame)
+    }
+
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.patience.waits();
+        let Some(deadline) = self.patience.deadline() else { return Poll::Pending };
+        self.timer.get_or_insert_with(|| LazyTimer::new(self.patience.most())).poll(cx, deadline)
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let is_early = |upload: &mut Box<Upload>| {
+            upload.client.http2 && !upload.ended && upload.client.worker.drain.stop() == Stop::No
+        };
+        if let Some(upload) = self.0.take_if(is_early) {
+            tokio::task::spawn_local(upload.linger());
+        }
+    }
+}
+
+impl Upload {
+    /// The upstream wants no more, most likely because it has answered. Dropping what comes resets the stream with `NO_ERROR` (RFC
+    /// 9113 section 8.1), and a reset that arrives with the response some clients take for a failure. So it is read on
+    /// for a while and thrown away; then nothing more is taken in, which stops the client as well.
+    async fn linger(mut self: Box<Self>) {
+        let read_on = async {
+            let mut left = LINGER_BYTES;
+            while left > 0 {
+                let frame = poll_fn(|cx| Pin::new(&mut self.incoming).poll_frame(cx)).await;
+                let Some(Ok(frame)) = frame else { return };
+                left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            }
+            pending::<()>().await;
+        };
+        let _ = timeout(LINGER_TIME, read_on).await;
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.client.body_left_unread();
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = UploadError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        match &mut self.0 {
+            Some(upload) => upload.poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|upload| upload.incoming.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or(SizeHint::with_exact(0), |upload| upload.incoming.size_hint())
+    }
+}

@@ -1,0 +1,179 @@
+//! A response's body on its way to the client.
+
+#![forbid(unsafe_code)]
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::Instant;
+
+use crate::proxy::forward::exchange::{Exchange, Offered};
+use crate::proxy::forward::failure;
+use crate::proxy::forward::pool::Lease;
+
+/// Why a response's body ended early. The client's connection is cut then: a short body must not look whole.
+#[derive(Debug, thiserror::Error)]
+pub enum DownloadError {
+    /// The upstream stopped sending.
+    #[error("the upstream sent nothing of its response's body for timeouts.body")]
+    Stalled,
+    /// The upstream's connection broke.
+    #[error("the upstream's response broke off: {}", failure::chain(.0))]
+    Broken(hyper::Error),
+}
+
+/// A response's body on its way to the client.
+pub struct ResponseBody(Content);
+
+enum Content {
+    /// Our own words.
+    Text(Bytes, Exchange),
+    /// The upstream's.
+    Upstream(Download, Exchange),
+    /// None: what follows the head is a [`Tunnel`](crate::proxy::forward::tunnel::Tunnel)'s, and so is the exchange.
+    Tunnel,
+}
+
+/// A response's body and the upstream connection that it comes by.
+pub struct Download {
+    /// The body.
+    pub incoming: Incoming,
+    /// The connection; gone once the body has ended.
+    pub lease: Option<Lease>,
+    /// How long its next piece may take.
+    pub patience: Duration,
+    /// When the wait for the next piece is over.
+    pub deadline: Option<Instant>,
+    /// Why the body ended early, until the client has what came before.
+    pub broken: Option<DownloadError>,
+    /// The last piece, until the client's stream asks for the next. Over HTTP/1.1 the socket tells how fast it takes.
+    pub offered: Option<Offered>,
+}
+
+impl ResponseBody {
+    /// Our own words; may be none.
+    #[must_use]
+    pub fn text(text: Bytes, exchange: Exchange) -> Self {
+        Self(Content::Text(text, exchange))
+    }
+
+    /// The upstream's.
+    #[must_use]
+    pub fn upstream(mut download: Download, exchange: Exchange) -> Self {
+        download.settle(&exchange);
+        Self(Content::Upstream(download, exchange))
+    }
+
+    /// None, since the protocol changes after the head.
+    #[must_use]
+    pub fn tunnel() -> Self {
+        Self(Content::Tunnel)
+    }
+}
+
+impl Download {
+    /// Gives the connection back once the body has ended.
+    fn settle(&mut self, exchange: &Exchange) {
+        if self.incoming.is_end_stream() {
+            self.end(exchange);
+        }
+    }
+
+    /// A request's body that nobody needs any more: an HTTP/2 client is told to stop (RFC 9113 section 8.1), which is what
+    /// happens when we stop reading it; over HTTP/1.1 reading on is all that keeps the connection.
+    fn end(&mut self, exchange: &Exchange) {
+        exchange.is_answered();
+        if let Some(lease) = self.lease.take() {
+            lease.give_back(exchange.client().http2);
+        }
+    }
+
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+        exchange: &Exchange,
+    ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+        self.offered = None;
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let mut frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        if frame.is_pending()
+            && let Some(lease) = &mut self.lease
+            && lease.drive(cx)
+        {
+            frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        }
+        match frame {
+            Poll::Pending => {
+                let limit = self.patience;
+                let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limit);
+                let Some(lease) = &mut self.lease else { return Poll::Pending };
+                ready!(lease.timer().poll(cx, deadline));
+                self.lease = None;
+                Poll::Ready(Some(Err(DownloadError::Stalled)))
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                self.deadline = None;
+                self.offered = exchange.offers(frame.data_ref().map_or(0, Bytes::len));
+                self.settle(exchange);
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                // An error makes hyper drop what it has not written yet, so it gets a chance to write first.
+                self.lease = None;
+                self.broken = Some(DownloadError::Broken(error));
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Ready(None) => {
+                self.end(exchange);
+                Poll::Ready(None)
+            }
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = DownloadError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+        let (frame, exchange) = match &mut self.0 {
+            Content::Text(text, exchange) => {
+                let text = std::mem::take(text);
+                (Poll::Ready((!text.is_empty()).then(|| Ok(Frame::data(text)))), exchange)
+            }
+            Content::Upstream(download, exchange) => (download.poll_frame(cx, exchange), exchange),
+            Content::Tunnel => return Poll::Ready(None),
+        };
+        match &frame {
+            Poll::Ready(Some(Ok(frame))) => exchange.sends(frame.data_ref().map_or(0, Bytes::len)),
+            Poll::Ready(Some(Err(error))) => exchange.breaks_off(error),
+            _ => {}
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Content::Text(text, _) => text.is_empty(),
+            Content::Upstream(download, _) => download.incoming.is_end_stream(),
+            Content::Tunnel => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Content::Text(text, _) => SizeHint::with_exact(text.len() as u64),
+            Content::Upstream(download, _) => download.incoming.size_hint(),
+            Content::Tunnel => SizeHint::with_exact(0),
+        }
+    }
+}
