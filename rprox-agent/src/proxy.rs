@@ -15,9 +15,12 @@ pub mod forward;
 pub mod handover;
 pub mod health;
 pub mod host;
+pub mod labels;
 pub mod listen;
 pub mod live;
 pub mod metrics;
+#[cfg(feature = "podman")]
+pub mod podman;
 pub mod proxy_protocol;
 pub mod quadlet;
 pub mod reload;

@@ -386,6 +386,14 @@ impl fmt::Display for Summary<'_> {
             }
             writeln!(formatter, "  kept in {}", acme.state.display())?;
         }
+        if let Some(podman) = &config.podman {
+            let networks = podman.networks.join(", ");
+            writeln!(
+                formatter,
+                "\nRoutes by labels of containers on {networks}, by {}",
+                podman.socket.display()
+            )?;
+        }
         let servers = match config.dns.servers.as_slice() {
             [] => "those of /etc/resolv.conf".to_owned(),
             servers => servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
