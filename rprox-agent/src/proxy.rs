@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod dns;
+pub mod doctor;
 pub mod drain;
 pub mod forward;
 pub mod handover;
