@@ -5,6 +5,8 @@
 //! without the other; that is how the privilege boundary is checked.
 
 pub mod cli;
+#[cfg(any(feature = "loader", feature = "proxy"))]
+pub mod findings;
 #[cfg(feature = "loader")]
 pub mod loader;
 #[cfg(feature = "proxy")]

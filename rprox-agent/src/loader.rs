@@ -12,6 +12,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod config;
 pub mod conflict;
+pub mod doctor;
 pub mod guard;
 pub mod hook;
 pub mod host;
@@ -47,7 +48,7 @@ use tracing::{info, warn};
 
 use self::attachment::{AttachmentError, Change, Outcome};
 use self::bpffs::{Bpffs, BpffsError};
-use self::cli::{AttachArgs, CheckArgs, Cli, Command, DetachArgs, StatusArgs, VerifyArgs};
+use self::cli::{AttachArgs, CheckArgs, Cli, Command, DetachArgs, DoctorArgs, StatusArgs, VerifyArgs};
 use self::config::{ConfigError, Flags, Settings};
 use self::hook::HookError;
 use self::host::{Host, HostError};
@@ -115,6 +116,9 @@ pub enum Error {
     /// `check` found what is in the way, and has written it.
     #[error("something lays claim to a redirected port; see above")]
     InTheWay,
+    /// `doctor` found what will not work, and has written it.
+    #[error("something will not work; see above")]
+    Faulty,
     /// Signals can't be watched.
     #[error("watching for signals: {0}")]
     Signals(#[source] io::Error),
@@ -134,9 +138,12 @@ impl Error {
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::Config(_) => exit::USAGE,
-            Self::Output(_) | Self::Signals(_) | Self::NetlinkClosed | Self::Differs | Self::InTheWay => {
-                exit::FAILED
-            }
+            Self::Output(_)
+            | Self::Signals(_)
+            | Self::NetlinkClosed
+            | Self::Differs
+            | Self::InTheWay
+            | Self::Faulty => exit::FAILED,
             _ => exit::REFUSED,
         }
     }
@@ -155,6 +162,7 @@ pub async fn run(command: Command) -> Result<(), Error> {
         Command::Status(args) => status(args).await,
         Command::Verify(args) => verify(args).await,
         Command::Check(args) => check(args).await,
+        Command::Doctor(args) => doctor(args).await,
         Command::Completions { shell } => {
             let mut text = Vec::new();
             crate::cli::write_completions(Cli::command(), shell, &mut text);
@@ -329,4 +337,18 @@ async fn check(args: CheckArgs) -> Result<(), Error> {
     conflict::write_claims(&mut text, &claims, &settings)?;
     print(&text)?;
     if claims.is_empty() { Ok(()) } else { Err(Error::InTheWay) }
+}
+
+async fn doctor(DoctorArgs { json, attach }: DoctorArgs) -> Result<(), Error> {
+    let (file, flags) = attach.into_parts();
+    let settings = Settings::load(file.as_deref(), flags)?;
+    let findings = doctor::examine(settings).await;
+    let mut text = Vec::new();
+    if json {
+        findings.write_json(&mut text)?;
+    } else {
+        findings.write_text(&mut text)?;
+    }
+    print(&text)?;
+    if findings.ok() { Ok(()) } else { Err(Error::Faulty) }
 }

@@ -17,8 +17,11 @@ fn run(program: &Path, arguments: &[&str]) -> Finished {
 fn both() -> [(std::path::PathBuf, &'static [&'static str]); 2] {
     let programs = Programs::find().unwrap();
     [
-        (programs.loader, &["run", "attach", "detach", "status", "verify", "check", "completions", "man"]),
-        (programs.agent, &["run", "check", "completions", "man"]),
+        (
+            programs.loader,
+            &["run", "attach", "detach", "status", "verify", "check", "doctor", "completions", "man"],
+        ),
+        (programs.agent, &["run", "check", "doctor", "completions", "man"]),
     ]
 }
 

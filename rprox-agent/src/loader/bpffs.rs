@@ -110,7 +110,11 @@ impl Bpffs {
 }
 
 /// Whether `path` lies on a bpffs.
-fn is_bpffs(path: &Path) -> io::Result<bool> {
+///
+/// # Errors
+///
+/// `path` can't be looked at.
+pub fn is_bpffs(path: &Path) -> io::Result<bool> {
     Ok(has_magic(&rustix::fs::statfs(path)?))
 }
 

@@ -82,6 +82,13 @@ pub enum Command {
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
 
+    /// Look the host over for what will not work, or not well, and say what to do
+    ///
+    /// Takes the flags of `attach`, so that it looks for what they ask for. Looks at kernel, capabilities, file systems,
+    /// interfaces, ports, owner, firewall rules, and what is attached already. Changes nothing.
+    #[command(after_help = DOCTOR_EXAMPLES, after_long_help = DOCTOR_JSON)]
+    Doctor(DoctorArgs),
+
     /// Write a shell's completions to standard output
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {
@@ -241,6 +248,18 @@ pub struct CheckArgs {
     pub place: PlaceArgs,
 }
 
+/// The flags of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// What is to be attached.
+    #[command(flatten)]
+    pub attach: AttachArgs,
+}
+
 const EXIT_STATUS: &str = "\
 Exit status: 0 done, 1 failed while running, 2 wrong usage or configuration, 3 refused by the kernel or for a missing privilege.
 
@@ -367,6 +386,27 @@ Exit status: 0 nothing is in the way, 1 something is, 2 wrong usage or configura
 Examples:
   sudo rprox-loader check
   sudo rprox-loader check -i eth0 -r 80:8080";
+
+const DOCTOR_EXAMPLES: &str = "\
+Exit status: 0 all is fine or there are warnings only, 1 something will not work, 2 wrong usage or configuration.
+
+Examples:
+  sudo rprox-loader doctor
+  sudo rprox-loader doctor -c /etc/rprox/loader.toml
+  sudo rprox-loader doctor --json | jq -r '.findings[] | select(.severity != \"fine\") | .remedy'";
+
+const DOCTOR_JSON: &str = "\
+Exit status: 0 all is fine or there are warnings only, 1 something will not work, 2 wrong usage or configuration.
+
+Examples:
+  sudo rprox-loader doctor
+  sudo rprox-loader doctor -c /etc/rprox/loader.toml
+  sudo rprox-loader doctor --json | jq -r '.findings[] | select(.severity != \"fine\") | .remedy'
+
+JSON, an object of:
+  ok        whether nothing is a fault
+  findings  array of {check, severity, found, remedy}; severity: \"fine\", \"warning\" or \"fault\"; remedy: what to do,
+            null where it is fine";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:

@@ -11,7 +11,9 @@ use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use thiserror::Error;
@@ -71,6 +73,8 @@ pub struct Device {
     pub controller: Option<u32>,
     /// The index of the device that it is on top of, as a VLAN or macvlan is.
     pub lower: Option<u32>,
+    /// Whether it is up.
+    pub is_up: bool,
     kind: LinkLayerType,
 }
 
@@ -78,7 +82,8 @@ impl Device {
     /// An Ethernet device that is on top of none and belongs to none.
     #[cfg(test)]
     pub(super) fn ethernet(index: u32, name: &str) -> Self {
-        Self { index, name: name.to_owned(), controller: None, lower: None, kind: LinkLayerType::Ether }
+        let kind = LinkLayerType::Ether;
+        Self { index, name: name.to_owned(), controller: None, lower: None, is_up: true, kind }
     }
 
     fn from_message(link: LinkMessage) -> Option<Self> {
@@ -87,6 +92,7 @@ impl Device {
             name: String::new(),
             controller: None,
             lower: None,
+            is_up: link.header.flags.contains(LinkFlags::Up),
             kind: link.header.link_layer_type,
         };
         let (mut is_elsewhere, mut is_cut_out) = (false, false);

@@ -68,14 +68,30 @@ pub fn require_checker() -> Result<(), PrivilegeError> {
     require("listing firewall rules", &[Capability::CAP_NET_ADMIN])
 }
 
-fn require(purpose: &'static str, needed: &[Capability]) -> Result<(), PrivilegeError> {
+/// What attaching and detaching take and this process lacks, by name.
+///
+/// # Errors
+///
+/// The kernel did not say.
+pub fn missing_for_attaching() -> Result<Vec<String>, PrivilegeError> {
+    missing(&KEEPER)
+}
+
+/// Whether this process may mount a file system.
+#[must_use]
+pub fn may_mount() -> bool {
+    caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false)
+}
+
+fn missing(needed: &[Capability]) -> Result<Vec<String>, PrivilegeError> {
     let held = caps::read(None, CapSet::Effective)?;
     let admin = held.contains(&Capability::CAP_SYS_ADMIN);
-    let missing: Vec<String> = needed
-        .iter()
-        .filter(|cap| !(held.contains(cap) || admin && OF_SYS_ADMIN.contains(cap)))
-        .map(ToString::to_string)
-        .collect();
+    let lacks = |cap: &&Capability| !(held.contains(cap) || admin && OF_SYS_ADMIN.contains(cap));
+    Ok(needed.iter().filter(lacks).map(ToString::to_string).collect())
+}
+
+fn require(purpose: &'static str, needed: &[Capability]) -> Result<(), PrivilegeError> {
+    let missing = missing(needed)?;
     if missing.is_empty() {
         return Ok(());
     }

@@ -199,6 +199,11 @@ impl Report {
         self.ok
     }
 
+    /// How many differences each interface's attachment has.
+    pub fn counts(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.attachments.iter().map(|checked| (checked.interface.as_str(), checked.differences.len()))
+    }
+
     /// Writes it as JSON.
     ///
     /// # Errors

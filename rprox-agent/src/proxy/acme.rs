@@ -13,12 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use self::account::Accounts;
+use self::client::{Https, RetryAfter};
 use self::error::AcmeError;
 use self::schedule::{Schedule, Task};
 use super::config::AcmeConfig;
@@ -59,6 +60,18 @@ impl Orders {
             values: values.map(|(result, count)| labelled("result", result, count.load(Relaxed))).into(),
         }
     }
+}
+
+/// Asks the server for its directory, and returns the date of its answer, if it says one.
+///
+/// # Errors
+///
+/// Why it does not answer with a directory.
+pub async fn directory_date(config: &AcmeConfig) -> Result<Option<SystemTime>, String> {
+    Https::new(config, RetryAfter::default())
+        .map_err(|error| error.to_string())?
+        .date_of(&config.directory)
+        .await
 }
 
 /// Waits for a configuration with `[acme]`, and starts the thread then.

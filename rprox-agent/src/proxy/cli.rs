@@ -16,6 +16,7 @@ use super::access_log;
 use super::admin::{self, CallError};
 use super::config::{Config, ConfigError, Flags, admin_socket, schema};
 use super::dns::{DnsError, Names};
+use super::doctor;
 use super::quadlet::{self, QuadletArgs, QuadletError};
 use super::route::{Route, UpstreamTemplate};
 use super::run::{self, RunError};
@@ -75,6 +76,20 @@ Examples:
 
 Exit status: 0 it is valid, 2 it is not; each mistake is on a line of its own, with its place.";
 
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  rprox-agent doctor
+  rprox-agent doctor -c rprox.toml
+  podman exec rprox /rprox-agent doctor -c /etc/rprox/rprox.toml
+  rprox-agent doctor --json | jq -r '.findings[] | select(.severity != \"fine\") | .remedy'
+
+JSON, an object of:
+  ok        whether nothing is a fault
+  findings  array of {check, severity, found, remedy}; severity: \"fine\", \"warning\" or \"fault\"; remedy: what to do,
+            null where it is fine
+
+Exit status: 0 all is fine or there are warnings only, 1 something will not work, 2 the configuration is wrong.";
+
 const RELOAD_EXAMPLES: &str = "\
 Examples:
   rprox-agent reload
@@ -111,6 +126,14 @@ pub enum Command {
     /// Validate the configuration, certificates included, and show what it says
     #[command(after_help = CHECK_EXAMPLES)]
     Check(RunArgs),
+
+    /// Look the host, or the container, over for what will keep the agent from serving, and say what to do
+    ///
+    /// Takes the flags of `run`; with neither a file nor a route it looks at the host alone. Looks at the user, Podman and its
+    /// network backend, the ports, limits, certificates, what DNS answers for each upstream, and the ACME server with its
+    /// clock. Run it as the agent's user, and for DNS in the agent's container. Changes nothing.
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
 
     /// Have the agent that runs load its configuration anew, and show what is wrong with it if it refuses
     #[command(after_help = RELOAD_EXAMPLES)]
@@ -156,6 +179,31 @@ pub struct RunArgs {
     /// Run even as root, which gives a flaw in a program that faces the network all of root's power
     #[arg(long)]
     pub allow_root: bool,
+}
+
+/// The flags of `doctor`.
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+impl DoctorArgs {
+    fn examine(&self) -> Result<(), CliError> {
+        let findings = doctor::examine(&self.flags)?;
+        let mut out = io::stdout().lock();
+        if self.json {
+            findings.write_json(&mut out)?;
+        } else {
+            findings.write_text(&mut out)?;
+        }
+        if findings.ok() { Ok(()) } else { Err(CliError::Faulty) }
+    }
 }
 
 /// Which of the agents that run is meant.
@@ -211,6 +259,9 @@ pub enum CliError {
     /// An order was not carried out.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// `doctor` found what will not work, and has written it.
+    #[error("something will not work; see above")]
+    Faulty,
     /// Logging can't be set up.
     #[error("{0}")]
     Logging(String),
@@ -238,7 +289,7 @@ impl CliError {
             | Self::NoSocket
             | Self::Call(CallError::Refused(_))
             | Self::Run(RunError::Tls(_) | RunError::NoCertificate) => exit::USAGE,
-            Self::Call(_) | Self::Quadlet(_) | Self::Output(_) | Self::Run(_) => exit::FAILED,
+            Self::Call(_) | Self::Faulty | Self::Quadlet(_) | Self::Output(_) | Self::Run(_) => exit::FAILED,
         }
     }
 }
@@ -262,6 +313,7 @@ impl Command {
                 Ok(run::run(flags, config)?)
             }
             Self::Check(RunArgs { flags, .. }) => check(&flags),
+            Self::Doctor(args) => args.examine(),
             Self::Reload(args) => {
                 args.order("reload")?;
                 println!("The configuration was loaded anew.");
@@ -333,6 +385,14 @@ impl fmt::Display for Summary<'_> {
                 writeln!(formatter, "  {host}")?;
             }
             writeln!(formatter, "  kept in {}", acme.state.display())?;
+        }
+        if let Some(podman) = &config.podman {
+            let networks = podman.networks.join(", ");
+            writeln!(
+                formatter,
+                "\nRoutes by labels of containers on {networks}, by {}",
+                podman.socket.display()
+            )?;
         }
         let servers = match config.dns.servers.as_slice() {
             [] => "those of /etc/resolv.conf".to_owned(),

@@ -13,6 +13,7 @@ mod file;
 mod flags;
 mod log;
 mod nearest;
+mod podman;
 mod routes;
 mod schema;
 mod tls;
@@ -28,6 +29,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderValue;
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -37,8 +39,11 @@ pub use self::admin::{AdminConfig, AdminListen, admin_socket};
 pub use self::error::ConfigError;
 pub use self::flags::Flags;
 pub use self::log::{AccessFormat, Log, Traceparent};
+pub use self::podman::PodmanConfig;
+pub(super) use self::routes::parse_path;
 pub use self::schema::schema;
 pub use self::tls::{TlsConfig, TlsVersion};
+pub(super) use self::upgrade::default as default_upgrade;
 pub use self::upstreams::{PassiveHealth, Retries};
 use crate::proxy::route::Route;
 
@@ -57,6 +62,10 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// Certificates from an ACME server.
     pub acme: Option<AcmeConfig>,
+    /// Routes by the labels of containers, if they are wanted.
+    pub podman: Option<PodmanConfig>,
+    /// `Strict-Transport-Security` of routes that say nothing of it.
+    pub hsts: Option<HeaderValue>,
     /// Routes, no two for the same host and path.
     pub routes: Vec<Route>,
     /// Peers whose connections begin with a PROXY header.

@@ -25,7 +25,7 @@ use super::metrics::Limit;
 use super::worker::{Shared, Worker};
 
 /// Connections that wait to be accepted, for each socket; the kernel cuts it to net.core.somaxconn.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 
 /// How long to wait when no connection can be accepted: for want of files or memory, and both come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

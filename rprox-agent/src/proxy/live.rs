@@ -20,7 +20,7 @@ use super::dns::{DnsError, Names};
 use super::forward::group::Groups;
 use super::forward::pool::Pool;
 use super::metrics::{Metrics, RouteMetrics};
-use super::route::RouteTable;
+use super::route::{Route, RouteTable};
 use super::tls::{Kept, TlsAcceptor, TlsError};
 use super::worker::{LocalExecutor, Shared, http1_server, http2_server};
 
@@ -28,10 +28,12 @@ use super::worker::{LocalExecutor, Shared, http1_server, http2_server};
 pub struct Rules {
     /// The configuration.
     pub config: Config,
-    /// The routes.
+    /// Routes by the labels of containers, besides the configuration's.
+    pub found: Vec<Route>,
+    /// All routes.
     pub routes: RouteTable,
     /// TLS, and the certificates.
-    pub tls: TlsAcceptor,
+    pub tls: Arc<TlsAcceptor>,
     /// When it was made ready.
     pub loaded_at: SystemTime,
 }
@@ -43,8 +45,27 @@ impl Rules {
     ///
     /// When a certificate does not load.
     pub fn new(config: Config, kept: &Arc<Kept>) -> Result<Self, TlsError> {
-        let tls = TlsAcceptor::new(&config, kept)?;
-        Ok(Self { routes: RouteTable::new(config.routes.clone()), tls, loaded_at: SystemTime::now(), config })
+        let tls = Arc::new(TlsAcceptor::new(&config, kept)?);
+        let routes = RouteTable::new(config.routes.clone());
+        Ok(Self { found: Vec::new(), routes, tls, loaded_at: SystemTime::now(), config })
+    }
+
+    /// The same with other routes by labels.
+    #[must_use]
+    pub fn with(&self, found: Vec<Route>) -> Self {
+        let all = self.config.routes.iter().chain(&found).cloned().collect();
+        Self {
+            routes: RouteTable::new(all),
+            found,
+            tls: Arc::clone(&self.tls),
+            loaded_at: self.loaded_at,
+            config: self.config.clone(),
+        }
+    }
+
+    /// All routes, in the order of their [places](super::route::Match::place).
+    pub fn all_routes(&self) -> impl Iterator<Item = &Route> {
+        self.config.routes.iter().chain(&self.found)
     }
 }
 
@@ -53,7 +74,7 @@ pub struct Live {
     rules: Arc<Rules>,
     /// Endpoints of upstreams.
     pub names: Names,
-    /// What is counted of each route, in the configuration's order, and last of requests that no route is for.
+    /// What is counted of each route, by its place, and last of requests that no route is for.
     pub route_metrics: Box<[Arc<RouteMetrics>]>,
     /// The upstreams of each route.
     pub groups: Groups,
@@ -74,7 +95,7 @@ impl Deref for Live {
 impl Live {
     fn new(rules: Arc<Rules>, names: Names, metrics: &Metrics) -> Self {
         let limits = &rules.config.limits;
-        let labels = rules.config.routes.iter().map(|route| route.label.as_str());
+        let labels = rules.all_routes().map(|route| route.label.as_str());
         Self {
             http1: http1_server(limits),
             http2: http2_server(limits),

@@ -14,7 +14,7 @@ use clap::Args;
 use thiserror::Error;
 use toml::Value;
 
-use super::config::{Config, ConfigError, Flags};
+use super::config::{Config, ConfigError, Flags, PodmanConfig};
 
 const NETWORK: &str = include_str!("../../../deploy/quadlet/pod_network.network");
 const CONTAINER: &str = include_str!("../../../deploy/quadlet/rprox.container");
@@ -141,11 +141,13 @@ fn container(
     let volume = |folder: &PathBuf| format!("Volume={0}:{0}:ro,Z\n", folder.display());
     let volumes = folders.iter().filter(outer).map(volume).collect::<Vec<_>>().concat();
     let state = table.get("state").and_then(Value::as_str).map(|path| home.join(path));
-    let files = [file].into_iter().chain(state.as_deref());
+    let socket = config.podman.as_ref().map(|podman| podman.socket.as_path());
+    let files = [file].into_iter().chain(state.as_deref()).chain(socket);
     if let Some(path) = folders.iter().map(PathBuf::as_path).chain(files).find(|path| !is_plain(path)) {
         return Err(QuadletError::Path(path.to_owned()));
     }
     let state = state.map_or_else(|| STATE.to_owned(), |path| format!("Volume={0}:{0}:Z\n", path.display()));
+    let podman = config.podman.as_ref().map_or_else(String::new, |podman| podman_keys(podman, &args.network));
     let [stop, end] = GRACE.map(|grace| (config.drain_timeout + grace).as_secs());
     Ok(CONTAINER
         .replace("pod_network", &args.network)
@@ -155,10 +157,20 @@ fn container(
             "Volume=%h/.config/rprox:/etc/rprox:ro,Z\n",
             &format!("{volumes}Exec=run --config {}\n", file.display()),
         )
-        .replace(STATE, &state)
+        .replace(STATE, &format!("{state}{podman}"))
         .replace("--stop-timeout 35", &format!("--stop-timeout {stop}"))
         .replace("TimeoutStopSec=45", &format!("TimeoutStopSec={end}"))
         .replace("drain_timeout, which is 30 s by default", "drain_timeout"))
+}
+
+/// What a container needs to follow Podman: the networks that labels may be on, and the socket.
+fn podman_keys(podman: &PodmanConfig, network: &str) -> String {
+    let others = podman.networks.iter().filter(|other| *other != network);
+    let networks = others.map(|other| format!("Network={other}\n")).collect::<Vec<_>>().concat();
+    // The folder, since the socket in it is another one once its unit has been started anew. By its label SELinux would let no
+    // container use the socket.
+    let folder = podman.socket.parent().unwrap_or(&podman.socket).display();
+    format!("{networks}Volume={folder}:{folder}\nSecurityLabelDisable=true\n")
 }
 
 /// Adds the folders of all files that `value` names, which are relative to `home`.
@@ -225,6 +237,23 @@ mod tests {
         let exec = container.lines().find_map(|line| line.strip_prefix("Exec=run --config ")).unwrap();
         let folder = Path::new(exec).parent().unwrap().display();
         assert!(container.contains(&format!("Volume={folder}:{folder}:ro,Z\n")), "{container}");
+    }
+
+    #[test]
+    #[cfg(feature = "podman")]
+    fn what_follows_podman_has_its_socket_and_the_networks_of_labels() {
+        let units = units_of(
+            "[podman]\nsocket = 'unix:/run/user/1000/podman/podman.sock'\nnetworks = ['apps', 'others']\n",
+        );
+        let container = &units[2].text;
+        for line in [
+            "Network=apps.network\n",
+            "Network=others\n",
+            "Volume=/run/user/1000/podman:/run/user/1000/podman\n",
+            "SecurityLabelDisable=true\n",
+        ] {
+            assert!(container.contains(line), "{line}: {container}");
+        }
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl Reloader {
     /// When it is refused.
     pub fn reload(&self) -> Result<(), ReloadError> {
         tell_reloading();
-        let result = self.load().map(|rules| self.shared.put_into_force(rules));
+        let result = self.load().map(|rules| self.shared.put_into_force(&rules));
         match &result {
             Ok(()) => tracing::info!(file = self.file(), "the configuration was loaded anew"),
             Err(error) => tracing::error!(

@@ -46,6 +46,16 @@ impl HostPattern {
         let host = host::normalise(host)?.into_owned();
         Some(if is_wildcard { Self::Wildcard(host) } else { Self::Exact(host) })
     }
+
+    /// Whether `host`, which is normalised, is one of them.
+    #[must_use]
+    pub fn covers(&self, host: &str) -> bool {
+        match self {
+            Self::Exact(one) => one == host,
+            Self::Wildcard(domain) => host.split_once('.').is_some_and(|(_, rest)| rest == domain),
+            Self::Any => true,
+        }
+    }
 }
 
 impl fmt::Display for HostPattern {
@@ -119,7 +129,7 @@ pub struct RouteTable {
 pub struct Match<'a> {
     /// The route.
     pub route: &'a Arc<Route>,
-    /// Its place among the configuration's.
+    /// Its place among all.
     pub place: usize,
     /// Its upstreams, a template's being filled in.
     pub upstreams: &'a Arc<UpstreamSet>,

@@ -19,6 +19,7 @@ use super::admin::{self, AdminError};
 use super::config::{Config, Flags};
 use super::handover::Inherited;
 use super::health;
+use super::labels::Labels;
 use super::listen::{Group, Kind, ListenError};
 use super::live::Rules;
 use super::reload::{Reloader, Reloads};
@@ -98,6 +99,7 @@ async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
         swapped: watch::Sender::default(),
         tls: kept,
         last_answers: Arc::default(),
+        labels: Labels::default(),
         health: Arc::default(),
         via: Via::default(),
         connections: AtomicUsize::new(0),
@@ -109,6 +111,11 @@ async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
         access_log,
     });
     tokio::task::spawn_local(health::run(Arc::clone(&shared)));
+    #[cfg(feature = "podman")]
+    {
+        super::podman::first_look(&shared).await;
+        tokio::task::spawn_local(super::podman::run(Arc::clone(&shared)));
+    }
     let reloader = Reloader::new(flags, Arc::clone(&shared), secure);
     Supervisor::new(shared, reloader, groups, admin, inherited)?.run(signals).await
 }

@@ -23,6 +23,7 @@ use super::dns::{DnsError, LastAnswers};
 use super::drain::{Drain, Stop};
 use super::forward::pool::Pool;
 use super::health::Board;
+use super::labels::Labels;
 use super::listen::{self, Listener};
 use super::live::{Live, Rules, View};
 use super::metrics::Metrics;
@@ -66,6 +67,8 @@ pub struct Shared {
     pub access_log: AccessLog,
     /// What came of loading the configuration anew.
     pub reloads: Reloads,
+    /// What labels of containers ask for.
+    pub labels: Labels,
     /// What health checks say.
     pub health: Arc<Board>,
     /// This process in `Via`.
@@ -75,9 +78,10 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// From now on `rules` hold.
-    pub fn put_into_force(&self, rules: Rules) {
-        self.rules.store(Arc::new(rules));
+    /// From now on `rules` hold, with the routes that labels ask for.
+    pub fn put_into_force(&self, rules: &Rules) {
+        let found = self.labels.routes(&rules.config);
+        self.rules.store(Arc::new(rules.with(found)));
         self.swapped.send_replace(());
     }
 }

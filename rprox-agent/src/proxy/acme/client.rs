@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::RETRY_AFTER;
+use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderMap, Request, StatusCode};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -83,6 +83,17 @@ impl Https {
         };
         let client = Client::builder(TokioExecutor::new()).build(builder.https_only().enable_http1().build());
         Ok(Self { client, retry_after })
+    }
+
+    /// The date of the answer to a GET of `uri`, if it says one.
+    pub(super) async fn date_of(&self, uri: &str) -> Result<Option<SystemTime>, String> {
+        let request = Request::get(uri).body(BodyWrapper::default()).map_err(|error| error.to_string())?;
+        let parts = self.request(request).await.map_err(|error| super::error::chain(&error))?.parts;
+        if !parts.status.is_success() {
+            return Err(format!("it answers {}", parts.status));
+        }
+        let date = parts.headers.get(DATE).and_then(|value| value.to_str().ok());
+        Ok(date.and_then(|date| httpdate::parse_http_date(date).ok()))
     }
 }
 

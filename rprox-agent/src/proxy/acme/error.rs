@@ -80,7 +80,7 @@ impl AcmeError {
 }
 
 /// An error with what it comes from, which for a connection is all that says something.
-fn chain(error: &instant_acme::Error) -> String {
+pub(super) fn chain(error: &instant_acme::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Phase;
 use super::upstreams::{self, UpstreamStatus};
+use crate::proxy::labels::Report;
 use crate::proxy::worker::Shared;
 
 #[derive(Serialize)]
@@ -20,6 +21,8 @@ struct Status<'a> {
     started_at: u64,
     configuration: Configuration<'a>,
     connections: usize,
+    /// What came of looking for labels of containers, where that is configured.
+    labels: Option<Report>,
     routes: Vec<Route<'a>>,
     upstreams: Vec<UpstreamStatus<'a>>,
     certificates: Vec<Certificate<'a>>,
@@ -34,9 +37,12 @@ struct Configuration<'a> {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "these are the names in the JSON")]
 struct Route<'a> {
     route: &'a str,
     upstreams: Vec<&'a str>,
+    /// Whether a container's label asked for it.
+    by_label: bool,
 }
 
 #[derive(Serialize)]
@@ -69,13 +75,14 @@ pub(super) fn json(shared: &Shared, file: Option<&Path>, phase: Phase) -> Result
             last_reload_refused: shared.reloads.last_was_refused(),
         },
         connections: shared.connections.load(std::sync::atomic::Ordering::Relaxed),
+        labels: rules.config.podman.is_some().then(|| shared.labels.report()),
         routes: rules
-            .config
-            .routes
-            .iter()
-            .map(|route| Route {
+            .all_routes()
+            .enumerate()
+            .map(|(place, route)| Route {
                 route: &route.label,
                 upstreams: route.upstream.all().map(|upstream| upstream.authority.as_str()).collect(),
+                by_label: place >= rules.config.routes.len(),
             })
             .collect(),
         upstreams: upstreams::all(shared, &rules),

@@ -85,7 +85,7 @@ pub(super) fn all<'a>(shared: &Shared, rules: &'a Rules) -> Vec<UpstreamStatus<'
 /// The upstreams that any route gives requests to.
 #[expect(clippy::mutable_key_type, reason = "two upstreams are compared by what never changes in them")]
 fn serving(rules: &Rules) -> HashSet<&Upstream> {
-    let sets = rules.config.routes.iter().flat_map(|route| route.upstream.sets());
+    let sets = rules.all_routes().flat_map(|route| route.upstream.sets());
     let weighted = sets.flat_map(|set| &set.upstreams).filter(|weighted| weighted.weight > 0);
     weighted.map(|weighted| weighted.upstream.as_ref()).collect()
 }

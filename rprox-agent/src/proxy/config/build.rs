@@ -16,6 +16,7 @@ use super::acme::{self, AcmeTable};
 use super::error::{ConfigError, Mistake, Place};
 use super::file::{File, ListenTable};
 use super::flags::Flags;
+use super::podman::PodmanTable;
 use super::routes::{Written, WrittenRoute};
 use super::tls::Hsts;
 use super::units::Addresses;
@@ -64,7 +65,17 @@ impl Builder {
     fn build(mut self, mut file: File, flags: &Flags) -> Result<Config, Vec<Mistake>> {
         let dns = self.dns(file.dns, flags);
         self.global_certificates(file.certificate, flags);
+        let by_labels = file.podman.is_some();
+        let podman = file.podman.map(PodmanTable::read).transpose();
+        let podman = podman.unwrap_or_else(|mistake| {
+            self.mistakes.push(mistake);
+            None
+        });
         let routes = self.routes(file.route, flags, dns.search.as_deref(), &file.timeouts, &file.hsts);
+        if routes.is_empty() && !by_labels && self.mistakes.is_empty() {
+            let message = "no route; give --route HOST=UPSTREAM, or -c FILE with a [[route]] in it";
+            self.mistakes.push(Mistake::new(Place::Whole, message));
+        }
         let state = file.state.map(|state| self.directory.join(state)).or_else(state::default_folder);
         let acme = file.acme.and_then(|acme| self.acme(acme, &routes, state.clone()));
         let secure = !self.certificates.is_empty() || file.tls.self_signed || acme.is_some();
@@ -85,6 +96,8 @@ impl Builder {
             tls: file.tls,
             state,
             acme,
+            podman,
+            hsts: file.hsts.0,
             routes,
             proxy_protocol,
             trusted_proxies: given(&flags.trusted_proxies).unwrap_or(file.trusted_proxies),
@@ -173,10 +186,6 @@ impl Builder {
                 Ok(route) => routes.extend(route),
                 Err(mistake) => self.mistakes.push(mistake),
             }
-        }
-        if taken.is_empty() && self.mistakes.is_empty() {
-            let message = "no route; give --route HOST=UPSTREAM, or -c FILE with a [[route]] in it";
-            self.mistakes.push(Mistake::new(Place::Whole, message));
         }
         routes
     }

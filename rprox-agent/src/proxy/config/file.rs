@@ -13,6 +13,7 @@ use toml::Spanned;
 
 use super::acme::AcmeTable;
 use super::admin::AdminTable;
+use super::podman::PodmanTable;
 use super::tls::{Hsts, TlsConfig};
 use super::units::{self, Addresses};
 use super::upgrade;
@@ -45,6 +46,7 @@ pub(super) struct File {
     pub(super) hsts: Hsts,
     pub(super) state: Option<PathBuf>,
     pub(super) acme: Option<AcmeTable>,
+    pub(super) podman: Option<PodmanTable>,
     pub(super) admin: AdminTable,
     pub(super) watch: bool,
     pub(super) certificate: Vec<CertificateTable>,
@@ -68,6 +70,7 @@ impl Default for File {
             hsts: Hsts::default(),
             state: None,
             acme: None,
+            podman: None,
             admin: AdminTable::default(),
             watch: true,
             certificate: Vec::new(),

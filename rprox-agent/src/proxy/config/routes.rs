@@ -218,7 +218,7 @@ impl WrittenRoute {
 }
 
 /// A path prefix, without its trailing slash.
-fn parse_path(text: &str) -> Result<String, String> {
+pub(in crate::proxy) fn parse_path(text: &str) -> Result<String, String> {
     if !text.starts_with('/') {
         return Err(format!("path {text:?} must start with \"/\""));
     }

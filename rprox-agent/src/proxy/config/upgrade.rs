@@ -5,7 +5,7 @@
 use serde::de::{Deserialize as _, Deserializer, Error};
 
 /// What every browser may ask for.
-pub(super) fn default() -> Vec<String> {
+pub(in crate::proxy) fn default() -> Vec<String> {
     vec!["websocket".to_owned()]
 }
 

@@ -61,7 +61,7 @@ impl Exchange {
         let record =
             wanted.then(|| Box::new(Record::new(client.peer, client.secure.is_some(), parts, trace)));
         let grpc = client.http2 && grpc::is_call(&parts.headers);
-        let place = live.config.routes.len();
+        let place = live.all_routes().count();
         Self {
             client: Rc::clone(client),
             live,

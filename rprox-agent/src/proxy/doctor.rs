@@ -1,0 +1,117 @@
+//! `rprox-agent doctor`: what on this host, or in this container, will keep the agent from serving, and what to do.
+//!
+//! Facts are read here and beside the checks, and each check is a function of facts. Nothing is changed; DNS and the ACME server
+//! are asked as the agent would ask them.
+
+#![forbid(unsafe_code)]
+
+mod certificates;
+mod clock;
+mod limits;
+mod names;
+mod podman;
+mod ports;
+mod user;
+
+use std::time::SystemTime;
+use std::{fs, io};
+
+use rustix::process::{Resource, geteuid, getrlimit};
+
+use self::podman::Podman;
+use self::user::User;
+use super::acme;
+use super::config::{Config, ConfigError, Flags};
+use super::dns::{DnsError, Names};
+use super::tls::Certificate;
+use crate::findings::{Finding, Findings};
+
+/// Where this runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Where the agent runs too: in a container, or on a host without Podman.
+    Agents,
+    /// On a host with Podman, whose networks can't be reached from here.
+    PodmanHost,
+}
+
+/// Looks at what an agent by `flags` meets; without a file and routes, at the host alone.
+///
+/// # Errors
+///
+/// The configuration is wrong.
+pub fn examine(flags: &Flags) -> Result<Findings, ConfigError> {
+    let has_configuration = flags.config.is_some() || !flags.routes.is_empty();
+    let config = if has_configuration { Some(Config::load(flags)?) } else { None };
+    let me = geteuid().as_raw();
+    let mut findings = vec![user::root(me)];
+    let podman = Podman::read();
+    let place = if podman.is_some() { Place::PodmanHost } else { Place::Agents };
+    if let Some(podman) = podman {
+        findings.extend(podman::check(&podman));
+        // None of it is root's.
+        if me != 0 {
+            findings.extend(user::check(&User::read(me)));
+        }
+    }
+    findings.extend(ports::check_all(config.as_ref().map(|config| &config.listen), me));
+    findings.extend(limits::check(
+        config.as_ref().map(|config| config.limits.connections),
+        getrlimit(Resource::Nofile).current,
+        fs::read_to_string(limits::SOMAXCONN).ok().and_then(|text| text.trim().parse().ok()),
+    ));
+    if let Some(config) = config {
+        let now = SystemTime::now();
+        for files in &config.certificates {
+            let loaded = Certificate::load(files);
+            findings.extend(certificates::check(
+                &files.cert,
+                loaded.as_ref().map_err(ToString::to_string),
+                now,
+            ));
+        }
+        match tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(tokio::runtime::LocalOptions::default())
+        {
+            Ok(runtime) => findings.extend(runtime.block_on(over_the_network(&config, place))),
+            Err(error) => findings.push(cant_look(&error)),
+        }
+    }
+    Ok(Findings::new(findings))
+}
+
+fn cant_look(error: &io::Error) -> Finding {
+    Finding::warning(
+        "network",
+        format!("no event loop to ask with: {error}"),
+        "see whether memory or descriptors are short",
+    )
+}
+
+/// What DNS and the ACME server say. Must run on a local runtime.
+async fn over_the_network(config: &Config, place: Place) -> Vec<Finding> {
+    let mut findings = match Names::new(&config.dns, std::sync::Arc::default(), |_, _| {}) {
+        Ok(view) => {
+            let asked = names::upstreams(&config.routes);
+            let answers = asked.iter().map(async |upstream| {
+                let endpoints = view.endpoints(upstream).await;
+                names::check(&upstream.authority, endpoints.as_deref(), place)
+            });
+            futures_util::future::join_all(answers).await
+        }
+        Err(error @ (DnsError::ResolvConf(_) | DnsError::NoServers)) => {
+            vec![Finding::fault(
+                "resolv.conf",
+                error.to_string(),
+                "set dns.servers to the network's gateway, say 10.89.0.1",
+            )]
+        }
+        Err(error) => vec![Finding::fault("dns", error.to_string(), "see [dns] of the configuration")],
+    };
+    if let Some(acme) = &config.acme {
+        let answer = acme::directory_date(acme).await;
+        findings.extend(clock::check(&acme.directory, &answer, SystemTime::now()));
+    }
+    findings
+}

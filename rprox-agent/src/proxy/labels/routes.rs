@@ -1,0 +1,85 @@
+//! Which of the labels' claims become routes.
+//!
+//! The configuration comes first: a host that it has a route for, by name or by wildcard, is its own, whatever the path. Else a
+//! container could take a part of it. Of containers that ask for the same host and path all serve it, as a route's upstreams do.
+
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::claim::Claim;
+use crate::proxy::config::{Config, default_upgrade};
+use crate::proxy::route::{HostPattern, Route, UpstreamTemplate};
+use crate::proxy::upstream::set::{Balancing, UpstreamSet, UpstreamTimeouts, Weighted};
+
+/// The routes beside those of `config`, and for each claim that has none, why.
+pub(super) fn arrange(claims: &[Claim], config: &Config) -> (Vec<Route>, BTreeSet<String>) {
+    let mut refused = BTreeSet::new();
+    let mut by_match: BTreeMap<(&str, &str), Vec<&Claim>> = BTreeMap::new();
+    let mut eldest_first: Vec<_> = claims.iter().collect();
+    eldest_first.sort();
+    for claim in eldest_first {
+        let group = by_match.entry((&claim.host, &claim.path)).or_default();
+        match refusal(claim, group, config) {
+            Some(reason) => {
+                let Claim { host, path, container, .. } = claim;
+                refused.insert(format!(
+                    "no route {host}{path} for the labels of container {container}: {reason}"
+                ));
+            }
+            None => group.push(claim),
+        }
+    }
+    let routes = by_match.into_values().filter_map(|claims| route(&claims, config));
+    (routes.collect(), refused)
+}
+
+/// Why `claim` can't be one of `others`, if it can't.
+fn refusal(claim: &Claim, others: &[&Claim], config: &Config) -> Option<String> {
+    let podman = config.podman.as_ref()?;
+    if !podman.networks.contains(&claim.network) {
+        return Some(format!("podman.networks does not name {}", claim.network));
+    }
+    if !podman.allows(&claim.host) {
+        return Some("podman.hosts does not allow the host".to_owned());
+    }
+    let patterns = config.routes.iter().map(|route| &route.host);
+    let mut ours = patterns.filter(|pattern| **pattern != HostPattern::Any && pattern.covers(&claim.host));
+    if let Some(pattern) = ours.next() {
+        return Some(format!("the configuration has the route of {pattern}"));
+    }
+    let first = others.first()?;
+    (first.https_redirect != claim.https_redirect)
+        .then(|| format!("rprox.https_redirect is another one than that of {}", first.container))
+}
+
+/// The route of claims for the same host and path; none where nobody asks.
+fn route(claims: &[&Claim], config: &Config) -> Option<Route> {
+    config.podman.as_ref()?;
+    let first = claims.first()?;
+    let weighted = |claim: &&Claim| {
+        Some(Weighted { upstream: Arc::new(claim.upstream()?), weight: claim.weight, ca: None })
+    };
+    let upstreams: Vec<_> = claims.iter().filter_map(weighted).collect();
+    let label = upstreams.iter().map(|weighted| weighted.upstream.authority.as_str()).collect::<Vec<_>>();
+    let set = UpstreamSet {
+        label: label.join(", "),
+        upstreams,
+        balance: Balancing::default(),
+        sticky: None,
+        health: None,
+        timeouts: UpstreamTimeouts::from(&config.timeouts),
+        proxy_protocol: None,
+    };
+    Some(Route {
+        label: format!("{}{}", first.host, first.path),
+        host: HostPattern::Exact(first.host.clone()),
+        path: first.path.clone(),
+        upstream: UpstreamTemplate::Plain(Arc::new(set)),
+        https_redirect: first.https_redirect,
+        client_auth: None,
+        hsts: config.hsts.clone(),
+        upgrade: default_upgrade(),
+    })
+}
