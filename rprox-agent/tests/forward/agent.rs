@@ -222,7 +222,8 @@ impl Drop for Agent {
 
 fn copy_program(folder: &Path) -> PathBuf {
     let program = folder.join("rprox-agent");
-    fs::copy(BUILT, &program).unwrap();
+    // By another process: what this one has open to write, a child that is just being forked has too, and then it can't be run.
+    assert!(Command::new("cp").args([Path::new(BUILT), &program]).status().unwrap().success());
     program
 }
 
