@@ -82,7 +82,7 @@ fn a_server_that_is_late_and_refuses_nonces_is_asked_again() {
     let mut agent = agent(&upstream, &place.configuration(""));
     let line = agent.logged("no certificate by ACME");
     assert!(line.contains("refused"), "{line}");
-    let environment = [("PEBBLE_WFE_NONCEREJECT", "45"), ("PEBBLE_AUTHZREUSE", "0")];
+    let environment = [("PEBBLE_WFE_NONCEREJECT", "20"), ("PEBBLE_AUTHZREUSE", "0")];
     let pebble = place.start(agent.http.port(), agent.https.port(), "", &environment);
     until("a certificate in spite of it", || visit(HOST, agent.https, &pebble.root));
 }

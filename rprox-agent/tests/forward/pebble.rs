@@ -134,7 +134,7 @@ fn quiet(program: &str) -> Command {
 
 /// Waits until `look` sees what it looks for.
 pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE * 2;
+    let deadline = Instant::now() + PATIENCE * 4;
     loop {
         if let Some(seen) = look() {
             return seen;
