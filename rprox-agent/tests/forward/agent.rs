@@ -31,6 +31,8 @@ pub(crate) struct Agent {
     pub(crate) https: SocketAddr,
     pub(crate) certificate: Vec<u8>,
     log: Receiver<String>,
+    /// Log lines from before it listened.
+    early: Vec<String>,
     more: String,
     folder: TempDir,
 }
@@ -92,8 +94,8 @@ impl Agent {
         follow(child.stdout.take().unwrap(), lines.clone());
         follow(child.stderr.take().unwrap(), lines);
         let certificate = cert.der().to_vec();
-        let mut agent = Self { child, http, https, certificate, log, more, folder };
-        agent.logged(&format!("listening on {https}"));
+        let mut agent = Self { child, http, https, certificate, log, early: Vec::new(), more, folder };
+        agent.early = agent.log_until(&format!("listening on {https}")).0;
         agent
     }
 
@@ -165,13 +167,21 @@ impl Agent {
         self.child.id()
     }
 
-    /// The next log line with `text` in it.
+    /// The next log line with `text` in it; the first may have come before it listened.
     pub(crate) fn logged(&mut self, text: &str) -> String {
+        match self.early.iter().position(|line| line.contains(text)) {
+            Some(place) => self.early.remove(place),
+            None => self.log_until(text).1,
+        }
+    }
+
+    /// The log lines up to the next with `text` in it, and that one.
+    fn log_until(&mut self, text: &str) -> (Vec<String>, String) {
         let deadline = Instant::now() + PATIENCE;
         let mut seen = Vec::new();
         while let Ok(line) = self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             if line.contains(text) {
-                return line;
+                return (seen, line);
             }
             seen.push(line);
         }
