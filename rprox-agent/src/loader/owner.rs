@@ -1,12 +1,14 @@
 //! The owner: the unprivileged user whose sockets may serve the redirected ports.
 
-#![allow(unsafe_code, reason = "user names are looked up by getpwnam_r(3)")]
+#![forbid(unsafe_code)]
 
-use std::ffi::{CString, c_char};
 use std::fmt;
+use std::fs;
 use std::str::FromStr;
 
 use serde::Deserialize;
+
+const USERS: &str = "/etc/passwd";
 
 /// Whose sockets may hold TO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -48,7 +50,9 @@ impl FromStr for Owner {
             Ok(u32::MAX) => Err(format!("{text} is no user's id")),
             Ok(id) => Ok(Self::User(id)),
             Err(_) => user_id(text).map(Self::User).ok_or_else(|| {
-                format!("there is no user {text:?}; give a user's name or id, or `any` for no port guard")
+                format!(
+                    "there is no user {text:?} in {USERS}; give one's name, or the id of any user, or `any` for no port guard"
+                )
             }),
         }
     }
@@ -71,27 +75,31 @@ impl fmt::Display for Owner {
     }
 }
 
-/// The id of the user `name`, by whatever source of users the host is set up with.
+/// The id of the user `name` in `/etc/passwd` (passwd(5)).
+///
+/// Not by the C library's `getpwnam`: the loader is linked statically, and what `/etc/nsswitch.conf` may name beside files,
+/// the library would load at run time, which such a program can't.
 fn user_id(name: &str) -> Option<u32> {
-    const BUFFER: usize = 64 << 10;
-    let name = CString::new(name).ok()?;
-    let mut buffer = vec![0 as c_char; BUFFER];
-    let mut entry = std::mem::MaybeUninit::<libc::passwd>::uninit();
-    let mut found = std::ptr::null_mut();
-    // SAFETY: every pointer is to memory of ours of the length that is given, and outlives the call.
-    let result = unsafe {
-        libc::getpwnam_r(name.as_ptr(), entry.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &raw mut found)
-    };
-    if result != 0 || found.is_null() {
-        return None;
-    }
-    // SAFETY: the call has found an entry, and filled ours with it.
-    Some(unsafe { entry.assume_init() }.pw_uid)
+    id_in(&fs::read_to_string(USERS).ok()?, name)
+}
+
+fn id_in(users: &str, name: &str) -> Option<u32> {
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == name && !name.is_empty()).then(|| fields.nth(1)?.parse().ok())?
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_of_passwd_is_a_user() {
+        let users = "root:x:0:0:root:/root:/bin/sh\n# web:x:1:1\nweb:x:1001:1001::/home/web:/bin/sh\nbroken\nodd:x:y:1\n";
+        let ids = ["root", "web", "broken", "odd", "", "we"].map(|name| id_in(users, name));
+        assert_eq!(ids, [Some(0), Some(1001), None, None, None, None]);
+    }
 
     #[test]
     fn names_ids_and_any() {

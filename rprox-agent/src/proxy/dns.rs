@@ -11,6 +11,7 @@ mod address;
 mod last_answers;
 mod memory;
 mod resolver;
+mod system;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -28,6 +29,7 @@ pub use self::address::Address;
 pub use self::last_answers::LastAnswers;
 use self::memory::{Memory, Settled};
 use self::resolver::{Found, Miss, Resolver};
+pub use self::system::SystemNames;
 use super::config::DnsConfig;
 use super::upstream::Upstream;
 

@@ -21,6 +21,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::error::AcmeError;
 use crate::proxy::config::AcmeConfig;
+use crate::proxy::dns::SystemNames;
 
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -52,7 +53,7 @@ fn read(text: &str) -> Option<SystemTime> {
 
 /// Asks over HTTPS.
 pub(super) struct Https {
-    client: Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector<SystemNames>>, BodyWrapper<Bytes>>,
     retry_after: RetryAfter,
 }
 
@@ -81,7 +82,10 @@ impl Https {
                 builder.with_tls_config(tls)
             }
         };
-        let client = Client::builder(TokioExecutor::new()).build(builder.https_only().enable_http1().build());
+        let mut connector = HttpConnector::new_with_resolver(SystemNames);
+        connector.enforce_http(false);
+        let connector = builder.https_only().enable_http1().wrap_connector(connector);
+        let client = Client::builder(TokioExecutor::new()).build(connector);
         Ok(Self { client, retry_after })
     }
 

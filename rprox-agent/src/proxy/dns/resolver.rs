@@ -249,7 +249,7 @@ fn seconds(ttl: u32) -> Duration {
     Duration::from_secs(ttl.into())
 }
 
-fn name_server(address: SocketAddr) -> NameServerConfig {
+pub(super) fn name_server(address: SocketAddr) -> NameServerConfig {
     let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
     for connection in &mut connections {
         connection.port = address.port();
@@ -257,7 +257,7 @@ fn name_server(address: SocketAddr) -> NameServerConfig {
     NameServerConfig::new(address.ip(), true, connections)
 }
 
-fn system_servers() -> Result<Vec<SocketAddr>, DnsError> {
+pub(super) fn system_servers() -> Result<Vec<SocketAddr>, DnsError> {
     let text = fs::read_to_string(RESOLV_CONF).map_err(|error| DnsError::ResolvConf(error.to_string()))?;
     let servers = name_servers_of(&text);
     if servers.is_empty() { Err(DnsError::NoServers) } else { Ok(servers) }
