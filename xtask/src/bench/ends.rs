@@ -53,8 +53,7 @@ pub(crate) struct Arguments {
     target: SocketAddr,
     count: usize,
     /// The certificate to trust.
-    #[arg(default_value = "")]
-    authority: PathBuf,
+    authority: Option<PathBuf>,
 }
 
 /// Opens `count` connections from `netns` and holds them until the guards go.
@@ -132,7 +131,7 @@ pub(crate) fn act(arguments: &Arguments) -> Result<()> {
     match deed {
         Deed::Hold => wait(&(0..*count).map(|_| ask(connect(*target)?)).collect::<Result<Vec<_>>>()?),
         Deed::HoldTls => {
-            let config = config(authority, false)?;
+            let config = config(authority.as_deref(), false)?;
             wait(&(0..*count).map(|_| ask(secure(*target, &config)?)).collect::<Result<Vec<_>>>()?);
         }
         Deed::Take => {
@@ -146,7 +145,7 @@ pub(crate) fn act(arguments: &Arguments) -> Result<()> {
         }
         Deed::Handshakes | Deed::Resumptions => {
             let resumes = *deed == Deed::Resumptions;
-            let config = config(authority, resumes)?;
+            let config = config(authority.as_deref(), resumes)?;
             let wanted = if resumes { HandshakeKind::Resumed } else { HandshakeKind::Full };
             for number in 0..=*count {
                 let stream = ask(secure(*target, &config)?)?;
@@ -182,7 +181,8 @@ fn secure(
     Ok(StreamOwned::new(connection, connect(target)?))
 }
 
-fn config(authority: &Path, resumes: bool) -> Result<Arc<ClientConfig>> {
+fn config(authority: Option<&Path>, resumes: bool) -> Result<Arc<ClientConfig>> {
+    let authority = authority.context("TLS needs a certificate to trust")?;
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(authority).with_context(|| authority.display().to_string())?)?;
     let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();

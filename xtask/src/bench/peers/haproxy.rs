@@ -16,6 +16,7 @@ pub(super) fn command(setting: &Setting<'_>, http: SocketAddr, https: SocketAddr
         "global
     nbthread 1
     maxconn 18000
+    ulimit-n 20000
     tune.ssl.cachesize 20000
 defaults
     mode http

@@ -35,6 +35,7 @@ key = \"{}\"
     }
     let file = setting.write("rprox.toml", &text)?;
     let mut command = setting.command(&Programs::find()?.agent);
-    command.arg("run").arg("--config").arg(file);
+    // As the others are run here.
+    command.args(["run", "--allow-root", "--config"]).arg(file);
     Ok(command)
 }
