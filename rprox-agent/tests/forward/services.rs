@@ -82,7 +82,8 @@ fn named(name: &'static str) -> Upstream {
 fn srv_records_say_where_how_much_and_what_comes_after() {
     let (heavy, light, reserve) = (named("heavy"), named("light"), named("reserve"));
     let port = |upstream: &Upstream| upstream.address.port();
-    let at = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Not one that the kernel gives out: a socket that asks whether dnsmasq is there yet could be given it, and answer itself.
+    let at = free_address();
     let dns = Dns::start(at, &[(port(&heavy), 10, 30), (port(&light), 10, 10), (port(&reserve), 20, 1)]);
     let more = format!(
         "[dns]\nservers = [\"{at}\"]\nmin_ttl = \"100ms\"\nmax_ttl = \"200ms\"\n\
