@@ -11,3 +11,5 @@ pub mod findings;
 pub mod loader;
 #[cfg(feature = "proxy")]
 pub mod proxy;
+#[cfg(any(feature = "loader", feature = "proxy"))]
+pub mod users;

@@ -24,6 +24,7 @@ use super::pins::Pins;
 use super::verify::{self, Expectation};
 use super::{Error, bpffs, conflict, privilege, stacking};
 use crate::findings::{Finding, Findings};
+use crate::users;
 
 /// Looks at what attaching by `settings` meets on this host.
 pub async fn examine(mut settings: Settings) -> Findings {
@@ -54,7 +55,7 @@ pub async fn examine(mut settings: Settings) -> Findings {
     if let Err(error) = owner {
         findings.push(Finding::fault("owner", error.to_string(), "name the owner, with --owner"));
     } else {
-        let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let users = users::read();
         findings.extend(owner::check(policies.iter().filter_map(|policy| policy.owner), &users));
     }
     findings.extend(policies.iter().flat_map(|policy| ports::of_policy(policy)));

@@ -3,12 +3,11 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::fs;
 use std::str::FromStr;
 
 use serde::Deserialize;
 
-const USERS: &str = "/etc/passwd";
+use crate::users;
 
 /// Whose sockets may hold TO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -49,10 +48,8 @@ impl FromStr for Owner {
             // The id that stands for none.
             Ok(u32::MAX) => Err(format!("{text} is no user's id")),
             Ok(id) => Ok(Self::User(id)),
-            Err(_) => user_id(text).map(Self::User).ok_or_else(|| {
-                format!(
-                    "there is no user {text:?} in {USERS}; give one's name, or the id of any user, or `any` for no port guard"
-                )
+            Err(_) => users::id_of(text, &users::read()).map(Self::User).ok_or_else(|| {
+                format!("there is no user {text:?} in {}; give one's name, or the id of any user, or `any` for no port guard", users::FILE)
             }),
         }
     }
@@ -75,31 +72,9 @@ impl fmt::Display for Owner {
     }
 }
 
-/// The id of the user `name` in `/etc/passwd` (passwd(5)).
-///
-/// Not by the C library's `getpwnam`: the loader is linked statically, and what `/etc/nsswitch.conf` may name beside files,
-/// the library would load at run time, which such a program can't.
-fn user_id(name: &str) -> Option<u32> {
-    id_in(&fs::read_to_string(USERS).ok()?, name)
-}
-
-fn id_in(users: &str, name: &str) -> Option<u32> {
-    users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next()? == name && !name.is_empty()).then(|| fields.nth(1)?.parse().ok())?
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_of_passwd_is_a_user() {
-        let users = "root:x:0:0:root:/root:/bin/sh\n# web:x:1:1\nweb:x:1001:1001::/home/web:/bin/sh\nbroken\nodd:x:y:1\n";
-        let ids = ["root", "web", "broken", "odd", "", "we"].map(|name| id_in(users, name));
-        assert_eq!(ids, [Some(0), Some(1001), None, None, None, None]);
-    }
 
     #[test]
     fn names_ids_and_any() {

@@ -35,9 +35,9 @@ const FILES: [(&str, &str); 6] = [
 /// Installs what is missing.
 pub(super) fn set_up() -> Result<()> {
     let step = Step::begin("Rootless Podman");
-    let programs = PROGRAMS.iter().filter(|(program, _)| programs::find(program).is_none());
     let files = FILES.iter().filter(|(file, _)| apt::is_here() && !Path::new(file).exists());
-    let mut missing: Vec<String> = programs.chain(files).map(|(_, package)| (*package).to_owned()).collect();
+    let mut missing = apt::missing(&PROGRAMS);
+    missing.extend(files.map(|(_, package)| (*package).to_owned()));
     if !missing.is_empty() {
         apt::install(&step, &missing)?;
     }
@@ -48,10 +48,6 @@ pub(super) fn set_up() -> Result<()> {
         apt::unpack(&step, "docker-registry")?;
         missing.push("docker-registry".to_owned());
     }
-    step.finish(&if missing.is_empty() {
-        "all there".to_owned()
-    } else {
-        format!("installed {}", missing.join(" "))
-    });
+    step.finish(&apt::installed(&missing));
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use crate::findings::Finding;
 use crate::loader::owner::Owner;
+use crate::users;
 
 /// `users` is the text of `/etc/passwd`.
 pub(super) fn check(owners: impl Iterator<Item = Owner>, users: &str) -> Vec<Finding> {
@@ -26,7 +27,7 @@ fn one(owner: Option<u32>, users: &str) -> Finding {
             "it is root, and the agent should not run as root",
             "run the agent as an ordinary user, and name it: `--owner USER`",
         ),
-        Some(id) => match name(id, users) {
+        Some(id) => match users::name_of(id, users) {
             Some(name) => Finding::fine(check, format!("{name} ({id})")),
             None => Finding::warning(
                 check,
@@ -35,14 +36,6 @@ fn one(owner: Option<u32>, users: &str) -> Finding {
             ),
         },
     }
-}
-
-fn name(id: u32, users: &str) -> Option<&str> {
-    users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(id)).then_some(name)
-    })
 }
 
 #[cfg(test)]

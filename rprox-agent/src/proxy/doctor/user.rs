@@ -7,6 +7,7 @@ use std::path::Path;
 use std::{env, fs};
 
 use crate::findings::Finding;
+use crate::users;
 
 /// Ids that images use: those up to `nobody` and `nogroup`.
 const ENOUGH: u64 = 65_536;
@@ -33,7 +34,7 @@ enum Runtime {
 impl User {
     pub(super) fn read(id: u32) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let name = name(id, &read("/etc/passwd")).map(str::to_owned);
+        let name = users::name_of(id, &users::read()).map(str::to_owned);
         let lingers =
             name.as_ref().is_some_and(|name| Path::new("/var/lib/systemd/linger").join(name).exists());
         let runtime = match env::var("XDG_RUNTIME_DIR") {
@@ -46,14 +47,6 @@ impl User {
         };
         Self { id, name, lingers, ranges: [read("/etc/subuid"), read("/etc/subgid")], runtime }
     }
-}
-
-fn name(id: u32, users: &str) -> Option<&str> {
-    users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(id)).then_some(name)
-    })
 }
 
 /// Whether the agent would run as root.
@@ -142,7 +135,7 @@ mod tests {
     #[test]
     fn a_user_as_useradd_makes_it_is_fine() {
         assert!(check(&user()).iter().all(|finding| finding.severity == Fine));
-        assert_eq!(name(1000, "root:x:0:0::/:\nproxy:x:1000:1000::/:\n"), Some("proxy"));
+        assert_eq!(users::name_of(1000, "root:x:0:0::/:\nproxy:x:1000:1000::/:\n"), Some("proxy"));
         assert_eq!((root(0).severity, root(1000).severity), (Warning, Fine));
     }
 
