@@ -2,8 +2,6 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Mutex;
-use std::sync::mpsc;
 use std::time::Instant;
 
 use crate::agent::{Agent, PATIENCE, free_address};
@@ -44,15 +42,7 @@ fn endpoint(agent: &Agent, address: SocketAddr) -> (String, i64) {
 
 #[test]
 fn the_status_tells_how_each_endpoint_is() {
-    let (begun, begins) = mpsc::channel();
-    let (go, goes) = mpsc::channel::<()>();
-    let goes = Mutex::new(goes);
-    let busy = Upstream::start(move |_, stream| {
-        begun.send(()).unwrap();
-        goes.lock().unwrap().recv_timeout(PATIENCE).unwrap();
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
-        true
-    });
+    let (busy, held) = Upstream::held("");
     let sick = Upstream::start(|_, stream| {
         stream.write_all(b"HTTP/1.1 503 Sick\r\nContent-Length: 0\r\n\r\n").unwrap();
         true
@@ -70,14 +60,14 @@ fn the_status_tells_how_each_endpoint_is() {
     assert_eq!(endpoint(&agent, busy.address), ("healthy".to_owned(), 0));
     let mut client = connect(agent.http);
     client.write_all(b"GET / HTTP/1.1\r\nHost: busy.example\r\n\r\n").unwrap();
-    begins.recv_timeout(PATIENCE).unwrap();
+    held.wait_for_request();
     assert_eq!(get(&agent, "gone.example", "/").status(), 502);
     agent.logged(&format!("endpoint={}", sick.address));
     assert_eq!(endpoint(&agent, busy.address), ("healthy".to_owned(), 1));
     assert_eq!(endpoint(&agent, gone).0, "left_out");
     assert_eq!(endpoint(&agent, sick.address).0, "unhealthy");
     assert_eq!(endpoint(&agent, drained).0, "draining");
-    go.send(()).unwrap();
+    held.answer();
     assert_eq!(read_reply(&mut client).status(), 200);
 }
 
@@ -123,24 +113,16 @@ fn requests_are_counted_by_route_status_and_endpoint() {
 
 #[test]
 fn an_agent_that_drains_is_alive_and_not_ready() {
-    let (begun, begins) = mpsc::channel();
-    let (go, goes) = mpsc::channel::<()>();
-    let goes = Mutex::new(goes);
-    let upstream = Upstream::start(move |_, stream| {
-        begun.send(()).unwrap();
-        goes.lock().unwrap().recv_timeout(PATIENCE).unwrap();
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
-        true
-    });
+    let (upstream, held) = Upstream::held("");
     let mut agent = Agent::start(&[("a.example", &upstream.address.to_string())], "");
     let mut running = connect(agent.http);
     running.write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").unwrap();
-    begins.recv_timeout(PATIENCE).unwrap();
+    held.wait_for_request();
     agent.terminate();
     agent.logged("told to end");
     assert_eq!(agent.admin("/readyz"), (503, "draining\n".to_owned()));
     assert_eq!(agent.admin("/healthz").0, 200);
-    go.send(()).unwrap();
+    held.answer();
     assert_eq!(read_reply(&mut running).status(), 200);
     assert_eq!(agent.wait().code(), Some(0));
 }

@@ -1,7 +1,6 @@
 //! How connections and the agent end.
 
 use std::io::Write;
-use std::sync::Mutex;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -13,20 +12,12 @@ const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
 
 #[test]
 fn sigterm_finishes_what_runs_and_ends_with_0() {
-    let (begun, begins) = mpsc::channel();
-    let (go, goes) = mpsc::channel::<()>();
-    let goes = Mutex::new(goes);
-    let upstream = Upstream::start(move |_, stream| {
-        begun.send(()).unwrap();
-        goes.lock().unwrap().recv_timeout(PATIENCE).unwrap();
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate").unwrap();
-        true
-    });
+    let (upstream, held) = Upstream::held("late");
     let mut agent = Agent::start(&[("a.example", &upstream.address.to_string())], "");
     let mut idle = connect(agent.http);
     let mut running = connect(agent.http);
     running.write_all(GET).unwrap();
-    begins.recv_timeout(PATIENCE).unwrap();
+    held.wait_for_request();
 
     agent.terminate();
     agent.logged("told to end");
@@ -36,7 +27,7 @@ fn sigterm_finishes_what_runs_and_ends_with_0() {
         assert!(Instant::now() < deadline, "it still accepts");
         std::thread::sleep(Duration::from_millis(10));
     }
-    go.send(()).unwrap();
+    held.answer();
     assert_eq!(read_reply(&mut running).text(), "late");
     assert!(read_to_close(&mut running).is_empty());
     assert_eq!(agent.wait().code(), Some(0));

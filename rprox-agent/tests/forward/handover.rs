@@ -36,24 +36,16 @@ fn under_load_no_request_fails_while_one_process_follows_the_other() {
 
 #[test]
 fn a_request_that_runs_is_finished_by_the_old_process_and_its_connection_then_ends() {
-    let (begun, begins) = std::sync::mpsc::channel();
-    let (go, goes) = std::sync::mpsc::channel::<()>();
-    let goes = std::sync::Mutex::new(goes);
-    let upstream = Upstream::start(move |_, stream| {
-        begun.send(()).unwrap();
-        goes.lock().unwrap().recv_timeout(PATIENCE).unwrap();
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate").unwrap();
-        true
-    });
+    let (upstream, held) = Upstream::held("late");
     let mut agent = Agent::start_copy(&[("a.example", &upstream.address.to_string())], "");
     let mut running = connect(agent.http);
     running.write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").unwrap();
-    begins.recv_timeout(PATIENCE).unwrap();
+    held.wait_for_request();
     agent.signal(Signal::USR2);
     agent.logged("a new process serves");
     // Its worker may not know yet; then it serves the connection's next request too.
     loop {
-        go.send(()).unwrap();
+        held.answer();
         let reply = read_reply(&mut running);
         assert_eq!(reply.text(), "late");
         if reply.field("connection") == Some("close") {

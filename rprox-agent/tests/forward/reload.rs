@@ -42,23 +42,15 @@ fn under_load_no_request_fails_however_often_it_is_reloaded() {
 
 #[test]
 fn a_request_ends_by_the_rules_it_began_with_and_the_next_on_its_connection_goes_by_the_new() {
-    let (begun, begins) = mpsc::channel();
-    let (go, goes) = mpsc::channel::<()>();
-    let goes = Mutex::new(goes);
-    let old = Upstream::start(move |_, stream| {
-        begun.send(()).unwrap();
-        goes.lock().unwrap().recv_timeout(PATIENCE).unwrap();
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nold").unwrap();
-        true
-    });
+    let (old, held) = Upstream::held("old");
     let new = says("new");
     let agent = Agent::start(&[("a.example", &old.address.to_string())], "");
     let mut running = connect(agent.http);
     running.write_all(GET).unwrap();
-    begins.recv_timeout(PATIENCE).unwrap();
+    held.wait_for_request();
     agent.write(&agent.configuration(&[("a.example", &new.address.to_string())]));
     assert!(agent.order("reload").status.success());
-    go.send(()).unwrap();
+    held.answer();
     assert_eq!(read_reply(&mut running).text(), "old");
     running.write_all(GET).unwrap();
     assert_eq!(read_reply(&mut running).text(), "new");

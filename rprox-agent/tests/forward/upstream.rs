@@ -1,9 +1,10 @@
 //! An upstream that does with each request what a test says.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use crate::agent::PATIENCE;
@@ -47,15 +48,47 @@ impl Upstream {
     /// One that answers each request with the head that it saw.
     pub(crate) fn mirror() -> Self {
         Self::start(|head, stream| {
-            use std::io::Write;
             write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{head}", head.len()).unwrap();
             true
         })
     }
 
+    /// One that holds each request until it is told to answer it, with `body`.
+    pub(crate) fn held(body: &str) -> (Self, Held) {
+        let (begun, begins) = mpsc::channel();
+        let (go, goes) = mpsc::channel::<()>();
+        let goes = Mutex::new(goes);
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let upstream = Self::start(move |_, stream| {
+            begun.send(()).unwrap();
+            goes.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+            true
+        });
+        (upstream, Held { begins, go })
+    }
+
     /// How many connections have come.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+}
+
+/// What holds an upstream's requests.
+pub(crate) struct Held {
+    begins: Receiver<()>,
+    go: Sender<()>,
+}
+
+impl Held {
+    /// Waits until a request has come that no wait was for.
+    pub(crate) fn wait_for_request(&self) {
+        self.begins.recv_timeout(PATIENCE).unwrap();
+    }
+
+    /// Has one request answered.
+    pub(crate) fn answer(&self) {
+        self.go.send(()).unwrap();
     }
 }
 

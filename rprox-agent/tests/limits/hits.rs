@@ -1,8 +1,6 @@
 //! The metric that tells which limit was hit.
 
 use std::io::Write;
-use std::sync::Mutex;
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,15 +25,7 @@ pub(crate) fn wait_for(agent: &Agent, limit: &str, times: u64) {
 
 #[test]
 fn what_is_too_large_or_too_much_is_refused_and_counted() {
-    let (begun, begins) = mpsc::channel();
-    let (go, goes) = mpsc::channel::<()>();
-    let goes = Mutex::new(goes);
-    let upstream = Upstream::start(move |_, stream| {
-        begun.send(()).unwrap();
-        goes.lock().unwrap().recv_timeout(PATIENCE).unwrap();
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
-        true
-    });
+    let (upstream, held) = Upstream::held("ok");
     let agent = Agent::start_with(
         1,
         &[("a.example", &upstream.address.to_string())],
@@ -51,10 +41,10 @@ fn what_is_too_large_or_too_much_is_refused_and_counted() {
     wait_for(&agent, "body_bytes", 1);
     let mut running = connect(agent.http);
     running.write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").unwrap();
-    begins.recv_timeout(PATIENCE).unwrap();
+    held.wait_for_request();
     let reply = get(&agent, "a.example", "/");
     assert_eq!((reply.status(), reply.field("retry-after")), (503, Some("1")));
     wait_for(&agent, "upstream_connections", 1);
-    go.send(()).unwrap();
+    held.answer();
     assert_eq!(read_reply(&mut running).status(), 200);
 }
