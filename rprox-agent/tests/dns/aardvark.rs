@@ -5,9 +5,9 @@ use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use rprox_tests::wait;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tempfile::TempDir;
 
@@ -97,13 +97,6 @@ fn write(path: PathBuf, address: SocketAddr, containers: &[Container<'_>]) {
     fs::write(path, text).unwrap();
 }
 
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "aardvark-dns: no sign of {what} within 10 s");
-        sleep(Duration::from_millis(10));
-    }
+fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait::until(Duration::from_secs(10), what, look).unwrap()
 }

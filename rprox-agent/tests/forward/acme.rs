@@ -187,7 +187,10 @@ fn of_two_processes_one_of_which_takes_over_only_one_orders() {
     until("a certificate", || {
         (agent.admin("/metrics").1.contains("\nrprox_acme_orders_total{result=\"issued\"} 1\n")).then_some(())
     });
-    assert!(fs::exists(place.state().join(format!("certificates/{HOST}.pem"))).unwrap());
+    // The order is counted just before what it brought is written.
+    until("it to be kept", || {
+        fs::exists(place.state().join(format!("certificates/{HOST}.pem"))).unwrap().then_some(())
+    });
     drop(pebble);
     go.send(()).unwrap();
     assert_eq!(read_reply(&mut running).status(), 200);

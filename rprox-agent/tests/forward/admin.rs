@@ -2,9 +2,8 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
-use std::time::Instant;
 
-use crate::agent::{Agent, PATIENCE, free_address};
+use crate::agent::{Agent, free_address};
 use crate::client::{ask, connect, get, read_reply};
 use crate::upstream::Upstream;
 
@@ -99,16 +98,7 @@ fn requests_are_counted_by_route_status_and_endpoint() {
         format!("rprox_upstream_reuses_total{{endpoint=\"{address}\"}} 2"),
         "rprox_limit_hits_total{limit=\"body_bytes\"} 1".to_owned(),
     ];
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        // A request is counted when its response has gone, which a client may be ahead of.
-        let metrics = agent.admin("/metrics").1;
-        let missing: Vec<_> = wanted.iter().filter(|line| !metrics.lines().any(|has| has == *line)).collect();
-        if missing.is_empty() {
-            break;
-        }
-        assert!(Instant::now() < deadline, "no {missing:#?} in\n{metrics}");
-    }
+    agent.metrics_with(&wanted);
 }
 
 #[test]

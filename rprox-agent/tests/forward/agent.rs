@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rprox_tests::wait;
 use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
@@ -159,6 +160,20 @@ impl Agent {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
+    /// Its metrics, once they have all of these lines: what a client has seen the end of, the agent may be yet to count.
+    pub(crate) fn metrics_with(&self, wanted: &[impl AsRef<str>]) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let metrics = self.admin("/metrics").1;
+            let has = |line: &str| metrics.lines().any(|known| known == line);
+            let missing: Vec<_> = wanted.iter().map(AsRef::as_ref).filter(|line| !has(line)).collect();
+            if missing.is_empty() {
+                return metrics;
+            }
+            assert!(Instant::now() < deadline, "no {missing:#?} in\n{metrics}");
+        }
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -198,14 +213,8 @@ impl Agent {
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "the agent does not end");
-            thread::sleep(Duration::from_millis(10));
-        }
+        let child = &mut self.child;
+        wait::until(PATIENCE, "the agent to end", || child.try_wait().unwrap()).unwrap()
     }
 
     /// The most memory that it has had at once, in KiB.

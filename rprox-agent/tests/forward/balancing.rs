@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rprox_tests::wait;
+
 use crate::agent::{Agent, PATIENCE, free_address};
 use crate::client::{connect, get, read_reply};
 use crate::names;
@@ -116,10 +118,10 @@ fn one_that_breaks_requests_is_left_out_and_tried_again() {
     let tried = requests.load(Ordering::Relaxed);
     assert!((3..15).contains(&tried), "{tried} requests came to it before it was left out");
     broken.store(false, Ordering::Relaxed);
-    let deadline = Instant::now() + PATIENCE;
-    while get(&agent, "a.example", "/").text() != "bad" {
-        assert!(Instant::now() < deadline, "it is never tried again");
-    }
+    wait::until(PATIENCE, "it to be tried again", || {
+        (get(&agent, "a.example", "/").text() == "bad").then_some(())
+    })
+    .unwrap();
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::io::Write;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use rprox_tests::wait;
 
 use crate::agent::{Agent, PATIENCE};
 use crate::client::{connect, read_reply, read_to_close};
@@ -22,11 +24,10 @@ fn sigterm_finishes_what_runs_and_ends_with_0() {
     agent.terminate();
     agent.logged("told to end");
     assert!(read_to_close(&mut idle).is_empty());
-    let deadline = Instant::now() + PATIENCE;
-    while std::net::TcpStream::connect(agent.http).is_ok() {
-        assert!(Instant::now() < deadline, "it still accepts");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait::until(PATIENCE, "it to accept no more", || {
+        (std::net::TcpStream::connect(agent.http).is_err()).then_some(())
+    })
+    .unwrap();
     held.answer();
     assert_eq!(read_reply(&mut running).text(), "late");
     assert!(read_to_close(&mut running).is_empty());

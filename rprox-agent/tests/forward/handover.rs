@@ -3,8 +3,8 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::{Duration, Instant};
 
+use rprox_tests::wait;
 use rustix::process::Signal;
 
 use crate::agent::{Agent, PATIENCE};
@@ -97,10 +97,9 @@ fn the_new_process_goes_by_what_a_reload_could_not_change() {
     let https = ask_over_tls(&agent, "secure.example", "GET / HTTP/1.1\r\nHost: secure.example\r\n\r\n");
     assert_eq!(https.status(), 404);
     assert!(agent.wait().success());
-    let deadline = Instant::now() + PATIENCE;
-    while std::net::TcpStream::connect(old).is_ok() {
-        assert!(Instant::now() < deadline, "nobody should listen there any more");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait::until(PATIENCE, "nobody to listen there any more", || {
+        (std::net::TcpStream::connect(old).is_err()).then_some(())
+    })
+    .unwrap();
     assert_eq!(get(&agent, "a.example", "/").status(), 200);
 }

@@ -1,8 +1,6 @@
 //! Routes that lead back, and what is counted of upstreams.
 
-use std::time::Instant;
-
-use crate::agent::{Agent, PATIENCE};
+use crate::agent::Agent;
 use crate::client::get;
 use crate::upstream::Upstream;
 
@@ -51,12 +49,5 @@ fn endpoints_are_counted() {
         "rprox_upstream_retries_total 0".to_owned(),
         "rprox_upstream_retries_refused_total 0".to_owned(),
     ];
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        // A request ends when its response has gone, which a client may be ahead of.
-        let metrics = agent.admin("/metrics").1;
-        let missing = wanted.iter().find(|line| !metrics.lines().any(|known| known == *line));
-        let Some(missing) = missing else { break };
-        assert!(Instant::now() < deadline, "{missing} is not in {metrics}");
-    }
+    agent.metrics_with(&wanted);
 }

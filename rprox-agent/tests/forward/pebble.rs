@@ -4,9 +4,10 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rprox_tests::wait;
 use tempfile::TempDir;
 
 use crate::agent::{PATIENCE, free_address};
@@ -133,15 +134,8 @@ fn quiet(program: &str) -> Command {
 }
 
 /// Waits until `look` sees what it looks for.
-pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE * 4;
-    loop {
-        if let Some(seen) = look() {
-            return seen;
-        }
-        assert!(Instant::now() < deadline, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+pub(crate) fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait::until(PATIENCE * 4, what, look).unwrap()
 }
 
 /// The status that `https://host/` gives to a client that believes `root`; `None` where the connection fails.

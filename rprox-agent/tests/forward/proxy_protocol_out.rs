@@ -4,8 +4,8 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
 
+use rprox_tests::wait;
 use tempfile::TempDir;
 
 use crate::agent::{Agent, PATIENCE, free_address};
@@ -45,11 +45,8 @@ impl Nginx {
             .spawn()
             .expect("nginx runs; this test needs it (cargo xtask setup)");
         let nginx = Self { child, plain, http2, _folder: folder };
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(http2).is_err() {
-            assert!(Instant::now() < deadline, "nginx does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait::until(PATIENCE, "nginx to listen", || (TcpStream::connect(http2).is_ok()).then_some(()))
+            .unwrap();
         nginx
     }
 }

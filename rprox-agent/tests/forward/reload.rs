@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::sync::Mutex;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
 
+use rprox_tests::wait;
 use rustix::process::Signal;
 
 use crate::agent::{Agent, PATIENCE};
@@ -108,11 +108,10 @@ fn a_file_that_changes_is_reloaded() {
     let (old, new) = (says("old"), says("new"));
     let agent = Agent::start(&[("a.example", &old.address.to_string())], "");
     agent.write(&agent.configuration(&[("a.example", &new.address.to_string())]));
-    let deadline = Instant::now() + PATIENCE;
-    while get(&agent, "a.example", "/").text() != "new" {
-        assert!(Instant::now() < deadline, "the change is not noticed");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait::until(PATIENCE, "the change to be noticed", || {
+        (get(&agent, "a.example", "/").text() == "new").then_some(())
+    })
+    .unwrap();
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::net::{Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rprox_tests::wait;
 use socket2::{Domain, Socket, Type};
 
 use crate::agent::{Agent, PATIENCE, free_address};
@@ -38,10 +39,7 @@ impl Dns {
         let child = command.stderr(Stdio::null()).spawn();
         let child = child.unwrap_or_else(|error| panic!("dnsmasq: {error}; this test needs dnsmasq-base"));
         let dns = Self { child, address };
-        let deadline = Instant::now() + PATIENCE;
-        while !dns.answers() {
-            assert!(Instant::now() < deadline, "dnsmasq does not answer");
-        }
+        wait::until(PATIENCE, "dnsmasq to answer", || (dns.answers()).then_some(())).unwrap();
         dns
     }
 

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::Write;
 use std::process::Command;
-use std::time::Instant;
 
 use crate::agent::{Agent, PATIENCE};
 use crate::client::{ask, ask_over_tls};
@@ -116,14 +115,7 @@ fn handshakes_and_certificates_are_counted() {
         "rprox_tls_handshakes_failed_total{reason=\"unrecognized_name\"} 1",
         "rprox_acme_orders_total{result=\"issued\"} 0",
     ];
-    let deadline = Instant::now() + PATIENCE;
-    let metrics = loop {
-        // A client may be through with its handshake before the agent is.
-        let metrics = agent.admin("/metrics").1;
-        let missing = wanted.iter().find(|line| !metrics.contains(&format!("\n{line}\n")));
-        let Some(missing) = missing else { break metrics };
-        assert!(Instant::now() < deadline, "{missing}\n{metrics}");
-    };
+    let metrics = agent.metrics_with(&wanted);
     assert!(
         metrics.contains("\nrprox_tls_certificate_expiry_timestamp_seconds{name=\"secure.example\"} "),
         "{metrics}"

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use rprox_tests::wait;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -152,15 +152,8 @@ fn child_of(parent: &Child) -> String {
 }
 
 /// Waits until `look` sees what it looks for.
-pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(seen) = look() {
-            return seen;
-        }
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
+pub(crate) fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait::until(PATIENCE, what, look).unwrap()
 }
 
 fn run(command: &mut Command) -> String {

@@ -7,6 +7,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rprox_tests::wait;
+
 use crate::agent::{Agent, PATIENCE};
 use crate::client::{connect, get, read_reply, read_to_close};
 use crate::hits;
@@ -134,11 +136,8 @@ fn under_far_too_much_load_who_is_within_the_limits_is_served() {
             })
         })
         .collect();
-    let deadline = Instant::now() + PATIENCE;
-    while refused.load(Ordering::Relaxed) < 100 {
-        assert!(Instant::now() < deadline, "nothing is refused");
-        thread::sleep(Duration::from_millis(5));
-    }
+    wait::until(PATIENCE, "some to be refused", || (refused.load(Ordering::Relaxed) >= 100).then_some(()))
+        .unwrap();
     for number in 0..20 {
         let start = Instant::now();
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
