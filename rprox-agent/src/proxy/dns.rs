@@ -14,12 +14,12 @@ mod resolver;
 mod system;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};

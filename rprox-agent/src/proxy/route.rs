@@ -6,10 +6,11 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use http::HeaderValue;
 
 use super::host;

@@ -2,10 +2,10 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use toml::Spanned;
 
 use super::error::{Mistake, Place};
@@ -204,7 +204,7 @@ impl WrittenRoute {
                 upstream.mistake("an upstream with {1} needs allow, the list of labels that {1} may be")
             );
         };
-        let mut sets = HashMap::new();
+        let mut sets = HashMap::default();
         for label in &allow.value {
             if !host::is_name(&label.value) || label.value.contains('.') {
                 return Err(label.mistake(format!("{:?} is not one label of a host name", label.value)));

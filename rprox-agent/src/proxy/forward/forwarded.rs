@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::cell::RefCell;
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -15,12 +16,15 @@ const PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
+/// The bytes of `for="[…]";proto=https`, the address as long as one can be.
+const LONGEST_PREFIX: usize = 64;
+
 /// A connection's forwarding fields. What they say hardly changes from one request to the next, so it is made once.
 pub struct Forwarding {
     address: HeaderValue,
     proto: HeaderValue,
     /// `for=…;proto=…`, to which the host is added.
-    prefix: String,
+    prefix: HeaderValue,
     last: RefCell<Option<(HeaderValue, HeaderValue)>>,
 }
 
@@ -29,14 +33,20 @@ impl Forwarding {
     #[must_use]
     pub fn new(peer: IpAddr, secure: bool) -> Self {
         let proto = if secure { "https" } else { "http" };
-        let node = match peer {
-            IpAddr::V4(address) => address.to_string(),
-            IpAddr::V6(address) => format!("\"[{address}]\""),
-        };
+        let (open, close) = if peer.is_ipv6() { ("for=\"[", "]\"") } else { ("for=", "") };
+        let mut prefix = BytesMut::with_capacity(LONGEST_PREFIX);
+        prefix.put_slice(open.as_bytes());
+        // Never fails: there is always room.
+        let _ = write!(prefix, "{peer}");
+        let address = open.len()..prefix.len();
+        for part in [close, ";proto=", proto] {
+            prefix.put_slice(part.as_bytes());
+        }
+        let prefix = prefix.freeze();
         Self {
-            address: visible(peer.to_string()),
+            address: visible(prefix.slice(address)),
             proto: HeaderValue::from_static(proto),
-            prefix: format!("for={node};proto={proto}"),
+            prefix: visible(prefix),
             last: RefCell::new(None),
         }
     }
@@ -71,10 +81,12 @@ impl Forwarding {
             Some((host, forwarded)) if host == authority => forwarded.clone(),
             _ => {
                 // A checked authority holds neither quote nor backslash, so it needs no escapes.
-                let host = authority.to_str().unwrap_or_default();
-                let forwarded = match host {
-                    "" => visible(self.prefix.clone()),
-                    host => visible(format!("{};host=\"{host}\"", self.prefix)),
+                let forwarded = if authority.is_empty() {
+                    self.prefix.clone()
+                } else {
+                    visible(
+                        [self.prefix.as_bytes(), b";host=\"", authority.as_bytes(), b"\""].concat().into(),
+                    )
                 };
                 *last = Some((authority.clone(), forwarded.clone()));
                 forwarded
@@ -97,8 +109,8 @@ fn extend(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
     }
 }
 
-fn visible(text: String) -> HeaderValue {
-    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static("unknown"))
+fn visible(text: Bytes) -> HeaderValue {
+    HeaderValue::from_maybe_shared(text).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 
 use std::cell::Cell;
 
-use http::request::Parts;
-use http::{Method, Request};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use tokio::time::Instant;
 
 use super::body::RequestBody;
@@ -71,21 +71,49 @@ pub(super) fn may_be_sent_again(request: &Request<RequestBody>) -> bool {
         )
 }
 
-/// A request without a body, to be sent again.
-pub(super) struct Copy(Parts);
+/// A request without a body, to be sent again. That is hardly ever needed, so its fields are written down in one piece: a copy of
+/// the header map costs several times that, as each value's buffer has a count of its owners.
+pub(super) struct Copy {
+    method: Method,
+    uri: Uri,
+    /// Name and value of one field after the other.
+    fields: Vec<u8>,
+    /// Where in `fields` each name and each value ends, and whether the value is sensitive.
+    ends: Vec<(usize, usize, bool)>,
+}
 
 impl Copy {
     pub(super) fn of(request: &Request<RequestBody>) -> Self {
-        let mut parts = Request::new(()).into_parts().0;
-        parts.method = request.method().clone();
-        parts.uri = request.uri().clone();
-        parts.version = request.version();
-        parts.headers = request.headers().clone();
-        Self(parts)
+        let headers = request.headers();
+        let length = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+        let mut fields = Vec::with_capacity(headers.iter().map(length).sum());
+        let mut ends = Vec::with_capacity(headers.len());
+        for (name, value) in headers {
+            fields.extend_from_slice(name.as_str().as_bytes());
+            let name_end = fields.len();
+            fields.extend_from_slice(value.as_bytes());
+            ends.push((name_end, fields.len(), value.is_sensitive()));
+        }
+        Self { method: request.method().clone(), uri: request.uri().clone(), fields, ends }
     }
 
     pub(super) fn into_request(self) -> Request<RequestBody> {
-        Request::from_parts(self.0, RequestBody::none())
+        let mut request = Request::new(RequestBody::none());
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        let fields = Bytes::from(self.fields);
+        let mut start = 0;
+        for (name_end, end, is_sensitive) in self.ends {
+            // Both were valid before.
+            if let Ok(name) = HeaderName::from_bytes(&fields[start..name_end])
+                && let Ok(mut value) = HeaderValue::from_maybe_shared(fields.slice(name_end..end))
+            {
+                value.set_sensitive(is_sensitive);
+                request.headers_mut().append(name, value);
+            }
+            start = end;
+        }
+        request
     }
 }
 
