@@ -221,7 +221,8 @@ fn configuration() -> String {
 
 fn start_loader(host: &Host) -> Result<Process> {
     let mut command = host.root("rprox-loader");
-    command.args(["run", "--interface", INTERFACE, "--owner", USER]);
+    // By `lo` comes what the pods send to the site's own names: slirp4netns connects from within the host.
+    command.args(["run", "--interface", INTERFACE, "--interface", "lo", "--owner", USER]);
     let mut loader = Process::start("rprox-loader", command)?;
     let open = |port| host.client.can_connect(SocketAddr::new(HOST.v4.into(), port));
     loader.wait_until("ports 80 and 443 to be redirected", |_| open(80) && open(443))?;
