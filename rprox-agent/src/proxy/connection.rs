@@ -284,6 +284,13 @@ async fn run(
                 connection.as_mut().finish();
                 continue;
             }
+            if !finishing && client.worker.shared.memory.is_short() && client.is_idle() {
+                client.worker.metrics.limit_hits[Limit::Memory].increment();
+                finishing = true;
+                client.last_grace();
+                connection.as_mut().finish();
+                continue;
+            }
             if client.gives_up_too_much() {
                 client.worker.metrics.limit_hits[Limit::Resets].increment();
                 return Poll::Ready(Err(ConnectionError::Resets));

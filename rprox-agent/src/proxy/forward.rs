@@ -110,6 +110,11 @@ fn within_limits(client: &Client, live: &Live, parts: &Parts) -> Result<(), Box<
         let reason = "too many requests are being served";
         return Err(Box::new(respond::text(StatusCode::SERVICE_UNAVAILABLE, reason)));
     }
+    if client.worker.shared.memory.is_short() {
+        hits[Limit::Memory].increment();
+        let reason = "not enough memory for another request";
+        return Err(Box::new(respond::text(StatusCode::SERVICE_UNAVAILABLE, reason)));
+    }
     // Over HTTP/1.1 hyper sees to it.
     if client.http2 && parts.headers.len() > limits.headers {
         hits[Limit::Headers].increment();
