@@ -246,7 +246,7 @@ pub struct Limits {
     /// Times that a request may come by that has come by before.
     #[serde(deserialize_with = "units::count")]
     pub passes: usize,
-    /// Bytes in a message's header section, at least 8 KiB.
+    /// Bytes in a message's header section, and in all interim responses to a request; at least 8 KiB.
     #[serde(deserialize_with = "units::header_bytes")]
     #[schemars(with = "schema::Size")]
     pub header_bytes: usize,
