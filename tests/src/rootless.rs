@@ -7,6 +7,7 @@
 //!                   rprox-agent ── pod ── pod      a network of the user's Podman
 //! ```
 
+pub mod acme;
 pub mod image;
 pub mod internet;
 pub mod site;

@@ -23,7 +23,7 @@ fn the_ten_minutes_of_the_readme_lead_to_a_registry_behind_https() {
     image::of_agent(&host).unwrap();
     image::of_registry(&host, "docker.io/library/registry:2").unwrap();
     give_source(&host);
-    let ca = fs::read(internet.ca()).unwrap();
+    let ca = fs::read(internet.acme.ca()).unwrap();
     host.write(".config/rprox/ca.pem", ca).unwrap();
 
     let text = fs::read_to_string(programs::workspace().join("README.md")).unwrap();
@@ -38,12 +38,12 @@ fn the_ten_minutes_of_the_readme_lead_to_a_registry_behind_https() {
             ),
             "user" => {
                 // Not Let's Encrypt itself.
-                let acme = format!("[acme]\n{}", internet.directory("/etc/rprox/ca.pem"));
+                let acme = format!("[acme]\n{}", internet.acme.directory("/etc/rprox/ca.pem"));
                 (host.user("bash"), format!("cd rprox\n{}", block.script.replace("[acme]\n", &acme)))
             }
             _ => (
                 host.at_client("bash"),
-                format!("export CURL_CA_BUNDLE={}\n{}", internet.root().display(), block.script),
+                format!("export CURL_CA_BUNDLE={}\n{}", internet.acme.root().display(), block.script),
             ),
         };
         said = command::run(shell.args(["-euo", "pipefail", "-c", &script])).unwrap_or_else(|error| {
