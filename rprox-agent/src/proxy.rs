@@ -18,6 +18,7 @@ pub mod host;
 pub mod labels;
 pub mod listen;
 pub mod live;
+pub mod memory;
 pub mod metrics;
 #[cfg(feature = "podman")]
 pub mod podman;

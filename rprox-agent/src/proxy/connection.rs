@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod framing;
+pub mod interim;
 pub mod io;
 pub mod patience;
 
@@ -16,8 +17,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::Request;
 use http::header::UPGRADE;
+use http::{Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::rt::Write as _;
 use hyper::server::conn::http1::Parts;
@@ -31,6 +32,7 @@ use tokio::time::{Instant, timeout};
 
 use self::client::{Client, Deadline};
 use self::framing::Body;
+use self::interim::Interim;
 use self::io::ClientIo;
 use super::admission::Place;
 use super::drain::{Stop, Ticket};
@@ -170,7 +172,7 @@ where
         move |request: Request<Incoming>| {
             client.framing.borrow_mut().follows(framing(&request));
             let client = Rc::clone(&client);
-            async move { Ok::<_, Infallible>(forward::handle(&client, request).await) }
+            async move { Ok::<_, Infallible>(answer(&client, request).await) }
         }
     });
     let ended = if http2 {
@@ -203,6 +205,23 @@ where
         }
         tracing::debug!(client = %client.peer, error = &error as &dyn std::error::Error, "client connection failed");
     }
+}
+
+/// The response, and before it the interim ones. There are none in HTTP/1.0, and hyper has no way to send any over HTTP/2.
+async fn answer(client: &Rc<Client>, request: Request<Incoming>) -> Response<ResponseBody> {
+    if client.http2 || request.version() < Version::HTTP_11 {
+        return forward::handle(client, request, None).await;
+    }
+    let interim = Interim::new(client.worker.live().config.limits.header_bytes);
+    client.hears(Some(interim.clone()));
+    let response = forward::handle(client, request, Some(&interim)).await;
+    // hyper writes the response as soon as it has it.
+    interim.taken().await;
+    client.hears(None);
+    if interim.was_exceeded() {
+        client.worker.metrics.limit_hits[Limit::Headers].increment();
+    }
+    response
 }
 
 fn framing(request: &Request<Incoming>) -> Body {
@@ -281,6 +300,13 @@ async fn run(
             if !finishing && client.was_last_request(&client.worker.live().config.limits) {
                 client.worker.metrics.limit_hits[Limit::Requests].increment();
                 finishing = true;
+                connection.as_mut().finish();
+                continue;
+            }
+            if !finishing && client.worker.shared.memory.is_short() && client.is_idle() {
+                client.worker.metrics.limit_hits[Limit::Memory].increment();
+                finishing = true;
+                client.last_grace();
                 connection.as_mut().finish();
                 continue;
             }

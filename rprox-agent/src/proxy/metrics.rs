@@ -85,6 +85,8 @@ cell::labels! {
     pub enum Limit {
         /// `limits.connections`
         Connections = "connections",
+        /// `limits.memory`
+        Memory = "memory",
         /// `limits.requests`
         Requests = "requests",
         /// `limits.passes`

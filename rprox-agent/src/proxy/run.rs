@@ -22,6 +22,7 @@ use super::health;
 use super::labels::Labels;
 use super::listen::{Group, Kind, ListenError};
 use super::live::Rules;
+use super::memory::{self, Memory};
 use super::reload::{Reloader, Reloads};
 use super::signals::Signals;
 use super::supervise::Supervisor;
@@ -101,6 +102,7 @@ async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
         last_answers: Arc::default(),
         labels: Labels::default(),
         health: Arc::default(),
+        memory: Memory::of_this_process(),
         via: Via::default(),
         connections: AtomicUsize::new(0),
         clients: Arc::default(),
@@ -111,6 +113,7 @@ async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
         access_log,
     });
     tokio::task::spawn_local(health::run(Arc::clone(&shared)));
+    tokio::task::spawn_local(memory::run(Arc::clone(&shared)));
     #[cfg(feature = "podman")]
     {
         super::podman::first_look(&shared).await;

@@ -20,6 +20,7 @@ mod expectations;
 mod grpc;
 mod handover;
 mod headers;
+mod interim;
 mod load;
 mod loops;
 mod proxy_protocol;

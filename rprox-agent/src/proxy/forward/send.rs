@@ -18,12 +18,14 @@ use super::body::RequestBody;
 use super::choice::Choice;
 use super::expect;
 use super::failure::Failure;
+use super::interim;
 use super::pool::Lease;
 use super::retry::{Copy, may_be_sent_again};
 use super::sticky;
 use super::target::Target;
 use super::upgrade::Offer;
 use crate::proxy::connection::client::Client;
+use crate::proxy::connection::interim::Interim;
 use crate::proxy::live::Live;
 use crate::proxy::route::Match;
 use crate::proxy::upstream::Protocol;
@@ -79,6 +81,7 @@ pub async fn send(
     target: Target,
     mut request: Request<RequestBody>,
     offer: Option<Offer>,
+    interim: Option<&Interim>,
 ) -> Result<Reply, Lost> {
     let config = &live.config;
     let set = found.upstreams;
@@ -94,6 +97,9 @@ pub async fn send(
         let mut lease = choice.connect().await?;
         address(&mut request, &lease, set, &target);
         let question = expect::ask(&mut request, &lease, config.timeouts.expect);
+        if !lease.is_http2() {
+            interim::hear(&mut request, question.as_ref(), interim);
+        }
         let copy = may_be_sent_again(&request).then(|| Copy::of(&request));
         let error = match lease.send(request, set.timeouts.response).await {
             Ok(mut response) => {
