@@ -37,7 +37,7 @@ use serde::Deserialize;
 
 pub use self::acme::{AcmeChallenge, AcmeConfig, ExternalAccount};
 pub use self::admin::{AdminConfig, AdminListen, admin_socket};
-pub use self::error::ConfigError;
+pub use self::error::{ConfigError, Mistake};
 pub use self::flags::Flags;
 pub use self::log::{AccessFormat, Log, Traceparent};
 pub use self::memory::MemoryLimit;

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{Host, USER, image};
+use super::{Host, ID, USER, image};
 use crate::certificates::Authority;
 use crate::load::{Closed, Load};
 use crate::pod::{self, Begins};
@@ -130,6 +130,24 @@ impl Site {
              localhost/nothing /usr/bin/python3 /srv/service.py"
         ))?;
         Ok(())
+    }
+
+    /// Has the proxy's container follow the user's Podman, as docs/labels.md says, for the hosts below `labels.mydomain.test`.
+    ///
+    /// # Errors
+    ///
+    /// Podman's API or the proxy does not start.
+    pub fn follow_labels(&self) -> Result<()> {
+        let drop_in = fs::read(programs::workspace().join("deploy/systemd/user/labels.conf"))?;
+        self.host.write(".config/systemd/user/rprox.service.d/labels.conf", drop_in)?;
+        let podman = format!(
+            "\n[podman]\nsocket = \"unix:/run/user/{ID}/podman/podman.sock\"\nnetworks = [\"{NETWORK}\"]\n\
+             hosts = [\"*.labels.mydomain.test\"]\n"
+        );
+        self.host.write(".config/rprox/rprox.toml", configuration() + &podman)?;
+        self.host.systemctl("start podman.socket")?;
+        self.host.systemctl("daemon-reload")?;
+        self.host.systemctl("restart rprox.service").map(drop)
     }
 
     /// Kills the network's aardvark-dns as a crash would.

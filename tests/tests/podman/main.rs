@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a scenario fails where its helpers do")]
 
 mod changes;
+mod doctor;
 mod guide;
 mod image;
+mod labels;
 mod protocols;
 mod registry;
 
