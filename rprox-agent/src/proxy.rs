@@ -20,6 +20,7 @@ pub mod listen;
 pub mod live;
 pub mod memory;
 pub mod metrics;
+pub mod open_files;
 #[cfg(feature = "podman")]
 pub mod podman;
 pub mod proxy_protocol;

@@ -15,10 +15,11 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::UPGRADE;
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::rt::Write as _;
 use hyper::server::conn::http1::Parts;
@@ -34,6 +35,7 @@ use self::client::{Client, Deadline};
 use self::framing::Body;
 use self::interim::Interim;
 use self::io::ClientIo;
+use super::access_log::{Outcome, Record};
 use super::admission::Place;
 use super::drain::{Stop, Ticket};
 use super::forward::{self, ResponseBody};
@@ -194,16 +196,32 @@ where
         ended
     };
     if let Err(error) = ended {
-        match &error {
-            ConnectionError::Http(error) if error.is_parse_too_large() => {
-                client.worker.metrics.limit_hits[Limit::Headers].increment();
-            }
-            ConnectionError::Http(error) if error.is_parse() => {
-                client.worker.metrics.requests_malformed.increment();
-            }
-            _ => {}
+        if let ConnectionError::Http(error) = &error {
+            refused(&client, error);
         }
         tracing::debug!(client = %client.peer, error = &error as &dyn std::error::Error, "client connection failed");
+    }
+}
+
+/// Counts and logs a request whose head could not be read, and which hyper has answered.
+fn refused(client: &Client, error: &hyper::Error) {
+    let metrics = &client.worker.metrics;
+    let status = if error.is_parse_too_large() {
+        metrics.limit_hits[Limit::Headers].increment();
+        // hyper tells it apart by its words alone.
+        let is_target = error.to_string().starts_with("URI");
+        if is_target { StatusCode::URI_TOO_LONG } else { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE }
+    } else if error.is_parse() {
+        metrics.requests_malformed.increment();
+        StatusCode::BAD_REQUEST
+    } else {
+        return;
+    };
+    let log = &client.worker.live().config.log;
+    if log.access {
+        let record = Record::unread(client.peer, client.secure.is_some());
+        let outcome = Outcome { status: Some(status), bytes: 0, lasted: Duration::ZERO };
+        client.worker.access_log.write(log.access_format, &record, outcome);
     }
 }
 

@@ -16,13 +16,14 @@ mod user;
 use std::time::SystemTime;
 use std::{fs, io};
 
-use rustix::process::{Resource, geteuid, getrlimit};
+use rustix::process::geteuid;
 
 use self::podman::Podman;
 use self::user::User;
 use super::acme;
 use super::config::{Config, ConfigError, Flags, Mistake};
 use super::dns::{DnsError, Names};
+use super::open_files;
 use super::tls::Certificate;
 use crate::findings::{Finding, Findings};
 
@@ -70,7 +71,7 @@ pub fn examine(flags: &Flags) -> Result<Findings, ConfigError> {
     findings.extend(ports::check_all(config.as_ref().map(|config| &config.listen), me));
     findings.extend(limits::check(
         config.as_ref().map(|config| config.limits.connections),
-        getrlimit(Resource::Nofile).current,
+        open_files::most(),
         fs::read_to_string(limits::SOMAXCONN).ok().and_then(|text| text.trim().parse().ok()),
     ));
     if let Some(config) = config {

@@ -107,6 +107,8 @@ cell::labels! {
         BodyBytes = "body_bytes",
         /// `limits.upstream_connections`
         UpstreamConnections = "upstream_connections",
+        /// `timeouts.expect`
+        ExpectTimeout = "timeouts.expect",
         /// `timeouts.half_closed`
         HalfClosed = "timeouts.half_closed",
         /// `timeouts.tunnel`

@@ -23,6 +23,7 @@ use super::labels::Labels;
 use super::listen::{Group, Kind, ListenError};
 use super::live::Rules;
 use super::memory::{self, Memory};
+use super::open_files;
 use super::reload::{Reloader, Reloads};
 use super::signals::Signals;
 use super::supervise::Supervisor;
@@ -74,6 +75,7 @@ pub enum RunError {
 /// When any part of it can't start, and when a worker fails.
 pub fn run(flags: Flags, config: Config) -> Result<(), RunError> {
     panic::set_hook(Box::new(|panic| tracing::error!("internal error, please report it: {panic}")));
+    open_files::raise(&config.limits);
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())

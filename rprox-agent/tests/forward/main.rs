@@ -23,6 +23,7 @@ mod headers;
 mod interim;
 mod load;
 mod loops;
+mod open_files;
 mod proxy_protocol;
 mod proxy_protocol_out;
 mod refusals;
