@@ -127,6 +127,16 @@ fn a_certificate_for_another_name_is_502_and_the_log_says_for_which() {
 }
 
 #[test]
+fn an_endpoint_with_a_certificate_for_another_name_does_not_pass_its_checks() {
+    let upstream = SecureUpstream::start("inside.example");
+    let more = format!(", ca = \"{}\", server_name = \"outside.example\"", upstream.ca().display());
+    let route = route(upstream.address, &more);
+    let mut agent = Agent::start(&[], &format!("{route}\nhealth = {{ path = \"/\" }}"));
+    let line = agent.logged("unhealthy: left out");
+    assert!(line.contains("invalid peer certificate") && line.contains("outside.example"), "{line}");
+}
+
+#[test]
 fn an_upstream_without_tls_is_502_and_not_spoken_to_in_the_clear() {
     let upstream = Upstream::mirror();
     let authority = SecureUpstream::start("inside.example");
