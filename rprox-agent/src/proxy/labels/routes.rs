@@ -50,9 +50,10 @@ fn refusal(claim: &Claim, others: &[&Claim], config: &Config) -> Option<String> 
         return Some(format!("the configuration has the route of {pattern}"));
     }
     let first = others.first()?;
-    let different = match first.https_redirect == claim.https_redirect {
-        true => first.terms.difference(&claim.terms)?,
-        false => "https_redirect",
+    let different = if first.https_redirect == claim.https_redirect {
+        first.terms.difference(&claim.terms)?
+    } else {
+        "https_redirect"
     };
     Some(format!("rprox.{different} is another one than that of {}", first.container))
 }
