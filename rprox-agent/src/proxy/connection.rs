@@ -9,6 +9,7 @@ pub mod io;
 pub mod patience;
 
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
@@ -198,6 +199,9 @@ where
     if let Err(error) = ended {
         if let ConnectionError::Http(error) = &error {
             refused(&client, error);
+            if is_flood(error) {
+                client.worker.metrics.http2_floods.increment();
+            }
         }
         tracing::debug!(client = %client.peer, error = &error as &dyn std::error::Error, "client connection failed");
     }
@@ -223,6 +227,12 @@ fn refused(client: &Client, error: &hyper::Error) {
         let outcome = Outcome { status: Some(status), bytes: 0, lasted: Duration::ZERO };
         client.worker.access_log.write(log.access_format, &record, outcome);
     }
+}
+
+/// Whether h2 has ended the connection for frames that only make work.
+fn is_flood(error: &hyper::Error) -> bool {
+    let error = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    error.is_some_and(|error| error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }
 
 /// The response, and before it the interim ones. There are none in HTTP/1.0, and hyper has no way to send any over HTTP/2.

@@ -21,6 +21,7 @@ mod grpc;
 mod handover;
 mod headers;
 mod interim;
+mod listeners;
 mod load;
 mod loops;
 mod open_files;

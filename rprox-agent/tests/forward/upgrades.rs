@@ -206,6 +206,7 @@ fn a_silent_tunnel_is_closed_after_its_time_out() {
     switch(&mut stream);
     assert_eq!(read_to_close(&mut stream), b"hello ");
     assert!(start.elapsed() < PATIENCE / 2);
+    agent.metrics_with(&["rprox_limit_hits_total{limit=\"timeouts.tunnel\"} 1"]);
 }
 
 #[test]

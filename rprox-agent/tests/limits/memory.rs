@@ -1,42 +1,16 @@
 //! Memory that runs short.
 
 use std::io::Write;
-use std::net::SocketAddr;
 
 use rprox_tests::wait;
-use socket2::{Domain, Socket, Type};
 
 use crate::agent::{Agent, PATIENCE};
 use crate::client::{Reply, connect, read_reply, read_to_close};
 use crate::frames::{DATA, END_HEADERS, HEADERS, Peer, WHOLE, WINDOW_UPDATE, frame, request};
 use crate::hits;
-use crate::upstream::Upstream;
+use crate::upstream::{Deaf, Upstream};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: b.example\r\n\r\n";
-
-/// An upstream to which no connection is ever made, nor refused.
-struct Deaf {
-    address: SocketAddr,
-    _sockets: Vec<Socket>,
-}
-
-impl Deaf {
-    fn new() -> Self {
-        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        listener.listen(0).unwrap();
-        let address = listener.local_addr().unwrap();
-        // Those that it would still take.
-        let waiting = (0..4).map(|_| {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-            socket.set_nonblocking(true).unwrap();
-            let _ = socket.connect(&address);
-            socket
-        });
-        let sockets = waiting.collect::<Vec<_>>().into_iter().chain([listener]).collect();
-        Self { address: address.as_socket().unwrap(), _sockets: sockets }
-    }
-}
 
 /// A connection with requests whose bodies fill all that one may send, and wait for the upstream.
 fn uploads(agent: &Agent) -> Peer {
@@ -61,14 +35,13 @@ fn get(agent: &Agent) -> Reply {
 }
 
 fn held_by(agent: &Agent) -> u64 {
-    let metrics = agent.admin("/metrics").1;
-    metrics.lines().find_map(|line| line.strip_prefix("rprox_memory_bytes ")?.parse().ok()).unwrap()
+    hits::number(agent, "rprox_memory_bytes")
 }
 
 #[test]
 fn without_memory_what_is_new_is_refused_and_what_runs_goes_on_until_there_is_some_again() {
     const LIMIT: u64 = 40 << 20;
-    let (mirror, deaf) = (Upstream::mirror(), Deaf::new());
+    let (mirror, deaf) = (Upstream::mirror(), Deaf::at("127.0.0.1:0".parse().unwrap()));
     let (upstream, held) = Upstream::held("ok");
     let agent = Agent::start_with(
         1,

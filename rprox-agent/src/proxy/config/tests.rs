@@ -302,6 +302,14 @@ fn each_mistake_has_its_line_and_reason() {
         ("[listen]\nhttp = '8080'\n", "rprox.toml:2:8: \"8080\" is not an address and port"),
         ("[limits]\nheader_bytes = '1KiB'\n", "rprox.toml:2:16: must be at least 8KiB"),
         ("[limits]\nstreams = -1\n", "rprox.toml:2:11: invalid value"),
+        (
+            &format!("[admin]\nlisten = '0.0.0.0:9000'\n{route}"),
+            "rprox.toml:2:10: 0.0.0.0:9000 is open to others",
+        ),
+        (
+            &format!("[admin]\nlisten = 'agent.sock'\n{route}"),
+            "rprox.toml:2:10: \"agent.sock\" is no place for the admin listener",
+        ),
         ("[log]\nformat = 'xml'\n", "rprox.toml:2:10: \"xml\" is not a log format"),
         ("[log]\nlevel = 'loud,,=/'\n", "rprox.toml:2:9: "),
         ("workers = 0\n", "rprox.toml:1:11: invalid value"),
