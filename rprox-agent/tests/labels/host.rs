@@ -106,6 +106,12 @@ impl Host {
         run(&mut self.podman_command(words));
     }
 
+    /// Starts a container that takes connections on port 80 and never answers; `more` as for [`Self::web`].
+    pub(crate) fn mute(&self, name: &str, more: &str) {
+        let words = format!("run --detach --name {name} {more} localhost/web:1 /bin/busybox nc -ll -p 80 -e");
+        run(self.podman_command(&words).args(["/bin/busybox", "sleep", "1h"]));
+    }
+
     /// Starts a container that answers with its own name on port 80, for `/` and for what a load asks for; `more` are its labels and its network or pod.
     pub(crate) fn web(&self, name: &str, more: &str) {
         let serve =

@@ -155,6 +155,36 @@ fn a_new_build_takes_over_with_the_routes_by_label_and_loses_no_request() {
 }
 
 #[test]
+fn labels_say_how_endpoints_are_watched_kept_to_and_waited_for() {
+    let host = Host::boot();
+    let _api = host.serve_api();
+    host.podman("network create pods");
+    let web = "--network pods --label rprox.port=80 --label rprox.host=web.example --label rprox.sticky.cookie=which \
+               --label rprox.health.path=/load --label rprox.health.interval=1s --label rprox.health.unhealthy=1";
+    for name in ["first", "second"] {
+        host.web(name, web);
+    }
+    host.web("other", &web.replace("path=/load", "path=/other"));
+    host.mute("mute", "--network pods --label rprox.port=80 --label rprox.host=mute.example --label rprox.timeouts.response=100ms");
+    let agent = Agent::start(&host, "");
+    agent.refuses("container other: rprox.health.path is another one than that of first");
+    assert_eq!(host.get("mute.example", "/").0, "504");
+
+    let mut command = host.command("curl");
+    command.args(["--silent", "--include", "--header", "Host: web.example", "http://127.0.0.1:8080/"]);
+    let answer = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    assert!(answer.contains("set-cookie: which="), "{answer}");
+
+    // One that is no longer well is left out, and comes back.
+    let seen = || BTreeSet::from([(); 8].map(|()| host.get("web.example", "/").1));
+    until("both to answer", || (seen().len() == 2).then_some(()));
+    host.podman("exec second /bin/busybox mv /load /gone");
+    until("the second to be left out", || (seen() == BTreeSet::from(["first".to_owned()])).then_some(()));
+    host.podman("exec second /bin/busybox mv /gone /load");
+    until("the second to be back", || (seen().len() == 2).then_some(()));
+}
+
+#[test]
 fn labels_reach_no_further_than_they_may() {
     let host = Host::boot();
     let api = host.serve_api();
