@@ -126,7 +126,7 @@ impl Guard<'_> {
     async fn keep_within(&mut self, limit: Option<u64>) {
         loop {
             self.look(limit.unwrap_or(u64::MAX));
-            if limit.is_none() {
+            if limit.is_none() && !self.shared.memory.is_short() {
                 return std::future::pending().await;
             }
             sleep(TICK).await;

@@ -106,6 +106,10 @@ fn a_name_that_dns_can_t_tell_is_a_503() {
     let reply = get(&agent, "a.example", "/");
     assert_eq!(reply.status(), 503);
     assert_eq!(reply.text(), "503 Service Unavailable: the service can't be found at the moment\n");
+    agent.metrics_with(&[
+        "rprox_dns_look_ups_total{result=\"found\"} 0",
+        "rprox_dns_failing_names{serves=\"nothing\"} 1",
+    ]);
 }
 
 #[test]

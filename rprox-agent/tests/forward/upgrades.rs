@@ -187,8 +187,10 @@ fn a_tunnel_s_connection_is_used_for_nothing_else() {
     for _ in 0..8 {
         assert_eq!(get(&agent, "a.example", "/").status(), 200);
     }
+    agent.metrics_with(&["rprox_tunnels_total 1", "rprox_tunnels_open 1"]);
     tunnel.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_to_close(&mut tunnel), b"hello  bye");
+    agent.metrics_with(&["rprox_tunnels_total 1", "rprox_tunnels_open 0"]);
     for _ in 0..8 {
         assert_eq!(get(&agent, "a.example", "/").status(), 200);
     }
