@@ -69,9 +69,15 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// These, in the order in which they were looked for.
+    /// These, in the order in which they were looked for; each once, as two interfaces may have the same ports.
     #[must_use]
-    pub fn new(findings: Vec<Finding>) -> Self {
+    pub fn new(all: Vec<Finding>) -> Self {
+        let mut findings: Vec<Finding> = Vec::with_capacity(all.len());
+        for finding in all {
+            if !findings.contains(&finding) {
+                findings.push(finding);
+            }
+        }
         let ok = findings.iter().all(|finding| finding.severity != Severity::Fault);
         Self { ok, findings }
     }

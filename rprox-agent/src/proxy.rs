@@ -18,7 +18,9 @@ pub mod host;
 pub mod labels;
 pub mod listen;
 pub mod live;
+pub mod memory;
 pub mod metrics;
+pub mod open_files;
 #[cfg(feature = "podman")]
 pub mod podman;
 pub mod proxy_protocol;

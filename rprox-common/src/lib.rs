@@ -17,18 +17,18 @@ mod rewrite_tcp;
 #[cfg(feature = "user")]
 mod pod;
 
-pub use address::Address;
+pub use address::{ADDRESS_SLOTS, Address, AddressSlot};
 pub use counters::{AttachmentCounters, RuleCounters};
 pub use flow::DirectFlow;
 pub use listener::{ANY_OWNER, Listener, MAX_BOUND_SOCKETS, MAX_LISTENERS, MAX_LISTENERS_PER_ADDRESS};
-pub use ports::{PORT_TABLE_LEN, PortEntry, PortKind, Protocol, State, port_index};
+pub use ports::{PORT_TABLE_LEN, PortEntries, PortEntry, PortKind, Protocol, State, port_index};
 pub use rewrite_tcp::RewriteTcp;
 
 /// The version of the maps' layout. It is part of the path that they are pinned under, so that a build never reads
 /// maps of another layout.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
-/// The most redirect rules that one attachment takes.
+/// The most redirect rules that one attachment takes; a power of two, which a [`PortEntry`] relies on.
 pub const MAX_RULES: u32 = 16_384;
 
 /// The rules that an attachment has room for, unless it is made with more: later rule changes reuse its maps.
@@ -58,12 +58,15 @@ pub mod program {
 
 /// Map names, as in the object and under the pin path.
 pub mod map {
-    /// Array of [`PortEntry`](crate::PortEntry), indexed by [`port_index`](crate::port_index).
+    /// Array of [`PortEntries`](crate::PortEntries), indexed by [`port_index`](crate::port_index).
     pub const PORTS: &str = "PORTS";
     /// Array of one [`State`](crate::State).
     pub const STATE: &str = "STATE";
     /// Hash of [`Address`](crate::Address) to `u8` (always 1): the addresses of this host.
     pub const LOCAL_ADDRESSES: &str = "LOCAL_ADDRESSES";
+    /// Array of [`AddressSlot`](crate::AddressSlot), indexed by [`Address::slot`](crate::Address::slot): what answers for
+    /// `LOCAL_ADDRESSES` as a rule.
+    pub const ADDRESS_SLOTS: &str = "ADDRESS_SLOTS";
     /// Per-CPU array of [`RuleCounters`](crate::RuleCounters), indexed by [`PortEntry::rule`](crate::PortEntry::rule).
     pub const RULE_COUNTERS: &str = "RULE_COUNTERS";
     /// Per-CPU array of one [`AttachmentCounters`](crate::AttachmentCounters).
@@ -80,8 +83,18 @@ pub mod map {
     pub const BOUND_BY: &str = "BOUND_BY";
 
     /// Every map of an attachment, each pinned under its name.
-    pub const ALL: [&str; 9] =
-        [PORTS, STATE, LOCAL_ADDRESSES, RULE_COUNTERS, COUNTERS, DIRECT_FLOWS, LOGS, LISTENERS, BOUND_BY];
+    pub const ALL: [&str; 10] = [
+        PORTS,
+        STATE,
+        LOCAL_ADDRESSES,
+        ADDRESS_SLOTS,
+        RULE_COUNTERS,
+        COUNTERS,
+        DIRECT_FLOWS,
+        LOGS,
+        LISTENERS,
+        BOUND_BY,
+    ];
 }
 
 /// Read-only globals of the kernel programs that the loader sets before it loads them.

@@ -1,8 +1,10 @@
 //! The rule table: for each protocol and port, what the rules say of it.
 //!
 //! The table is a plain array with an entry for every port, so a look-up costs the same for one rule as for ten thousand.
-//! It holds two generations of the rules. [`State`] names the one in force: a loader writes the other and then switches, so
+//! Each entry holds two generations of the rules. [`State`] names the one in force: a loader writes the other and then switches, so
 //! that the programs see either the old rules or the new ones, whatever happens in between.
+
+use crate::MAX_RULES;
 
 /// A transport protocol that rules can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,14 +16,14 @@ pub enum Protocol {
     Udp = 1,
 }
 
-/// The entries of the rule table: two generations of two protocols of 65,536 ports.
-pub const PORT_TABLE_LEN: u32 = 1 << 18;
+/// The entries of the rule table: two protocols of 65,536 ports.
+pub const PORT_TABLE_LEN: u32 = 1 << 17;
 
-/// Where the rule table has the entry for a port (in host order) in a generation (0 or 1).
+/// Where the rule table has the entry for a port (in host order).
 #[inline(always)]
 #[must_use]
-pub const fn port_index(generation: u32, protocol: Protocol, port: u16) -> u32 {
-    ((generation & 1) << 17) | ((protocol as u32) << 16) | port as u32
+pub const fn port_index(protocol: Protocol, port: u16) -> u32 {
+    ((protocol as u32) << 16) | port as u32
 }
 
 /// What the rules say of a port.
@@ -36,37 +38,55 @@ pub enum PortKind {
     To = 2,
 }
 
-/// An entry of the rule table.
+/// What one generation of the rules says of a port, in one word: the [`PortKind`], the rule's place and its other port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct PortEntry {
-    /// A [`PortKind`] as a number.
-    kind: u8,
-    reserved: [u8; 3],
-    /// The rule's place in the per-rule counters.
-    pub rule: u16,
-    /// The rule's other port, in network order.
-    pub peer: u16,
-}
+#[repr(transparent)]
+pub struct PortEntry(u32);
 
 impl PortEntry {
-    /// An entry of a port that `rule` names, with the rule's other port in host order.
+    const KIND: u32 = 0b11;
+    const RULE_SHIFT: u32 = 2;
+    const PEER_SHIFT: u32 = 16;
+
+    /// An entry of a port that `rule`, which is below [`MAX_RULES`], names, with the rule's other port in host order.
     #[must_use]
     pub const fn new(kind: PortKind, rule: u16, peer: u16) -> Self {
-        Self { kind: kind as u8, reserved: [0; 3], rule, peer: peer.to_be() }
+        let rule = rule as u32 % MAX_RULES;
+        Self(kind as u32 | rule << Self::RULE_SHIFT | (peer.to_be() as u32) << Self::PEER_SHIFT)
     }
 
     /// What the rules say of the port.
     #[inline(always)]
     #[must_use]
-    pub const fn kind(&self) -> PortKind {
-        match self.kind {
+    pub const fn kind(self) -> PortKind {
+        match self.0 & Self::KIND {
             1 => PortKind::From,
             2 => PortKind::To,
             _ => PortKind::None,
         }
     }
+
+    /// The rule's place in the per-rule counters.
+    #[inline(always)]
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "a place is below MAX_RULES")]
+    pub const fn rule(self) -> u16 {
+        ((self.0 >> Self::RULE_SHIFT) % MAX_RULES) as u16
+    }
+
+    /// The rule's other port, in network order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn peer(self) -> u16 {
+        (self.0 >> Self::PEER_SHIFT) as u16
+    }
 }
+
+/// An entry of the rule table: what each generation says of a port. All zeroes where neither has a rule for it, which one look
+/// tells whatever generation is in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct PortEntries(pub [PortEntry; 2]);
 
 /// What holds for the whole attachment, in one word so that it changes as one: the generation of rules in force, and
 /// whether direct connections are allowed.

@@ -57,6 +57,15 @@ pub enum Packet {
     Other,
 }
 
+/// What is done with a packet.
+pub trait Handler {
+    /// What comes of it.
+    type Outcome;
+
+    /// Does it.
+    fn handle(ctx: &TcContext, packet: Packet) -> Self::Outcome;
+}
+
 /// A TCP segment or UDP datagram, or the first fragment of one.
 #[derive(Clone, Copy)]
 pub struct Segment {
@@ -101,16 +110,17 @@ enum Stop {
 }
 
 impl Packet {
-    /// Parses the headers of the packet.
+    /// Parses the headers of the packet, and has it handled by `H`, of which there is a copy for each IP version: so each copy knows
+    /// where things are.
     ///
     /// Drivers keep all headers in the linear part as a rule. Where they don't, the headers are pulled in and the parsing
     /// begins again.
     #[inline(always)]
-    pub fn parse(ctx: &TcContext) -> Result<Self, NotParsed> {
+    pub fn parse<H: Handler>(ctx: &TcContext) -> Result<H::Outcome, NotParsed> {
         let mut pulled = false;
         loop {
-            match parse(ctx) {
-                Ok(packet) => return Ok(packet),
+            match parse::<H>(ctx) {
+                Ok(outcome) => return Ok(outcome),
                 Err(Stop::OutOfReach) if !pulled && pull_headers(ctx) => pulled = true,
                 Err(_) => return Err(NotParsed),
             }
@@ -127,13 +137,17 @@ fn pull_headers(ctx: &TcContext) -> bool {
 }
 
 #[inline(always)]
-fn parse(ctx: &TcContext) -> Result<Packet, Stop> {
+fn parse<H: Handler>(ctx: &TcContext) -> Result<H::Outcome, Stop> {
     let (ethertype, network) = link(ctx)?;
-    let version = match ethertype {
-        ETHERTYPE_IPV4 => Version::V4,
-        ETHERTYPE_IPV6 => Version::V6,
-        _ => return Ok(Packet::Other),
-    };
+    Ok(match ethertype {
+        ETHERTYPE_IPV4 => H::handle(ctx, parse_ip(ctx, Version::V4, network)?),
+        ETHERTYPE_IPV6 => H::handle(ctx, parse_ip(ctx, Version::V6, network)?),
+        _ => H::handle(ctx, Packet::Other),
+    })
+}
+
+#[inline(always)]
+fn parse_ip(ctx: &TcContext, version: Version, network: usize) -> Result<Packet, Stop> {
     let Some(ip) = Ip::parse::<MAX_EXTENSION_HEADERS>(ctx, version, network)? else {
         return Ok(Packet::Other);
     };
@@ -173,6 +187,28 @@ fn link(ctx: &TcContext) -> Result<(u16, usize), Stop> {
     Ok((ethertype, network))
 }
 
+/// The first half of an IPv4 header (RFC 791 section 3.1), as it goes over the wire.
+#[repr(C, packed)]
+struct Ipv4Header {
+    version_and_len: u8,
+    type_of_service: u8,
+    total_len: u16,
+    identification: u16,
+    fragment: u16,
+    time_to_live: u8,
+    protocol: u8,
+}
+
+/// The first fields of an IPv6 header (RFC 8200 section 3), as they go over the wire.
+#[repr(C, packed)]
+struct Ipv6Header {
+    version: u8,
+    flow: [u8; 3],
+    payload_len: u16,
+    next: u8,
+    hop_limit: u8,
+}
+
 /// An IP header with its options or extension headers.
 struct Ip {
     version: Version,
@@ -209,20 +245,20 @@ impl Ip {
     fn parse_v4(ctx: &TcContext, network: usize) -> Result<Option<Self>, Stop> {
         const FRAGMENT_OFFSET: u16 = 0x1fff_u16.to_be();
 
-        let header: [u8; 10] = read(ctx, network)?;
-        let header_len = usize::from(header[0] & 0x0f) * 4;
-        if header[0] >> 4 != 4 || header_len < IPV4_LEN {
+        let header: &Ipv4Header = at(ctx, network)?;
+        let header_len = usize::from(header.version_and_len & 0x0f) * 4;
+        if header.version_and_len >> 4 != 4 || header_len < IPV4_LEN {
             return Err(Stop::NotParsed);
         }
-        if u16::from_ne_bytes([header[6], header[7]]) & FRAGMENT_OFFSET != 0 {
+        if header.fragment & FRAGMENT_OFFSET != 0 {
             return Ok(None);
         }
         Ok(Some(Self {
             version: Version::V4,
-            protocol: header[9],
+            protocol: header.protocol,
             network,
             transport: network + header_len,
-            end: end(ctx, network, [header[2], header[3]]),
+            end: end(ctx, network, header.total_len),
         }))
     }
 
@@ -231,13 +267,13 @@ impl Ip {
     fn parse_v6<const EXTENSIONS: usize>(ctx: &TcContext, network: usize) -> Result<Option<Self>, Stop> {
         const FRAGMENT_OFFSET: u16 = 0xfff8_u16.to_be();
 
-        let header: [u8; 8] = read(ctx, network)?;
-        if header[0] >> 4 != 6 {
+        let header: &Ipv6Header = at(ctx, network)?;
+        if header.version >> 4 != 6 {
             return Err(Stop::NotParsed);
         }
-        let mut protocol = header[6];
+        let mut protocol = header.next;
         let mut transport = network + IPV6_LEN;
-        let end = end(ctx, transport, [header[4], header[5]]);
+        let end = end(ctx, transport, header.payload_len);
         for _ in 0..=EXTENSIONS {
             if !matches!(
                 protocol,
@@ -326,8 +362,8 @@ impl Ip {
 /// Where a packet ends that says to have `len` bytes from `start`. 0 says that 16 bits don't hold the length: jumbograms
 /// (RFC 2675), and the kernel's BIG TCP.
 #[inline(always)]
-fn end(ctx: &TcContext, start: usize, len: [u8; 2]) -> usize {
-    match u16::from_be_bytes(len) {
+fn end(ctx: &TcContext, start: usize, len: u16) -> usize {
+    match u16::from_be(len) {
         0 => ctx.len() as usize,
         len => start + usize::from(len),
     }
@@ -350,7 +386,7 @@ impl Segment {
     fn address(&self, ctx: &TcContext, in_ipv4: usize, in_ipv6: usize) -> Option<Address> {
         match self.version {
             Version::V4 => read(ctx, self.network + in_ipv4).ok().map(Address::from_v4_raw),
-            Version::V6 => read(ctx, self.network + in_ipv6).ok().map(Address),
+            Version::V6 => read(ctx, self.network + in_ipv6).ok().map(Address::from_halves),
         }
     }
 
@@ -378,10 +414,21 @@ impl Segment {
 /// Reads a value of plain integers at `offset`, which the caller has bounded.
 #[inline(always)]
 fn read<T: Copy>(ctx: &TcContext, offset: usize) -> Result<T, Stop> {
+    /// At any address.
+    #[repr(C, packed)]
+    struct Unaligned<T>(T);
+
+    at(ctx, offset).map(|value: &Unaligned<T>| value.0)
+}
+
+/// A packed header of plain integers at `offset`, which the caller has bounded.
+#[inline(always)]
+fn at<T>(ctx: &TcContext, offset: usize) -> Result<&T, Stop> {
+    const { assert!(align_of::<T>() == 1) };
     let start = ctx.data() + offset;
     if start + size_of::<T>() > ctx.data_end() {
         return Err(Stop::OutOfReach);
     }
-    // SAFETY: the bytes lie within the packet, as just checked, and the verifier proves it again; T is plain integers.
-    Ok(unsafe { (start as *const T).read_unaligned() })
+    // SAFETY: the bytes lie within the packet, as just checked, and the verifier proves it again; any bytes are a T, at any address.
+    Ok(unsafe { &*(start as *const T) })
 }

@@ -5,23 +5,26 @@ use core::mem::size_of;
 use aya_ebpf::{
     bindings::{BPF_F_MARK_MANGLED_0, TC_ACT_SHOT, tcx_action_base::TCX_NEXT},
     macros::map,
-    maps::{HashMap, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray},
     programs::TcContext,
 };
 use aya_log_ebpf::debug;
 use rprox_common::{
-    Address, AttachmentCounters, DirectFlow, MAX_DIRECT_FLOWS, MAX_LOCAL_ADDRESSES, PortKind, Protocol,
+    ADDRESS_SLOTS, Address, AddressSlot, AttachmentCounters, DirectFlow, MAX_DIRECT_FLOWS,
+    MAX_LOCAL_ADDRESSES, PortKind, Protocol,
 };
 
 use crate::{
     connection::{self, Ends},
     log,
-    packet::{IcmpError, NotParsed, Packet, Segment},
-    rules::Rules,
+    packet::{Handler, IcmpError, NotParsed, Packet, Segment},
+    rules::Named,
 };
 
 #[map]
 static LOCAL_ADDRESSES: HashMap<Address, u8> = HashMap::with_max_entries(MAX_LOCAL_ADDRESSES, 0);
+#[map(name = "ADDRESS_SLOTS")]
+static ADDRESS_SLOT_TABLE: Array<AddressSlot> = Array::with_max_entries(ADDRESS_SLOTS, 0);
 #[map]
 static COUNTERS: PerCpuArray<AttachmentCounters> = PerCpuArray::with_max_entries(1, 0);
 #[map]
@@ -35,10 +38,32 @@ const DROP: i32 = TC_ACT_SHOT;
 const SOURCE_PORT: usize = 0;
 const DESTINATION_PORT: usize = 2;
 
+struct Ingress;
+struct Egress;
+
+impl Handler for Ingress {
+    type Outcome = Result<i32, NotParsed>;
+
+    #[inline(always)]
+    fn handle(ctx: &TcContext, packet: Packet) -> Self::Outcome {
+        redirect(ctx, packet)
+    }
+}
+
+impl Handler for Egress {
+    type Outcome = Result<(), NotParsed>;
+
+    #[inline(always)]
+    fn handle(ctx: &TcContext, packet: Packet) -> Self::Outcome {
+        restore(ctx, packet)
+    }
+}
+
 /// Changes destination port FROM to TO, and refuses direct connections to TO.
 #[inline(always)]
 pub fn ingress(ctx: &TcContext) -> i32 {
-    redirect(ctx).unwrap_or_else(|NotParsed| {
+    let redirected = Packet::parse::<Ingress>(ctx);
+    redirected.flatten().unwrap_or_else(|NotParsed| {
         count(|counters| counters.ingress_not_parsed += 1);
         if log::sampled() {
             debug!(ctx, "ingress: a packet of {} bytes was not parsed, and passed", ctx.len());
@@ -50,7 +75,8 @@ pub fn ingress(ctx: &TcContext) -> i32 {
 /// Changes source port TO back to FROM.
 #[inline(always)]
 pub fn egress(ctx: &TcContext) -> i32 {
-    if let Err(NotParsed) = restore(ctx) {
+    let restored = Packet::parse::<Egress>(ctx);
+    if let Err(NotParsed) = restored.flatten() {
         count(|counters| counters.egress_not_parsed += 1);
         if log::sampled() {
             debug!(ctx, "egress: a packet of {} bytes was not parsed, and passed", ctx.len());
@@ -60,16 +86,17 @@ pub fn egress(ctx: &TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn redirect(ctx: &TcContext) -> Result<i32, NotParsed> {
-    let segment = match Packet::parse(ctx)? {
+fn redirect(ctx: &TcContext, packet: Packet) -> Result<i32, NotParsed> {
+    let segment = match packet {
         Packet::Segment(segment) => segment,
         Packet::Error(error) => return redirect_error(ctx, &error).map(|()| NEXT),
         Packet::Other => return Ok(NEXT),
     };
-    let Some(rules) = Rules::look_up(segment.protocol, u16::from_be(segment.destination_port)) else {
+    let Some(named) = Named::look_up(segment.protocol, u16::from_be(segment.destination_port)) else {
         return Ok(NEXT);
     };
     let Some(local) = segment.destination(ctx).filter(is_local) else { return Ok(NEXT) };
+    let Some(rules) = named.in_force() else { return Ok(NEXT) };
     if rules.entry.kind() == PortKind::To {
         if !rules.state.allow_direct() {
             rules.count(|counters| counters.refused_direct += 1);
@@ -94,7 +121,7 @@ fn redirect(ctx: &TcContext) -> Result<i32, NotParsed> {
             ctx,
             opens_connection,
             segment.destination_port,
-            rules.entry.peer,
+            rules.entry.peer(),
             || Some(Ends { remote: segment.source(ctx)?, remote_port: segment.source_port, local }),
         )
     {
@@ -104,12 +131,12 @@ fn redirect(ctx: &TcContext) -> Result<i32, NotParsed> {
         && let Some(remote) = segment.source(ctx)
     {
         // The client's port may have belonged to a direct flow before.
-        let flow = direct_flow(&segment, remote, segment.source_port, local, rules.entry.peer);
+        let flow = direct_flow(&segment, remote, segment.source_port, local, rules.entry.peer());
         if is_direct(&flow) {
             let _ = DIRECT_FLOWS.remove(flow);
         }
     }
-    replace_port(ctx, &segment, DESTINATION_PORT, segment.destination_port, rules.entry.peer)?;
+    replace_port(ctx, &segment, DESTINATION_PORT, segment.destination_port, rules.entry.peer())?;
     rules.count(|counters| {
         counters.ingress_packets += 1;
         counters.ingress_bytes += u64::from(ctx.len());
@@ -132,26 +159,24 @@ fn log_refused(ctx: &TcContext, segment: &Segment) {
 }
 
 #[inline(always)]
-fn restore(ctx: &TcContext) -> Result<(), NotParsed> {
-    let segment = match Packet::parse(ctx)? {
+fn restore(ctx: &TcContext, packet: Packet) -> Result<(), NotParsed> {
+    let segment = match packet {
         Packet::Segment(segment) => segment,
         Packet::Error(error) => return restore_error(ctx, &error),
         Packet::Other => return Ok(()),
     };
-    let Some(rules) = Rules::look_up(segment.protocol, u16::from_be(segment.source_port)) else {
+    let Some(named) = Named::look_up(segment.protocol, u16::from_be(segment.source_port)) else {
         return Ok(());
     };
-    if rules.entry.kind() != PortKind::To {
-        return Ok(());
-    }
     let Some(local) = segment.source(ctx).filter(is_local) else { return Ok(()) };
+    let Some(rules) = named.in_force_as(PortKind::To) else { return Ok(()) };
     if rules.state.allow_direct()
         && let Some(remote) = segment.destination(ctx)
         && is_direct(&direct_flow(&segment, remote, segment.destination_port, local, segment.source_port))
     {
         return Ok(());
     }
-    replace_port(ctx, &segment, SOURCE_PORT, segment.source_port, rules.entry.peer)?;
+    replace_port(ctx, &segment, SOURCE_PORT, segment.source_port, rules.entry.peer())?;
     rules.count(|counters| {
         counters.egress_packets += 1;
         counters.egress_bytes += u64::from(ctx.len());
@@ -163,19 +188,17 @@ fn restore(ctx: &TcContext) -> Result<(), NotParsed> {
 #[inline(always)]
 fn redirect_error(ctx: &TcContext, error: &IcmpError) -> Result<(), NotParsed> {
     let about = &error.about;
-    let Some(rules) = Rules::look_up(about.protocol, u16::from_be(about.source_port)) else { return Ok(()) };
-    if rules.entry.kind() != PortKind::From {
-        return Ok(());
-    }
+    let Some(named) = Named::look_up(about.protocol, u16::from_be(about.source_port)) else { return Ok(()) };
     let Some(local) = about.source(ctx).filter(is_local) else { return Ok(()) };
+    let Some(rules) = named.in_force_as(PortKind::From) else { return Ok(()) };
     if about.protocol == Protocol::Tcp
-        && !connection::is_rewritten(ctx, false, about.source_port, rules.entry.peer, || {
+        && !connection::is_rewritten(ctx, false, about.source_port, rules.entry.peer(), || {
             Some(Ends { remote: about.destination(ctx)?, remote_port: about.destination_port, local })
         })
     {
         return Ok(());
     }
-    replace_port_in_error(ctx, error, SOURCE_PORT, about.source_port, rules.entry.peer)?;
+    replace_port_in_error(ctx, error, SOURCE_PORT, about.source_port, rules.entry.peer())?;
     rules.count(|counters| counters.ingress_errors += 1);
     Ok(())
 }
@@ -184,27 +207,30 @@ fn redirect_error(ctx: &TcContext, error: &IcmpError) -> Result<(), NotParsed> {
 #[inline(always)]
 fn restore_error(ctx: &TcContext, error: &IcmpError) -> Result<(), NotParsed> {
     let about = &error.about;
-    let Some(rules) = Rules::look_up(about.protocol, u16::from_be(about.destination_port)) else {
+    let Some(named) = Named::look_up(about.protocol, u16::from_be(about.destination_port)) else {
         return Ok(());
     };
-    if rules.entry.kind() != PortKind::To {
-        return Ok(());
-    }
     let Some(local) = about.destination(ctx).filter(is_local) else { return Ok(()) };
+    let Some(rules) = named.in_force_as(PortKind::To) else { return Ok(()) };
     if rules.state.allow_direct()
         && let Some(remote) = about.source(ctx)
         && is_direct(&direct_flow(about, remote, about.source_port, local, about.destination_port))
     {
         return Ok(());
     }
-    replace_port_in_error(ctx, error, DESTINATION_PORT, about.destination_port, rules.entry.peer)?;
+    replace_port_in_error(ctx, error, DESTINATION_PORT, about.destination_port, rules.entry.peer())?;
     rules.count(|counters| counters.egress_errors += 1);
     Ok(())
 }
 
+/// Whether it is an address of this host. What shares its place in the table with another is looked up in the hash.
 #[inline(always)]
 fn is_local(address: &Address) -> bool {
-    LOCAL_ADDRESSES.get_ptr(address).is_some()
+    match ADDRESS_SLOT_TABLE.get(address.slot()) {
+        Some(AddressSlot { used: 0, .. }) => false,
+        Some(slot) if slot.halves == address.halves() => true,
+        _ => LOCAL_ADDRESSES.get_ptr(address).is_some(),
+    }
 }
 
 #[inline(always)]

@@ -5,15 +5,48 @@ use aya_ebpf::{
     maps::{Array, PerCpuArray},
 };
 use rprox_common::{
-    MIN_RULE_CAPACITY, PORT_TABLE_LEN, PortEntry, PortKind, Protocol, RuleCounters, State, port_index,
+    MIN_RULE_CAPACITY, PORT_TABLE_LEN, PortEntries, PortEntry, PortKind, Protocol, RuleCounters, State,
+    port_index,
 };
 
 #[map]
-static PORTS: Array<PortEntry> = Array::with_max_entries(PORT_TABLE_LEN, 0);
+static PORTS: Array<PortEntries> = Array::with_max_entries(PORT_TABLE_LEN, 0);
 #[map]
 static STATE: Array<State> = Array::with_max_entries(1, 0);
 #[map]
 static RULE_COUNTERS: PerCpuArray<RuleCounters> = PerCpuArray::with_max_entries(MIN_RULE_CAPACITY, 0);
+
+/// A port that rules name, which needn't be in force.
+#[derive(Clone, Copy)]
+pub struct Named(*const PortEntry);
+
+impl Named {
+    /// `None` where no rule of either generation names the port, given in host order: as a rule that is all there is to know of a
+    /// packet.
+    #[inline(always)]
+    pub fn look_up(protocol: Protocol, port: u16) -> Option<Self> {
+        let entries = PORTS.get_ptr(port_index(protocol, port))?;
+        // SAFETY: the pointer is to entries, which are as long and as aligned as a word.
+        let any = unsafe { entries.cast::<u64>().read_volatile() } != 0;
+        any.then_some(Self(entries.cast()))
+    }
+
+    /// `None` where the rules in force don't name the port.
+    #[inline(always)]
+    pub fn in_force(self) -> Option<Rules> {
+        let state = *STATE.get(0)?;
+        // Read behind the state: a generation is written before it is put in force.
+        // SAFETY: the pointer is to the entries of both generations, of which this is one.
+        let entry = unsafe { self.0.add(state.generation() as usize).read_volatile() };
+        (entry.kind() != PortKind::None).then_some(Rules { state, entry })
+    }
+
+    /// `None` where the rules in force don't have the port as a `kind`.
+    #[inline(always)]
+    pub fn in_force_as(self, kind: PortKind) -> Option<Rules> {
+        self.in_force().filter(|rules| rules.entry.kind() == kind)
+    }
+}
 
 /// What the rules in force say of a port.
 pub struct Rules {
@@ -24,18 +57,16 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// `None` where no rule names the port, given in host order.
+    /// `None` where no rule in force names the port, given in host order.
     #[inline(always)]
     pub fn look_up(protocol: Protocol, port: u16) -> Option<Self> {
-        let state = *STATE.get(0)?;
-        let entry = *PORTS.get(port_index(state.generation(), protocol, port))?;
-        (entry.kind() != PortKind::None).then_some(Self { state, entry })
+        Named::look_up(protocol, port)?.in_force()
     }
 
     /// Adds to the rule's counters.
     #[inline(always)]
     pub fn count(&self, add: impl FnOnce(&mut RuleCounters)) {
-        if let Some(counters) = RULE_COUNTERS.get_ptr_mut(u32::from(self.entry.rule)) {
+        if let Some(counters) = RULE_COUNTERS.get_ptr_mut(u32::from(self.entry.rule())) {
             // SAFETY: the slot is this CPU's own, and the program isn't preempted by another that writes it.
             add(unsafe { &mut *counters });
         }

@@ -48,7 +48,7 @@ pub fn steer(ctx: &SkLookupContext) -> u32 {
     if rules.entry.kind() != PortKind::From {
         return PASS;
     }
-    let port = u32::from(u16::from_be(rules.entry.peer));
+    let port = u32::from(u16::from_be(rules.entry.peer()));
     // The kernel's own order: a socket bound to the address, then one bound to any.
     let found = match lookup.family {
         AF_INET => {

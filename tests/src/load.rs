@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -78,9 +79,15 @@ impl Load {
     /// The same, with a say in what a closed connection means.
     #[must_use]
     pub fn start_with(closed: Closed, netns: &Netns, target: SocketAddr, host: &str) -> Self {
+        Self::start_in(closed, &netns.path(), target, host)
+    }
+
+    /// The same, from inside the network namespace at `path`.
+    #[must_use]
+    pub fn start_in(closed: Closed, path: &Path, target: SocketAddr, host: &str) -> Self {
         let shared = Arc::new(Shared::default());
         let threads = [Connections::Kept, Connections::New].map(|connections| {
-            let (shared, path, host) = (Arc::clone(&shared), netns.path(), host.to_owned());
+            let (shared, path, host) = (Arc::clone(&shared), path.to_owned(), host.to_owned());
             thread::spawn(move || match enter_on_this_thread(&path) {
                 Ok(()) => shared.send_requests(target, &host, connections, closed),
                 Err(error) => shared.fail(format!("{error:#}")),

@@ -116,7 +116,7 @@ impl Server {
         for owned in [folder, &folder.join("temp")] {
             std::os::unix::fs::chown(owned, Some(SERVICE.id), Some(SERVICE.id))?;
         }
-        fs::write(folder.join("nginx.conf"), configuration(name, ports))?;
+        fs::write(folder.join("nginx.conf"), configuration(name, ports, Begins::WithRequest))?;
         let mut command = netns.command_as(SERVICE, nginx);
         command.arg("-p").arg(folder).args(["-c", "nginx.conf", "-e", "stderr"]);
         let mut process = Process::start(name, command)?;
@@ -128,9 +128,25 @@ impl Server {
     }
 }
 
+/// How connections to a server begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begins {
+    /// With a request: the peer is who connected.
+    WithRequest,
+    /// With a PROXY protocol header, which is believed: the peer is whom it names.
+    WithProxyHeader,
+}
+
 /// nginx in one unprivileged process that answers every request with what it saw of it.
-pub(crate) fn configuration(name: &str, ports: &[u16]) -> String {
-    let listen = |port| format!("listen 0.0.0.0:{port}; listen [::]:{port} ipv6only=on;");
+pub(crate) fn configuration(name: &str, ports: &[u16], begins: Begins) -> String {
+    let (header, believed) = match begins {
+        Begins::WithRequest => ("", ""),
+        Begins::WithProxyHeader => (
+            " proxy_protocol",
+            "set_real_ip_from 0.0.0.0/0; set_real_ip_from ::/0; real_ip_header proxy_protocol;",
+        ),
+    };
+    let listen = |port| format!("listen 0.0.0.0:{port}{header}; listen [::]:{port} ipv6only=on{header};");
     let listen = ports.iter().map(listen).collect::<Vec<_>>().join(" ");
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path temp/{kind}; "))
@@ -143,7 +159,7 @@ events {{ worker_connections 512; }}
 http {{
     access_log off; default_type text/plain; keepalive_requests 100000;
     {temporary}
-    server {{ {listen} location / {{ return 200 \"pod={name}\\n{answer}\"; }} }}
+    server {{ {listen} {believed} location / {{ return 200 \"pod={name}\\n{answer}\"; }} }}
 }}
 "
     )

@@ -7,6 +7,7 @@
 //!                   rprox-agent ── pod ── pod      a network of the user's Podman
 //! ```
 
+pub mod acme;
 pub mod image;
 pub mod internet;
 pub mod site;
@@ -145,6 +146,23 @@ impl Host {
         Ok(())
     }
 
+    /// Strikes the user out of the host's files, so that `useradd` gives it the same ids anew. Until then no command can be the user's.
+    ///
+    /// # Errors
+    ///
+    /// There are no such files.
+    pub fn forget_user(&self) -> Result<()> {
+        let script = format!(
+            "sed -i '/^{USER}:/d' /etc/passwd /etc/group /etc/subuid /etc/subgid
+             for limits in 'UID {ID} 1' 'GID {ID} 1' 'SUB_UID {FIRST_SUBORDINATE} 65536' 'SUB_GID {FIRST_SUBORDINATE} 65536'; do
+                 set -- $limits
+                 sed -i \"/^$1_M[IA][NX]/d\" /etc/login.defs
+                 printf '%s_MIN %s\\n%s_MAX %s\\n' $1 $2 $1 $(($2 + $3 - 1)) >> /etc/login.defs
+             done"
+        );
+        command::run(self.root("sh").args(["-euc", &script])).map(drop)
+    }
+
     /// The user's home, as it is found outside of the host.
     #[must_use]
     pub fn home(&self) -> PathBuf {
@@ -203,7 +221,12 @@ impl Host {
 
     fn configure_podman(&self) -> Result<()> {
         self.write(".config/containers/containers.conf", CONTAINERS_CONF)?;
-        self.write(".config/containers/storage.conf", STORAGE_CONF)
+        self.write(".config/containers/storage.conf", STORAGE_CONF)?;
+        let storage = "runroot = \"/run/containers/storage\"\ngraphroot = \"/var/lib/containers/storage\"";
+        let root = format!(
+            "mkdir -p /etc/containers; echo '{STORAGE_CONF}{storage}' > /etc/containers/storage.conf"
+        );
+        command::run(self.root("sh").args(["-c", &root])).map(drop)
     }
 
     fn start_manager(&mut self) -> Result<()> {

@@ -103,6 +103,9 @@ fn systemd_takes_the_units_of_the_user() {
         fs::copy(deploy(unit), &copy).unwrap();
         verify.arg(copy);
     }
+    let drop_in = folder.path().join("rprox.service.d/labels.conf");
+    fs::create_dir(drop_in.parent().unwrap()).unwrap();
+    fs::copy(deploy("systemd/user/labels.conf"), drop_in).unwrap();
     let checked = command::finish(verify.env("XDG_RUNTIME_DIR", folder.path())).unwrap();
     assert_eq!((checked.code, checked.stderr.as_str()), (Some(0), ""), "{}", checked.stdout);
 }

@@ -33,7 +33,7 @@ impl Root {
         let busybox =
             programs::find("busybox").expect("Debian's busybox-static, which `cargo xtask setup` installs");
         fs::copy(busybox, root.path().join("bin/busybox")).unwrap();
-        for tool in ["sh", "rmdir"] {
+        for tool in ["sh", "rm", "rmdir"] {
             std::os::unix::fs::symlink("busybox", root.path().join("bin").join(tool)).unwrap();
         }
         Self(root)
@@ -77,6 +77,7 @@ fn the_debian_package_has_what_a_service_needs_and_comes_and_goes() {
         "./usr/share/fish/vendor_completions.d/rprox-loader.fish",
         "./usr/share/doc/rprox-loader/copyright",
         "./usr/share/doc/rprox-loader/changelog.gz",
+        "./usr/share/doc/rprox-loader/CHANGELOG.md.gz",
     ] {
         assert!(line(file).starts_with("-rw-r--r-- root/root"), "{contents}");
     }
@@ -102,6 +103,16 @@ fn the_debian_package_has_what_a_service_needs_and_comes_and_goes() {
     assert_eq!(fs::read_to_string(&configuration).unwrap(), "owner = \"web\"\n");
     root.dpkg(&["--purge", "rprox-loader"]);
     assert!(!root.has("etc/rprox"), "{}", command::run(Command::new("find").arg(root.path())).unwrap());
+}
+
+#[test]
+fn debian_s_own_judge_finds_nothing_wrong_with_the_package() {
+    let [package, _] = &*PACKAGES;
+    assert!(programs::find("lintian").is_some(), "no lintian: run `cargo xtask setup`");
+    let mut lintian = Command::new("lintian");
+    lintian.args(["--allow-root", "--fail-on", "error,warning"]).arg(package);
+    let judged = command::finish(&mut lintian).unwrap();
+    assert_eq!((judged.code, judged.stdout.as_str()), (Some(0), ""), "{}", judged.stderr);
 }
 
 #[test]

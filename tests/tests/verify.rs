@@ -13,7 +13,9 @@ use aya::programs::links::{FdLink, LinkOrder, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::{CgroupSockAddr, SchedClassifier, TcAttachType};
 use aya::{Ebpf, EbpfLoader};
-use rprox_common::{Address, PortEntry, PortKind, Protocol, State, global, map, port_index, program};
+use rprox_common::{
+    Address, AddressSlot, PortEntries, PortEntry, PortKind, Protocol, State, global, map, port_index, program,
+};
 use rprox_tests::command::{self, Finished};
 use rprox_tests::playground::Playground;
 use rprox_tests::topology::INTERFACE;
@@ -161,12 +163,15 @@ fn rules_that_the_operator_names_are_what_is_compared() {
 #[test]
 fn a_map_entry_changed_by_hand_is_found() {
     let attached = Attached::new();
-    let mut ports: Array<_, PortEntry> = attached.map(map::PORTS);
+    let mut ports: Array<_, PortEntries> = attached.map(map::PORTS);
     let mut state: Array<_, State> = attached.map(map::STATE);
     let in_force = state.get(&0, 0).unwrap().generation();
     let spare = 1 - in_force;
     let mut set = |generation, port, entry| {
-        ports.set(port_index(generation, Protocol::Tcp, port), entry, 0).unwrap();
+        let index = port_index(Protocol::Tcp, port);
+        let mut entries = ports.get(&index, 0).unwrap();
+        entries.0[usize::from(generation != 0)] = entry;
+        ports.set(index, entries, 0).unwrap();
     };
     set(in_force, 80, PortEntry::new(PortKind::From, 0, 9090));
     attached.assert_found(
@@ -202,6 +207,15 @@ fn an_address_added_or_removed_by_hand_is_found() {
     addresses.remove(&foreign).unwrap();
     addresses.remove(&Address::from("127.0.0.1".parse::<IpAddr>().unwrap())).unwrap();
     attached.assert_found(&[], &["local address 127.0.0.1: known -> missing"]);
+}
+
+#[test]
+fn an_address_out_of_its_place_is_found() {
+    let attached = Attached::new();
+    let mut slots: Array<_, AddressSlot> = attached.map(map::ADDRESS_SLOTS);
+    let place = Address::from("127.0.0.1".parse::<IpAddr>().unwrap()).slot();
+    slots.set(place, AddressSlot::default(), 0).unwrap();
+    attached.assert_found(&[], &["ADDRESS_SLOTS", "1 places where others are"]);
 }
 
 #[test]

@@ -59,9 +59,8 @@ fn debian_package(folder: &Path, loader: &Path) -> Result<PathBuf> {
     tree.add(&deploy("systemd/loader.toml"), "etc/rprox/loader.toml")?;
     add_documents(&tree, loader, name, "usr/share")?;
     tree.add(&deploy("debian/copyright"), "usr/share/doc/rprox-loader/copyright")?;
-    tree.add(&programs::workspace().join("CHANGELOG.md"), "usr/share/doc/rprox-loader/changelog")?;
-    tree.compress("usr/share/doc/rprox-loader/changelog")?;
-    tree.write("usr/share/lintian/overrides/rprox-loader", "rprox-loader: statically-linked-binary\n")?;
+    add_changelogs(&tree, "usr/share/doc/rprox-loader")?;
+    tree.add(&deploy("debian/lintian-overrides"), "usr/share/lintian/overrides/rprox-loader")?;
     let architecture = command::run(Command::new("dpkg").arg("--print-architecture"))?;
     let control = fs::read_to_string(deploy("debian/control"))?
         .replace("@VERSION@", env!("CARGO_PKG_VERSION"))
@@ -128,6 +127,18 @@ fn add_documents(tree: &Tree, program: &Path, name: &str, share: &str) -> Result
         tree.write(&format!("{share}/{}", file.replace("{}", name)), &written)?;
     }
     Ok(())
+}
+
+/// Debian's own changelog, and the one that it refers to.
+fn add_changelogs(tree: &Tree, folder: &str) -> Result<()> {
+    let date = command::run(Command::new("date").args(["-uR", "-d"]).arg(format!("@{}", tree::date())))?;
+    let changelog = fs::read_to_string(deploy("debian/changelog"))?
+        .replace("@VERSION@", env!("CARGO_PKG_VERSION"))
+        .replace("@DATE@", date.trim());
+    tree.write(&format!("{folder}/changelog"), &changelog)?;
+    tree.add(&programs::workspace().join("CHANGELOG.md"), &format!("{folder}/CHANGELOG.md"))?;
+    tree.compress(&format!("{folder}/changelog"))?;
+    tree.compress(&format!("{folder}/CHANGELOG.md"))
 }
 
 /// The unit for a package: with the program where packages have theirs, and without how to install it by hand.

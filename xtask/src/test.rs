@@ -83,6 +83,9 @@ fn check_source() -> Result<()> {
     let mut clippy = host_cargo("clippy");
     clippy.args(["--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"]);
     show("Lints", &mut clippy)?;
+    let mut doc = host_cargo("doc");
+    doc.args(["--workspace", "--no-deps", "--document-private-items", "--locked"]);
+    show("Documentation", doc.env("RUSTDOCFLAGS", "--deny warnings"))?;
     // For this machine, where it is never run: clippy comes with no toolchain that builds for the kernel.
     let mut clippy = host_cargo("clippy");
     clippy.args(["--locked", "--target-dir", "target/bpf/lints", "--manifest-path"]).arg(&kernel_programs);

@@ -371,7 +371,7 @@ What is compared:
   STATE       with the direct policy asked for
   globals     what each program was told when it was loaded: interface, network namespace, owner, mode (the kernel shows
               it to CAP_SYS_ADMIN alone)
-  addresses   LOCAL_ADDRESSES with the host's
+  addresses   LOCAL_ADDRESSES with the host's, and ADDRESS_SLOTS with it
   pins        owned by root, and not writable by others
 
 JSON, an object of:

@@ -2,15 +2,16 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, BTreeSet};
+mod addresses;
+
+use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
 use std::ops::AddAssign;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use rprox_common::{
-    Address, AttachmentCounters, MAX_LOCAL_ADDRESSES, PORT_TABLE_LEN, PortEntry, PortKind, Protocol,
-    RuleCounters, State, map, port_index,
+    ADDRESS_SLOTS, Address, AddressSlot, AttachmentCounters, MAX_LOCAL_ADDRESSES, PORT_TABLE_LEN,
+    PortEntries, PortEntry, PortKind, Protocol, RuleCounters, State, map, port_index,
 };
 use thiserror::Error;
 
@@ -78,11 +79,14 @@ pub enum MapsError {
 /// The maps of one attachment.
 pub struct Maps {
     interface: String,
-    ports: Array<MapData, PortEntry>,
-    /// The same map again, to be read in stretches.
+    ports: Array<MapData, PortEntries>,
+    /// The same map again, to be read as a whole.
     table: MapData,
     state: Array<MapData, State>,
     addresses: HashMap<MapData, Address, u8>,
+    address_slots: Array<MapData, AddressSlot>,
+    /// The same map again, to be read as a whole.
+    address_table: MapData,
     rule_counters: PerCpuArray<MapData, RuleCounters>,
     counters: PerCpuArray<MapData, AttachmentCounters>,
 }
@@ -105,21 +109,31 @@ impl Maps {
                 },
             )
         }
-        let ports: Array<_, _> = open(pins, map::PORTS)?;
-        if ports.len() != PORT_TABLE_LEN {
-            let source =
-                Box::new(MapError::OutOfBounds { index: PORT_TABLE_LEN - 1, max_entries: ports.len() });
-            return Err(MapsError::Unfit { interface: pins.interface().to_owned(), map: map::PORTS, source });
+        /// An array of `len` entries, and itself again.
+        fn open_table<T: aya::Pod>(
+            pins: &Pins,
+            map: &'static str,
+            len: u32,
+        ) -> Result<(Array<MapData, T>, MapData), MapsError> {
+            let unfit = |source| MapsError::Unfit {
+                interface: pins.interface().to_owned(),
+                map,
+                source: Box::new(source),
+            };
+            let array: Array<MapData, T> = open(pins, map)?;
+            if array.len() != len {
+                return Err(unfit(MapError::OutOfBounds { index: len - 1, max_entries: array.len() }));
+            }
+            Ok((array, MapData::from_pin(pins.map(map)).map_err(unfit)?))
         }
-        let table = MapData::from_pin(pins.map(map::PORTS)).map_err(|source| MapsError::Unfit {
-            interface: pins.interface().to_owned(),
-            map: map::PORTS,
-            source: Box::new(source),
-        })?;
+        let (ports, table) = open_table(pins, map::PORTS, PORT_TABLE_LEN)?;
+        let (address_slots, address_table) = open_table(pins, map::ADDRESS_SLOTS, ADDRESS_SLOTS)?;
         Ok(Self {
             interface: pins.interface().to_owned(),
             ports,
             table,
+            address_slots,
+            address_table,
             state: open(pins, map::STATE)?,
             addresses: open(pins, map::LOCAL_ADDRESSES)?,
             rule_counters: open(pins, map::RULE_COUNTERS)?,
@@ -165,8 +179,8 @@ impl Maps {
         let mut slots = Vec::new();
         for (protocol, port, entry) in self.entries(generation)? {
             if entry.kind() == PortKind::From {
-                let rule = Rule { from: port, to: u16::from_be(entry.peer), protocol };
-                slots.push(Slot { index: entry.rule, rule, fresh: false });
+                let rule = Rule { from: port, to: u16::from_be(entry.peer()), protocol };
+                slots.push(Slot { index: entry.rule(), rule, fresh: false });
             }
         }
         Ok(slots)
@@ -185,34 +199,33 @@ impl Maps {
 
     /// Every entry of `generation`.
     fn entries(&self, generation: u32) -> Result<Vec<(Protocol, u16, PortEntry)>, MapsError> {
-        let mut found = Vec::new();
-        for protocol in PROTOCOLS {
-            let first = port_index(generation, protocol, 0);
-            let entries = table::read(&self.table, first, 1 << 16).map_err(|source| MapsError::Read {
-                interface: self.interface.clone(),
-                map: map::PORTS,
-                source,
-            })?;
-            found.extend((0..=u16::MAX).zip(entries).map(|(port, entry)| (protocol, port, entry)));
-        }
-        Ok(found)
+        let side = usize::from(generation != 0);
+        let ports =
+            PROTOCOLS.into_iter().flat_map(|protocol| (0..=u16::MAX).map(move |port| (protocol, port)));
+        let entries = ports.zip(self.all_entries()?);
+        Ok(entries.map(|((protocol, port), entries)| (protocol, port, entries.0[side])).collect())
     }
 
-    /// Makes `slots` the rules of `generation`, which must not be in force.
+    /// Every entry, of both generations, by [`port_index`].
+    fn all_entries(&self) -> Result<Vec<PortEntries>, MapsError> {
+        read_table(&self.interface, &self.table, map::PORTS, PORT_TABLE_LEN)
+    }
+
+    /// Makes `slots` the rules of `generation`, which must not be in force. What the other has stands in the same words and is
+    /// written again as it is.
     ///
     /// # Errors
     ///
     /// The kernel refused; the generation is then half-written, and must not be put in force.
     pub fn write_rules(&mut self, generation: u32, slots: &[Slot]) -> Result<(), MapsError> {
-        let mut stale = Vec::new();
-        for (protocol, port, entry) in self.entries(generation)? {
-            if entry != PortEntry::default() {
-                stale.push(port_index(generation, protocol, port));
-            }
-        }
+        let side = usize::from(generation != 0);
         let failed = self.failed("writing", map::PORTS);
-        for index in stale {
-            self.ports.set(index, PortEntry::default(), 0).map_err(&failed)?;
+        let mut table = self.all_entries()?;
+        for (index, entries) in (0..).zip(&mut table) {
+            if entries.0[side] != PortEntry::default() {
+                entries.0[side] = PortEntry::default();
+                self.ports.set(index, *entries, 0).map_err(&failed)?;
+            }
         }
         for &Slot { index, rule, fresh } in slots {
             if fresh {
@@ -221,8 +234,10 @@ impl Maps {
             for (kind, port, peer) in
                 [(PortKind::From, rule.from, rule.to), (PortKind::To, rule.to, rule.from)]
             {
-                let entry = PortEntry::new(kind, index, peer);
-                self.ports.set(port_index(generation, rule.protocol, port), entry, 0).map_err(&failed)?;
+                let place = port_index(rule.protocol, port);
+                let mut entries = self.ports.get(&place, 0).map_err(&failed)?;
+                entries.0[side] = PortEntry::new(kind, index, peer);
+                self.ports.set(place, entries, 0).map_err(&failed)?;
             }
         }
         Ok(())
@@ -272,43 +287,15 @@ impl Maps {
     pub fn counters(&self) -> Result<AttachmentCounters, MapsError> {
         Ok(total(&self.counters.get(&0, 0).map_err(self.failed("reading", map::COUNTERS))?))
     }
+}
 
-    /// The local addresses that the programs know.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refused.
-    pub fn addresses(&self) -> Result<BTreeSet<IpAddr>, MapsError> {
-        let keys = self.addresses.keys().map(|key| key.map(IpAddr::from));
-        keys.collect::<Result<_, _>>().map_err(self.failed("reading", map::LOCAL_ADDRESSES))
-    }
-
-    /// Makes `wanted` the local addresses; new ones come in before old ones go. Returns how many came and went.
-    ///
-    /// # Errors
-    ///
-    /// There are too many, or the kernel refused.
-    pub fn sync_addresses(&mut self, wanted: &BTreeSet<IpAddr>) -> Result<(usize, usize), MapsError> {
-        if wanted.len() > MAX_LOCAL_ADDRESSES as usize {
-            return Err(MapsError::TooManyAddresses(wanted.len()));
-        }
-        let known = self.addresses()?;
-        let failed = self.failed("writing", map::LOCAL_ADDRESSES);
-        let (came, went): (Vec<_>, Vec<_>) =
-            (wanted.difference(&known).collect(), known.difference(wanted).collect());
-        // A full map takes the new ones only once the old ones have left.
-        let full = known.len() + came.len() > MAX_LOCAL_ADDRESSES as usize;
-        if full {
-            went.iter().try_for_each(|&&address| self.addresses.remove(&address.into())).map_err(&failed)?;
-        }
-        came.iter()
-            .try_for_each(|&&address| self.addresses.insert(Address::from(address), 1, 0))
-            .map_err(&failed)?;
-        if !full {
-            went.iter().try_for_each(|&&address| self.addresses.remove(&address.into())).map_err(&failed)?;
-        }
-        Ok((came.len(), went.len()))
-    }
+fn read_table<T: aya::Pod + Default>(
+    interface: &str,
+    table: &MapData,
+    map: &'static str,
+    len: u32,
+) -> Result<Vec<T>, MapsError> {
+    table::read(table, len).map_err(|source| MapsError::Read { interface: interface.to_owned(), map, source })
 }
 
 fn total<T: aya::Pod + Default + AddAssign>(values: &PerCpuValues<T>) -> T {

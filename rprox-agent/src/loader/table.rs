@@ -1,13 +1,12 @@
-//! Reading a stretch of the rule table in one call. An element at a time it would take the kernel 131,072 calls to show the
-//! rules of a generation.
+//! Reading an array, as a whole, in one call. An element at a time it would take the kernel 131,072 calls to show the rules.
 
 #![allow(unsafe_code, reason = "aya has no call for BPF_MAP_LOOKUP_BATCH")]
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
+use aya::Pod;
 use aya::maps::MapData;
-use rprox_common::PortEntry;
 
 use super::link::bpf;
 
@@ -27,19 +26,17 @@ struct Batch {
     flags: u64,
 }
 
-/// The `count` entries of the rule table `map` from index `first` on.
+/// The `count` entries of the array `map`, whose values are of type `T`.
 ///
 /// # Errors
 ///
-/// What the kernel said; `UnexpectedEof` where the table is shorter.
-pub fn read(map: &MapData, first: u32, count: u32) -> io::Result<Vec<PortEntry>> {
+/// What the kernel said; `UnexpectedEof` where the array is shorter.
+pub fn read<T: Pod + Default>(map: &MapData, count: u32) -> io::Result<Vec<T>> {
     let len = usize::try_from(count).map_err(io::Error::other)?;
-    let (mut keys, mut values) = (vec![0_u32; len], vec![PortEntry::default(); len]);
-    // An array's batch goes on behind the index that it is given.
-    let before = first.checked_sub(1);
+    let (mut keys, mut values) = (vec![0_u32; len], vec![T::default(); len]);
     let mut last = 0_u32;
     let mut attr = Batch {
-        after: before.as_ref().map_or(0, |index| std::ptr::from_ref(index) as u64),
+        after: 0,
         last: (&raw mut last) as u64,
         keys: keys.as_mut_ptr() as u64,
         values: values.as_mut_ptr() as u64,
@@ -52,7 +49,7 @@ pub fn read(map: &MapData, first: u32, count: u32) -> io::Result<Vec<PortEntry>>
     // has checked, and to one index each.
     let result = unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) };
     match result {
-        // The kernel says that the table ends where the last entry was among those read.
+        // The kernel says that the array ends where the last entry was among those read.
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }

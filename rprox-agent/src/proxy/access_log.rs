@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use http::header::{REFERER, USER_AGENT};
 use http::request::Parts;
-use http::{HeaderName, Method, StatusCode, Version};
+use http::{HeaderName, Method, Request, StatusCode, Version};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 
 use self::trace::Trace;
@@ -90,6 +90,14 @@ impl Record {
             route: String::new(),
             endpoint: None,
         }
+    }
+
+    /// Of a request over HTTP/1.1 whose head could not be read, and is not to be repeated.
+    #[must_use]
+    pub fn unread(client: IpAddr, secure: bool) -> Self {
+        let mut parts = Request::new(()).into_parts().0;
+        parts.method = Method::from_bytes(b"-").unwrap_or_default();
+        Self { path: "-".to_owned(), ..Self::new(client, secure, &parts, None) }
     }
 }
 

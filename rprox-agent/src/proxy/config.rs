@@ -12,10 +12,12 @@ mod error;
 mod file;
 mod flags;
 mod log;
+mod memory;
 mod nearest;
 mod podman;
 mod routes;
 mod schema;
+mod terms;
 mod tls;
 mod units;
 mod upgrade;
@@ -36,12 +38,14 @@ use serde::Deserialize;
 
 pub use self::acme::{AcmeChallenge, AcmeConfig, ExternalAccount};
 pub use self::admin::{AdminConfig, AdminListen, admin_socket};
-pub use self::error::ConfigError;
+pub use self::error::{ConfigError, Mistake};
 pub use self::flags::Flags;
 pub use self::log::{AccessFormat, Log, Traceparent};
+pub use self::memory::MemoryLimit;
 pub use self::podman::PodmanConfig;
 pub(super) use self::routes::parse_path;
 pub use self::schema::schema;
+pub use self::terms::Terms;
 pub use self::tls::{TlsConfig, TlsVersion};
 pub(super) use self::upgrade::default as default_upgrade;
 pub use self::upstreams::{PassiveHealth, Retries};
@@ -237,10 +241,14 @@ pub struct Limits {
     /// Client connections of the whole process.
     #[serde(deserialize_with = "units::count")]
     pub connections: usize,
+    /// Memory that the process may hold before it refuses connections and requests, at least 16 MiB; by default 80 % of what its control
+    /// group may have.
+    #[schemars(with = "Option<schema::Memory>")]
+    pub memory: MemoryLimit,
     /// Times that a request may come by that has come by before.
     #[serde(deserialize_with = "units::count")]
     pub passes: usize,
-    /// Bytes in a message's header section, at least 8 KiB.
+    /// Bytes in a message's header section, and in all interim responses to a request; at least 8 KiB.
     #[serde(deserialize_with = "units::header_bytes")]
     #[schemars(with = "schema::Size")]
     pub header_bytes: usize,
@@ -282,6 +290,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 16_384,
+            memory: MemoryLimit::default(),
             passes: 3,
             header_bytes: 64 << 10,
             headers: 100,

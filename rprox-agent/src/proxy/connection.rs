@@ -4,20 +4,23 @@
 
 pub mod client;
 pub mod framing;
+pub mod interim;
 pub mod io;
 pub mod patience;
 
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
 use http::header::UPGRADE;
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::rt::Write as _;
 use hyper::server::conn::http1::Parts;
@@ -31,7 +34,9 @@ use tokio::time::{Instant, timeout};
 
 use self::client::{Client, Deadline};
 use self::framing::Body;
+use self::interim::Interim;
 use self::io::ClientIo;
+use super::access_log::{Outcome, Record};
 use super::admission::Place;
 use super::drain::{Stop, Ticket};
 use super::forward::{self, ResponseBody};
@@ -170,7 +175,7 @@ where
         move |request: Request<Incoming>| {
             client.framing.borrow_mut().follows(framing(&request));
             let client = Rc::clone(&client);
-            async move { Ok::<_, Infallible>(forward::handle(&client, request).await) }
+            async move { Ok::<_, Infallible>(answer(&client, request).await) }
         }
     });
     let ended = if http2 {
@@ -192,17 +197,59 @@ where
         ended
     };
     if let Err(error) = ended {
-        match &error {
-            ConnectionError::Http(error) if error.is_parse_too_large() => {
-                client.worker.metrics.limit_hits[Limit::Headers].increment();
+        if let ConnectionError::Http(error) = &error {
+            refused(&client, error);
+            if is_flood(error) {
+                client.worker.metrics.http2_floods.increment();
             }
-            ConnectionError::Http(error) if error.is_parse() => {
-                client.worker.metrics.requests_malformed.increment();
-            }
-            _ => {}
         }
         tracing::debug!(client = %client.peer, error = &error as &dyn std::error::Error, "client connection failed");
     }
+}
+
+/// Counts and logs a request whose head could not be read, and which hyper has answered.
+fn refused(client: &Client, error: &hyper::Error) {
+    let metrics = &client.worker.metrics;
+    let status = if error.is_parse_too_large() {
+        metrics.limit_hits[Limit::Headers].increment();
+        // hyper tells it apart by its words alone.
+        let is_target = error.to_string().starts_with("URI");
+        if is_target { StatusCode::URI_TOO_LONG } else { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE }
+    } else if error.is_parse() {
+        metrics.requests_malformed.increment();
+        StatusCode::BAD_REQUEST
+    } else {
+        return;
+    };
+    let log = &client.worker.live().config.log;
+    if log.access {
+        let record = Record::unread(client.peer, client.secure.is_some());
+        let outcome = Outcome { status: Some(status), bytes: 0, lasted: Duration::ZERO };
+        client.worker.access_log.write(log.access_format, &record, outcome);
+    }
+}
+
+/// Whether h2 has ended the connection for frames that only make work.
+fn is_flood(error: &hyper::Error) -> bool {
+    let error = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    error.is_some_and(|error| error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+}
+
+/// The response, and before it the interim ones. There are none in HTTP/1.0, and hyper has no way to send any over HTTP/2.
+async fn answer(client: &Rc<Client>, request: Request<Incoming>) -> Response<ResponseBody> {
+    if client.http2 || request.version() < Version::HTTP_11 {
+        return forward::handle(client, request, None).await;
+    }
+    let interim = Interim::new(client.worker.live().config.limits.header_bytes);
+    client.hears(Some(interim.clone()));
+    let response = forward::handle(client, request, Some(&interim)).await;
+    // hyper writes the response as soon as it has it.
+    interim.taken().await;
+    client.hears(None);
+    if interim.was_exceeded() {
+        client.worker.metrics.limit_hits[Limit::Headers].increment();
+    }
+    response
 }
 
 fn framing(request: &Request<Incoming>) -> Body {
@@ -281,6 +328,13 @@ async fn run(
             if !finishing && client.was_last_request(&client.worker.live().config.limits) {
                 client.worker.metrics.limit_hits[Limit::Requests].increment();
                 finishing = true;
+                connection.as_mut().finish();
+                continue;
+            }
+            if !finishing && client.worker.shared.memory.is_short() && client.is_idle() {
+                client.worker.metrics.limit_hits[Limit::Memory].increment();
+                finishing = true;
+                client.last_grace();
                 connection.as_mut().finish();
                 continue;
             }

@@ -3,7 +3,7 @@
 //! A name is looked up when the first request needs it, and from then on a task keeps its answer fresh, ahead of the
 //! answer's expiry, for as long as requests ask for the name. So only the first request for a name ever waits for DNS: the
 //! first of all workers', as one begins with what another knows. What a failed look-up means for the last good answer is
-//! [`memory`]'s to say.
+//! `memory`'s to say.
 
 #![forbid(unsafe_code)]
 

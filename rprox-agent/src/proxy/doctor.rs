@@ -16,13 +16,14 @@ mod user;
 use std::time::SystemTime;
 use std::{fs, io};
 
-use rustix::process::{Resource, geteuid, getrlimit};
+use rustix::process::geteuid;
 
 use self::podman::Podman;
 use self::user::User;
 use super::acme;
-use super::config::{Config, ConfigError, Flags};
+use super::config::{Config, ConfigError, Flags, Mistake};
 use super::dns::{DnsError, Names};
+use super::open_files;
 use super::tls::Certificate;
 use crate::findings::{Finding, Findings};
 
@@ -35,18 +36,31 @@ enum Place {
     PodmanHost,
 }
 
+/// What to do about what only the agent's container can tell.
+const IN_THE_CONTAINER: &str =
+    "ask in the agent's container: `podman exec rprox /rprox-agent doctor -c /etc/rprox/rprox.toml`";
+
 /// Looks at what an agent by `flags` meets; without a file and routes, at the host alone.
 ///
 /// # Errors
 ///
 /// The configuration is wrong.
 pub fn examine(flags: &Flags) -> Result<Findings, ConfigError> {
-    let has_configuration = flags.config.is_some() || !flags.routes.is_empty();
-    let config = if has_configuration { Some(Config::load(flags)?) } else { None };
-    let me = geteuid().as_raw();
-    let mut findings = vec![user::root(me)];
     let podman = Podman::read();
     let place = if podman.is_some() { Place::PodmanHost } else { Place::Agents };
+    let me = geteuid().as_raw();
+    let mut findings = vec![user::root(me)];
+    let has_configuration = flags.config.is_some() || !flags.routes.is_empty();
+    let config = match has_configuration.then(|| Config::load(flags)).transpose() {
+        Ok(config) => config,
+        Err(error) => match error.absent_files() {
+            Some(files) if place == Place::PodmanHost => {
+                findings.push(elsewhere(files));
+                None
+            }
+            _ => return Err(error),
+        },
+    };
     if let Some(podman) = podman {
         findings.extend(podman::check(&podman));
         // None of it is root's.
@@ -57,7 +71,7 @@ pub fn examine(flags: &Flags) -> Result<Findings, ConfigError> {
     findings.extend(ports::check_all(config.as_ref().map(|config| &config.listen), me));
     findings.extend(limits::check(
         config.as_ref().map(|config| config.limits.connections),
-        getrlimit(Resource::Nofile).current,
+        open_files::most(),
         fs::read_to_string(limits::SOMAXCONN).ok().and_then(|text| text.trim().parse().ok()),
     ));
     if let Some(config) = config {
@@ -79,6 +93,16 @@ pub fn examine(flags: &Flags) -> Result<Findings, ConfigError> {
         }
     }
     Ok(Findings::new(findings))
+}
+
+/// Files that the configuration names, and that aren't on the host.
+fn elsewhere(files: &[Mistake]) -> Finding {
+    let named = files.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    Finding::warning(
+        "configuration",
+        format!("it can't be looked at from the host as far as it is for a container: {named}"),
+        IN_THE_CONTAINER,
+    )
 }
 
 fn cant_look(error: &io::Error) -> Finding {

@@ -55,6 +55,11 @@ impl Drain {
     /// Tells all connections to finish.
     pub fn start(&self, stop: Stop) {
         self.stop.set(stop);
+        self.wake();
+    }
+
+    /// Has all connections look at what they should do.
+    pub fn wake(&self) {
         for waker in self.running.borrow().values().flatten() {
             waker.wake_by_ref();
         }

@@ -16,6 +16,7 @@ pub mod failure;
 pub mod forwarded;
 pub mod group;
 pub mod headers;
+mod interim;
 pub mod link;
 pub mod pool;
 pub mod retry;
@@ -42,6 +43,7 @@ use self::send::Reply;
 use self::target::Target;
 use self::upgrade::Offer;
 use super::connection::client::Client;
+use super::connection::interim::Interim;
 use super::connection::patience::Patience;
 use super::live::Live;
 use super::metrics::{Limit, Metrics};
@@ -50,7 +52,13 @@ use super::route::{Match, Route};
 use super::tls::challenges;
 
 /// Answers a request: by its upstream's response or by one of our own.
-pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response<ResponseBody> {
+///
+/// What the upstream says before that goes to `interim`, where the client can be told.
+pub async fn handle(
+    client: &Rc<Client>,
+    request: Request<Incoming>,
+    interim: Option<&Interim>,
+) -> Response<ResponseBody> {
     let (mut parts, incoming) = request.into_parts();
     let mut exchange = Exchange::begin(client, &mut parts);
     let live = Rc::clone(exchange.live());
@@ -85,7 +93,8 @@ pub async fn handle(client: &Rc<Client>, request: Request<Incoming>) -> Response
     if let Err(response) = prepare(client, &live, found.route, &mut parts, &target) {
         return exchange.answer(*response);
     }
-    match send::send(client, &live, &found, target, Request::from_parts(parts, body), offer).await {
+    let request = Request::from_parts(parts, body);
+    match send::send(client, &live, &found, target, request, offer, interim).await {
         Ok(Reply::Switched(answered, switched)) => match connect {
             Some(connect) => exchange.connect(answered, switched, connect),
             None => exchange.switch(answered, switched),
@@ -108,6 +117,11 @@ fn within_limits(client: &Client, live: &Live, parts: &Parts) -> Result<(), Box<
     if client.worker.requests.get() > limits.requests_in_flight {
         hits[Limit::RequestsInFlight].increment();
         let reason = "too many requests are being served";
+        return Err(Box::new(respond::text(StatusCode::SERVICE_UNAVAILABLE, reason)));
+    }
+    if client.worker.shared.memory.is_short() {
+        hits[Limit::Memory].increment();
+        let reason = "not enough memory for another request";
         return Err(Box::new(respond::text(StatusCode::SERVICE_UNAVAILABLE, reason)));
     }
     // Over HTTP/1.1 hyper sees to it.

@@ -89,7 +89,7 @@ pub async fn run(shared: Arc<Shared>) {
     let mut swapped = shared.swapped.subscribe();
     loop {
         let rules = shared.rules.load_full();
-        let wanted: Vec<_> = rules.config.routes.iter().flat_map(|route| route.upstream.sets()).collect();
+        let wanted: Vec<_> = rules.all_routes().flat_map(|route| route.upstream.sets()).collect();
         let wanted = wanted.into_iter().filter(|set| set.health.is_some()).cloned().collect::<Vec<_>>();
         let mut tasks = Vec::new();
         if !wanted.is_empty() {

@@ -6,6 +6,7 @@
 
 pub mod claim;
 mod routes;
+mod terms;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicI64;

@@ -278,6 +278,14 @@ pub async fn accept(
 fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, secure: bool, complaints: &mut Complaints) {
     let limit = worker.live().config.limits.connections;
     worker.metrics.client_connections.increment();
+    if worker.shared.memory.is_short() {
+        // That it is has been logged.
+        worker.metrics.limit_hits[Limit::Memory].increment();
+        if !secure {
+            refuse(&tcp, "not enough memory");
+        }
+        return;
+    }
     let Some(place) = Place::take(&worker.shared, limit) else {
         worker.metrics.limit_hits[Limit::Connections].increment();
         complaints.log(|| tracing::warn!(limit, "limits.connections reached: refusing connections"));

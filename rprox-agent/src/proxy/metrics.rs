@@ -33,6 +33,8 @@ define::metrics! {
     gauge tunnels_open = "rprox_tunnels_open";
     /// Requests over HTTP/1.1 that can't be parsed or could be read two ways; they are in no other number
     counter requests_malformed = "rprox_requests_malformed";
+    /// HTTP/2 connections ended for frames that only make work: resets at once, CONTINUATION or DATA without end
+    counter http2_floods = "rprox_http2_floods";
     /// Connections refused for want of a good PROXY header
     counter proxy_headers_refused = "rprox_proxy_headers_refused";
     /// Retries that were not made, since the budget was used up
@@ -85,6 +87,8 @@ cell::labels! {
     pub enum Limit {
         /// `limits.connections`
         Connections = "connections",
+        /// `limits.memory`
+        Memory = "memory",
         /// `limits.requests`
         Requests = "requests",
         /// `limits.passes`
@@ -105,6 +109,8 @@ cell::labels! {
         BodyBytes = "body_bytes",
         /// `limits.upstream_connections`
         UpstreamConnections = "upstream_connections",
+        /// `timeouts.expect`
+        ExpectTimeout = "timeouts.expect",
         /// `timeouts.half_closed`
         HalfClosed = "timeouts.half_closed",
         /// `timeouts.tunnel`
@@ -168,6 +174,18 @@ mod tests {
         let mut labels: Vec<_> = metrics.routes.all().into_iter().map(|(label, _)| label).collect();
         labels.sort();
         assert_eq!(labels, ["", "a/", "c/"]);
+    }
+
+    #[test]
+    fn beyond_a_thousand_endpoints_the_others_are_counted_together() {
+        let metrics = Metrics::default();
+        for port in 1..=2000 {
+            metrics.endpoints.of(SocketAddr::from(([10, 0, 0, 1], port))).connects.increment();
+        }
+        let all = metrics.endpoints.all();
+        assert_eq!(all.len(), 1001);
+        let others = all.iter().find(|(label, _)| label.is_none()).unwrap();
+        assert_eq!(others.1.connects.get(), 1000);
     }
 
     #[test]

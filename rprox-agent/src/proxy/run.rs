@@ -22,6 +22,8 @@ use super::health;
 use super::labels::Labels;
 use super::listen::{Group, Kind, ListenError};
 use super::live::Rules;
+use super::memory::{self, Memory};
+use super::open_files;
 use super::reload::{Reloader, Reloads};
 use super::signals::Signals;
 use super::supervise::Supervisor;
@@ -73,6 +75,7 @@ pub enum RunError {
 /// When any part of it can't start, and when a worker fails.
 pub fn run(flags: Flags, config: Config) -> Result<(), RunError> {
     panic::set_hook(Box::new(|panic| tracing::error!("internal error, please report it: {panic}")));
+    open_files::raise(&config.limits);
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
@@ -101,6 +104,7 @@ async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
         last_answers: Arc::default(),
         labels: Labels::default(),
         health: Arc::default(),
+        memory: Memory::of_this_process(),
         via: Via::default(),
         connections: AtomicUsize::new(0),
         clients: Arc::default(),
@@ -111,6 +115,7 @@ async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
         access_log,
     });
     tokio::task::spawn_local(health::run(Arc::clone(&shared)));
+    tokio::task::spawn_local(memory::run(Arc::clone(&shared)));
     #[cfg(feature = "podman")]
     {
         super::podman::first_look(&shared).await;

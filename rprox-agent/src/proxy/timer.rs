@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep};
 ///
 /// Nearly every deadline of a request is met, and setting a timer for each would cost more than the rest of the waiting.
 /// So a new deadline doesn't touch the timer: it runs on, and only when it goes off does anybody look whether the deadline
-/// of that moment has passed.
+/// of that moment has passed. Only one that is nearer than the timer, as a route by label may bring it, sets it anew.
 #[derive(Debug)]
 pub struct LazyTimer {
     sleep: Pin<Box<Sleep>>,
@@ -20,7 +20,7 @@ pub struct LazyTimer {
 }
 
 impl LazyTimer {
-    /// A timer for deadlines that are at least `grain` away when they are set; it wakes its task that often.
+    /// A timer for deadlines that mostly are at least `grain` away when they are set; it wakes its task that often.
     #[must_use]
     pub fn new(grain: Duration) -> Self {
         Self { sleep: Box::pin(sleep(grain)), grain }
@@ -28,6 +28,9 @@ impl LazyTimer {
 
     /// Ready once `deadline` has passed; until then the task will be woken in time to ask again.
     pub fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        if deadline < self.sleep.deadline() {
+            self.sleep.as_mut().reset(deadline);
+        }
         loop {
             ready!(self.sleep.as_mut().poll(cx));
             let now = Instant::now();
@@ -47,6 +50,16 @@ mod tests {
 
     fn runtime() -> tokio::runtime::Runtime {
         tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
+    }
+
+    #[test]
+    fn a_deadline_nearer_than_the_timer_is_kept() {
+        runtime().block_on(async {
+            let start = Instant::now();
+            let mut timer = LazyTimer::new(Duration::from_hours(1));
+            poll_fn(|cx| timer.poll(cx, start + Duration::from_millis(20))).await;
+            assert!(start.elapsed() < Duration::from_secs(5));
+        });
     }
 
     #[test]

@@ -26,6 +26,7 @@ use super::health::Board;
 use super::labels::Labels;
 use super::listen::{self, Listener};
 use super::live::{Live, Rules, View};
+use super::memory::Memory;
 use super::metrics::Metrics;
 use super::reload::Reloads;
 use super::tls::Kept;
@@ -71,6 +72,8 @@ pub struct Shared {
     pub labels: Labels,
     /// What health checks say.
     pub health: Arc<Board>,
+    /// Whether there is memory for more.
+    pub memory: Memory,
     /// This process in `Via`.
     pub via: Via,
     /// Client connections of the process; changed when one comes or goes, not by requests.
@@ -153,6 +156,7 @@ pub fn run(
         started();
         tokio::task::spawn_local(sweep(Rc::clone(&worker)));
         tokio::task::spawn_local(follow(Rc::clone(&worker)));
+        tokio::task::spawn_local(let_go(Rc::clone(&worker)));
         let accepting: Vec<_> = listeners
             .into_iter()
             .map(|(listener, secure)| {
@@ -204,6 +208,12 @@ impl Worker {
     pub fn live(&self) -> Rc<Live> {
         self.view.live()
     }
+
+    /// Whether client connections are to end with their next answer.
+    #[must_use]
+    pub fn lets_connections_go(&self) -> bool {
+        self.drain.stop() != Stop::No || self.shared.memory.is_short()
+    }
 }
 
 /// Closes upstream connections that are of no use any more, for ever.
@@ -222,6 +232,17 @@ async fn follow(worker: Rc<Worker>) {
         let _ = worker.live();
         if swapped.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+/// Closes connections that nobody uses whenever memory is short.
+async fn let_go(worker: Rc<Worker>) {
+    let mut changes = worker.shared.memory.changes();
+    while changes.changed().await.is_ok() {
+        if *changes.borrow_and_update() {
+            worker.drain.wake();
+            worker.pool.sweep(Duration::ZERO);
         }
     }
 }

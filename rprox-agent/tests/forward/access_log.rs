@@ -56,3 +56,27 @@ fn a_combined_line_can_not_be_forged() {
     let line = agent.logged("\"GET / HTTP/1.1\" 200 ");
     assert!(line.ends_with("\"-\" \"x\\\" 200 0 \\\"\""), "{line}");
 }
+
+#[test]
+fn a_request_that_can_not_be_read_has_a_line_without_what_it_says() {
+    let upstream = Upstream::mirror();
+    let more = "[log]\naccess_format = \"combined\"\n[limits]\nheader_bytes = \"128KiB\"";
+    let mut agent = Agent::start(&[("a.example", &upstream.address.to_string())], more);
+    let long = "secret".repeat(30_000);
+    for (request, status) in [
+        ("GET /secret HTTP/1.1\r\nHost: a.example\r\nX : y\r\n\r\n".to_owned(), 400),
+        ("GET / HTTP/1.1\r\nHost: a.example\nX: secret\r\n\r\n".to_owned(), 400),
+        (format!("GET / HTTP/1.1\r\nHost: a.example\r\nX: {long}\r\n\r\n"), 431),
+        (format!("GET /{} HTTP/1.1\r\nHost: a.example\r\n\r\n", &long[..100_000]), 414),
+    ] {
+        assert_eq!(ask(&agent, &request).status(), status);
+        let line = agent.logged("127.0.0.1 - - [");
+        assert!(line.ends_with(&format!("\"- - HTTP/1.1\" {status} 0 \"-\" \"-\"")), "{line}");
+    }
+    // One whose head was read has its own line, and no second.
+    let malformed = "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n";
+    assert_eq!(ask(&agent, malformed).status(), 400);
+    assert!(agent.logged("127.0.0.1 - - [").contains("\"POST / HTTP/1.1\" 400 "));
+    ask(&agent, "GET /next HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    assert!(agent.logged("127.0.0.1 - - [").contains("\"GET /next HTTP/1.1\" 200 "));
+}

@@ -2,14 +2,16 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Mutex, mpsc};
+use std::time::Instant;
 
 use rustix::process::Signal;
 
 use crate::agent::{Agent, PATIENCE, free_address};
-use crate::client::{connect, get, read_reply};
+use crate::client::{ask_over_tls, connect, get, read_reply};
 use crate::pebble::{Place, until, visit};
 use crate::upstream::Upstream;
 
@@ -85,6 +87,21 @@ fn a_server_that_is_late_and_refuses_nonces_is_asked_again() {
     let environment = [("PEBBLE_WFE_NONCEREJECT", "20"), ("PEBBLE_AUTHZREUSE", "0")];
     let pebble = place.start(agent.http.port(), agent.https.port(), "", &environment);
     until("a certificate in spite of it", || visit(HOST, agent.https, &pebble.root));
+}
+
+#[test]
+fn a_server_that_says_nothing_holds_up_no_handshake() {
+    let upstream = Upstream::mirror();
+    let place = Place::new();
+    let server = TcpListener::bind(place.address).unwrap();
+    server.set_nonblocking(true).unwrap();
+    let agent = agent(&upstream, &place.configuration(""));
+    let _asked = until("the server to be asked", || server.accept().ok());
+    let start = Instant::now();
+    let request = "GET / HTTP/1.1\r\nHost: secure.example\r\n\r\n";
+    assert_eq!(ask_over_tls(&agent, "secure.example", request).status(), 404, "no route leads from there");
+    assert_eq!(visit(HOST, agent.https, &place.folder.path().join("ca.pem")), None);
+    assert!(start.elapsed() < PATIENCE / 4);
 }
 
 #[test]

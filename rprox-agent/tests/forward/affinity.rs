@@ -139,6 +139,45 @@ fn an_endpoint_that_fails_its_checks_gets_no_requests_until_it_passes_again() {
     assert!(checks.load(Ordering::Relaxed) >= 3);
 }
 
+/// What stands behind an agent that speaks all protocols, and a route to it by `scheme` whose checks follow how well it is.
+fn checks_follow(scheme: &str) {
+    let sick = Arc::new(AtomicBool::new(true));
+    let is_sick = Arc::clone(&sick);
+    let upstream = Upstream::start(move |head, stream| {
+        let by_http2 = head.to_ascii_lowercase().contains("\r\nvia: 2.0 rprox");
+        let well = by_http2 && !is_sick.load(Ordering::Relaxed);
+        let status = if well { "200 OK" } else { "503 Sick" };
+        write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").unwrap();
+        true
+    });
+    let behind = Agent::start(&[("*", &upstream.address.to_string())], "");
+    let address = if scheme == "https" { behind.https } else { behind.http };
+    let ca = behind.beside("cert.pem");
+    let tls = format!(", ca = \"{}\", server_name = \"secure.example\"", ca.display());
+    let mut agent = Agent::start(
+        &[],
+        &format!(
+            "[[route]]\nhost = \"a.example\"\nupstream = {{ to = \"{scheme}://{address}\"{} }}\n\
+             health = {{ path = \"/\", interval = \"50ms\" }}",
+            if scheme == "https" { tls } else { String::new() }
+        ),
+    );
+    assert!(agent.logged("unhealthy: left out").contains("status 503"));
+    sick.store(false, Ordering::Relaxed);
+    agent.logged("healthy again");
+    agent.metrics_with(&[format!("rprox_endpoint_healthy{{endpoint=\"{address}\"}} 1")]);
+}
+
+#[test]
+fn an_endpoint_is_asked_by_http2_without_tls() {
+    checks_follow("h2c");
+}
+
+#[test]
+fn an_endpoint_is_asked_over_tls() {
+    checks_follow("https");
+}
+
 #[test]
 fn when_no_endpoint_passes_its_checks_they_are_used_all_the_same() {
     let upstream = Upstream::start(|head, stream| {

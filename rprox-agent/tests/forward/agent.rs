@@ -56,12 +56,21 @@ impl Agent {
         more: &str,
         environment: &[(&str, PathBuf)],
     ) -> Self {
-        Self::launch(workers, routes, more, environment, false)
+        Self::launch(workers, routes, more, environment, |_| Command::new(BUILT))
     }
 
     /// Starts a copy of the program, which a test can replace.
     pub(crate) fn start_copy(routes: &[(&str, &str)], more: &str) -> Self {
-        Self::launch(2, routes, more, &[], true)
+        Self::launch(2, routes, more, &[], |folder| Command::new(copy_program(folder)))
+    }
+
+    /// Starts one that may have so many files open, until it raises that.
+    pub(crate) fn start_with_files(files: usize, routes: &[(&str, &str)]) -> Self {
+        Self::launch(2, routes, "", &[], |_| {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("ulimit -Sn {files} && exec \"$0\" \"$@\""), BUILT]);
+            shell
+        })
     }
 
     fn launch(
@@ -69,7 +78,7 @@ impl Agent {
         routes: &[(&str, &str)],
         more: &str,
         environment: &[(&str, PathBuf)],
-        copied: bool,
+        program: impl FnOnce(&Path) -> Command,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let CertifiedKey { cert, signing_key } =
@@ -81,8 +90,7 @@ impl Agent {
         let configuration = configuration(folder.path(), http, https, routes, &more);
         let file = folder.path().join("rprox.toml");
         fs::write(&file, configuration).unwrap();
-        let program = if copied { copy_program(folder.path()) } else { BUILT.into() };
-        let mut child = Command::new(program)
+        let mut child = program(folder.path())
             .args(["run", "--allow-root", "-c"])
             .arg(file)
             .env("XDG_RUNTIME_DIR", folder.path())

@@ -7,7 +7,7 @@ use std::time::Instant;
 use rprox_tests::wait;
 
 use crate::agent::{Agent, PATIENCE};
-use crate::client::{connect, read_reply, read_to_close};
+use crate::client::{connect, get, read_reply, read_to_close};
 use crate::upstream::Upstream;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
@@ -91,6 +91,22 @@ fn idle_and_slow_clients_are_let_go() {
 }
 
 #[test]
+fn a_connection_to_an_upstream_that_nobody_uses_is_let_go() {
+    let (left, leaves) = mpsc::channel();
+    let upstream = Upstream::start(move |_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        left.send(read_to_close(stream)).unwrap();
+        false
+    });
+    let agent = Agent::start(
+        &[("a.example", &upstream.address.to_string())],
+        "[timeouts]\nupstream_idle = \"300ms\"",
+    );
+    assert_eq!(get(&agent, "a.example", "/").status(), 200);
+    assert!(leaves.recv_timeout(PATIENCE / 2).unwrap().is_empty());
+}
+
+#[test]
 fn a_connection_ends_with_its_last_request() {
     let upstream = Upstream::mirror();
     let agent = Agent::start(&[("a.example", &upstream.address.to_string())], "[limits]\nrequests = 2");
@@ -101,6 +117,7 @@ fn a_connection_ends_with_its_last_request() {
         assert_eq!((reply.status(), reply.field("connection")), (200, last.then_some("close")), "{reply:?}");
     }
     assert!(read_to_close(&mut stream).is_empty());
+    agent.metrics_with(&["rprox_limit_hits_total{limit=\"requests\"} 1"]);
 }
 
 #[test]
@@ -112,6 +129,7 @@ fn over_the_limit_of_connections_is_a_503() {
     assert_eq!(read_reply(&mut first).status(), 200);
     let mut second = connect(agent.http);
     assert_eq!(read_reply(&mut second).status(), 503);
+    agent.metrics_with(&["rprox_limit_hits_total{limit=\"connections\"} 1"]);
     drop(first);
     let deadline = Instant::now() + PATIENCE;
     loop {

@@ -123,6 +123,7 @@ fn an_upstream_that_lets_it_pass_is_asked_once() {
         let reply = read_reply(&mut client);
         assert_eq!((reply.text(), reply.field("x-expected")), ("hello", Some(expected)));
     }
+    agent.metrics_with(&["rprox_limit_hits_total{limit=\"timeouts.expect\"} 1"]);
     let agent = Agent::start(&[("a.example", &upstream.address.to_string())], "[timeouts]\nexpect = \"0s\"");
     let mut client = announce(&agent);
     assert_eq!(read_head(&mut client), CONTINUE);

@@ -15,7 +15,7 @@ use crate::agent::{PATIENCE, free_address};
 /// Where an ACME server will be, and what it shows there.
 pub(crate) struct Place {
     pub(crate) folder: TempDir,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 /// A running one.

@@ -103,6 +103,7 @@ fn a_load_balancer_that_sends_no_header_is_refused_and_the_log_says_so() {
         assert!(line.contains(reason) && line.contains("WARN"), "{line}");
     }
     assert_eq!(upstream.connections(), 0);
+    agent.metrics_with(&["rprox_proxy_headers_refused_total 3"]);
     drop(connect(agent.http));
     let more: Vec<_> = agent.log_lines().into_iter().filter(|line| line.contains("WARN")).collect();
     assert!(more.is_empty(), "a health check that only connects is nothing to speak of: {more:#?}");

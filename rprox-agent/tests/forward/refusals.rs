@@ -4,7 +4,7 @@ use std::io::Write;
 
 use crate::agent::{Agent, PATIENCE, free_address};
 use crate::client::{ask, ask_over_tls, connect, get, read_reply, read_to_close};
-use crate::upstream::Upstream;
+use crate::upstream::{Deaf, Upstream};
 
 #[test]
 fn plain_http_is_redirected_where_there_is_a_certificate() {
@@ -106,6 +106,10 @@ fn a_name_that_dns_can_t_tell_is_a_503() {
     let reply = get(&agent, "a.example", "/");
     assert_eq!(reply.status(), 503);
     assert_eq!(reply.text(), "503 Service Unavailable: the service can't be found at the moment\n");
+    agent.metrics_with(&[
+        "rprox_dns_look_ups_total{result=\"found\"} 0",
+        "rprox_dns_failing_names{serves=\"nothing\"} 1",
+    ]);
 }
 
 #[test]
@@ -119,6 +123,16 @@ fn an_upstream_that_does_not_answer_is_a_504() {
     let reply = get(&agent, "a.example", "/");
     assert_eq!(reply.status(), 504);
     assert_eq!(upstream.connections(), 1, "what may have been done once is not done again");
+}
+
+#[test]
+fn an_upstream_that_can_t_be_connected_to_in_time_is_a_504() {
+    let deaf = Deaf::at("127.0.0.1:0".parse().unwrap());
+    let agent = Agent::start(
+        &[("a.example", &deaf.address.to_string())],
+        "[timeouts]\nconnect = \"300ms\"\nresponse = \"1h\"",
+    );
+    assert_eq!(get(&agent, "a.example", "/").status(), 504);
 }
 
 #[test]

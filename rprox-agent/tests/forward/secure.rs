@@ -111,7 +111,7 @@ fn a_certificate_of_an_authority_that_is_not_believed_is_502_and_the_log_says_wh
     let reply = get(&agent, "a.example", "/");
     assert_eq!(reply.status(), 502);
     assert!(!reply.text().contains("127.0.0.1"), "{}", reply.text());
-    let line = agent.logged("502");
+    let line = agent.logged("502 Bad Gateway");
     assert!(line.contains("invalid peer certificate") && line.contains("ca and server_name"), "{line}");
     assert_eq!(upstream.connections.load(Ordering::Relaxed), 0, "not a byte of the request left");
 }
@@ -122,8 +122,18 @@ fn a_certificate_for_another_name_is_502_and_the_log_says_for_which() {
     let more = format!(", ca = \"{}\", server_name = \"outside.example\"", upstream.ca().display());
     let mut agent = Agent::start(&[], &route(upstream.address, &more));
     assert_eq!(get(&agent, "a.example", "/").status(), 502);
-    let line = agent.logged("502");
+    let line = agent.logged("502 Bad Gateway");
     assert!(line.contains("outside.example") && line.contains("inside.example"), "{line}");
+}
+
+#[test]
+fn an_endpoint_with_a_certificate_for_another_name_does_not_pass_its_checks() {
+    let upstream = SecureUpstream::start("inside.example");
+    let more = format!(", ca = \"{}\", server_name = \"outside.example\"", upstream.ca().display());
+    let route = route(upstream.address, &more);
+    let mut agent = Agent::start(&[], &format!("{route}\nhealth = {{ path = \"/\" }}"));
+    let line = agent.logged("unhealthy: left out");
+    assert!(line.contains("invalid peer certificate") && line.contains("outside.example"), "{line}");
 }
 
 #[test]

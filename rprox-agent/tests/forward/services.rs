@@ -2,16 +2,15 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::net::{Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rprox_tests::wait;
-use socket2::{Domain, Socket, Type};
 
 use crate::agent::{Agent, PATIENCE, free_address};
 use crate::client::{connect, get, read_reply};
-use crate::upstream::Upstream;
+use crate::upstream::{Deaf, Upstream};
 
 /// A dnsmasq that knows `_http._tcp.web.example`.
 struct Dns {
@@ -109,23 +108,11 @@ fn srv_records_say_where_how_much_and_what_comes_after() {
     assert_eq!(get(&agent, "a.example", "/").text(), "reserve", "the last answer serves on");
 }
 
-/// A listener on `::1` that answers no SYN: its queue is full, and nobody accepts.
-fn silent(port: u16) -> (Socket, Vec<TcpStream>) {
-    let listener = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
-    let address = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
-    listener.bind(&address.into()).unwrap();
-    listener.listen(0).unwrap();
-    let waiting =
-        std::iter::from_fn(|| TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok());
-    let waiting = waiting.take(8).collect();
-    (listener, waiting)
-}
-
 #[test]
 fn a_family_that_leads_nowhere_costs_hardly_anything() {
     let works = named("works");
     let port = works.address.port();
-    let (_listener, _waiting) = silent(port);
+    let _deaf = Deaf::at(SocketAddr::from((Ipv6Addr::LOCALHOST, port)));
     let more = format!(
         "[timeouts]\nconnect = \"10s\"\nattempt_delay = \"1s\"\n[passive_health]\nback_off = \"50ms\"\nlongest_back_off = \"50ms\"\n\
          [[route]]\nhost = \"a.example\"\nupstream = [\"[::1]:{port}\", \"127.0.0.1:{port}\"]"

@@ -176,6 +176,7 @@ fn a_client_that_leaves_ends_its_upstream_request() {
     begins.recv_timeout(PATIENCE).unwrap();
     drop(stream);
     assert!(ends.recv_timeout(PATIENCE).unwrap());
+    agent.metrics_with(&["rprox_limit_hits_total{limit=\"timeouts.half_closed\"} 1"]);
 }
 
 #[test]

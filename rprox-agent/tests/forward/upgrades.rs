@@ -187,8 +187,10 @@ fn a_tunnel_s_connection_is_used_for_nothing_else() {
     for _ in 0..8 {
         assert_eq!(get(&agent, "a.example", "/").status(), 200);
     }
+    agent.metrics_with(&["rprox_tunnels_total 1", "rprox_tunnels_open 1"]);
     tunnel.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_to_close(&mut tunnel), b"hello  bye");
+    agent.metrics_with(&["rprox_tunnels_total 1", "rprox_tunnels_open 0"]);
     for _ in 0..8 {
         assert_eq!(get(&agent, "a.example", "/").status(), 200);
     }
@@ -206,6 +208,7 @@ fn a_silent_tunnel_is_closed_after_its_time_out() {
     switch(&mut stream);
     assert_eq!(read_to_close(&mut stream), b"hello ");
     assert!(start.elapsed() < PATIENCE / 2);
+    agent.metrics_with(&["rprox_limit_hits_total{limit=\"timeouts.tunnel\"} 1"]);
 }
 
 #[test]

@@ -7,6 +7,8 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use socket2::{Domain, Socket, Type};
+
 use crate::agent::PATIENCE;
 
 pub(crate) struct Upstream {
@@ -89,6 +91,30 @@ impl Held {
     /// Has one request answered.
     pub(crate) fn answer(&self) {
         self.go.send(()).unwrap();
+    }
+}
+
+/// An address at which no connection is ever made, nor refused: those that wait there are never accepted, and fill the queue.
+pub(crate) struct Deaf {
+    pub(crate) address: SocketAddr,
+    _sockets: Vec<Socket>,
+}
+
+impl Deaf {
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        let socket = || Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        let listener = socket();
+        listener.bind(&address.into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut sockets = vec![listener];
+        for _ in 0..4 {
+            let waiting = socket();
+            waiting.set_nonblocking(true).unwrap();
+            let _ = waiting.connect(&address);
+            sockets.push(waiting);
+        }
+        Self { address: address.as_socket().unwrap(), _sockets: sockets }
     }
 }
 

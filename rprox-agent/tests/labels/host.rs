@@ -1,10 +1,12 @@
 //! A host with a Podman of its own, in namespaces that end with it.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rprox_tests::load::{Closed, Load};
 use rprox_tests::wait;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -85,6 +87,13 @@ impl Host {
         command
     }
 
+    /// Steady requests for `host` to the agent.
+    pub(crate) fn load(&self, host: &str) -> Load {
+        let network = Path::new("/proc").join(&self.first).join("ns/net");
+        // An agent that gives way closes kept connections when they are idle.
+        Load::start_in(Closed::Reopens, &network, SocketAddr::from(([127, 0, 0, 1], 8080)), host)
+    }
+
     /// Its `podman`, with these words.
     pub(crate) fn podman_command(&self, words: &str) -> Command {
         let mut command = self.command("podman");
@@ -97,9 +106,16 @@ impl Host {
         run(&mut self.podman_command(words));
     }
 
-    /// Starts a container that answers with its own name on port 80; `more` are its labels and its network or pod.
+    /// Starts a container that takes connections on port 80 and never answers; `more` as for [`Self::web`].
+    pub(crate) fn mute(&self, name: &str, more: &str) {
+        let words = format!("run --detach --name {name} {more} localhost/web:1 /bin/busybox nc -ll -p 80 -e");
+        run(self.podman_command(&words).args(["/bin/busybox", "sleep", "1h"]));
+    }
+
+    /// Starts a container that answers with its own name on port 80, for `/` and for what a load asks for; `more` are its labels and its network or pod.
     pub(crate) fn web(&self, name: &str, more: &str) {
-        let serve = format!("busybox echo {name} > /index.html; exec busybox httpd -f -p 80");
+        let serve =
+            format!("busybox echo {name} | busybox tee /load > /index.html; exec busybox httpd -f -p 80");
         let mut command = self
             .podman_command(&format!("run --detach --name {name} {more} localhost/web:1 /bin/busybox sh -c"));
         run(command.arg(serve));

@@ -57,6 +57,13 @@ impl<'a> Agent<'a> {
         route.map_or(0, |route| route["upstreams"].as_array().unwrap().len())
     }
 
+    /// Gives it this order, as its operator does.
+    fn order(&self, order: &str) {
+        let mut command = self.host.command(env!("CARGO_BIN_EXE_rprox-agent"));
+        command.args([order, "-c"]).arg(self.host.path("rprox.toml"));
+        assert!(command.status().unwrap().success(), "{order}");
+    }
+
     /// Waits until it says that it ignores something for this reason.
     fn refuses(&self, reason: &str) {
         until(reason, || self.status()?["labels"]["refused"].to_string().contains(reason).then_some(()));
@@ -122,6 +129,59 @@ fn routes_come_and_go_with_containers_and_outlive_podman_for_a_time() {
     assert_eq!(host.get("x.ours.example", "/").0, "502");
     let _api = host.serve_api();
     until("the second to be back", || (host.get("web.example", "/").1 == "second").then_some(()));
+}
+
+#[test]
+fn a_new_build_takes_over_with_the_routes_by_label_and_loses_no_request() {
+    let host = Host::boot();
+    let _api = host.serve_api();
+    host.podman("network create pods");
+    host.web("only", "--network pods --label rprox.port=80 --label rprox.host=web.example");
+    let agent = Agent::start(&host, "");
+    let process = || agent.status()?["pid"].as_u64();
+    let load = host.load("web.example");
+    load.wait_for_more(50).unwrap();
+    for _ in 0..2 {
+        let before = process();
+        agent.order("upgrade");
+        until("the new process to tell of itself", || process().filter(|now| Some(*now) != before));
+        load.wait_for_more(50).unwrap();
+    }
+    load.finish().unwrap().assert_all_served();
+
+    // It follows Podman itself.
+    host.podman("rm --force --time 0 only");
+    until("the route to be gone", || (host.get("web.example", "/").0 == "404").then_some(()));
+}
+
+#[test]
+fn labels_say_how_endpoints_are_watched_kept_to_and_waited_for() {
+    let host = Host::boot();
+    let _api = host.serve_api();
+    host.podman("network create pods");
+    let web = "--network pods --label rprox.port=80 --label rprox.host=web.example --label rprox.sticky.cookie=which \
+               --label rprox.health.path=/load --label rprox.health.interval=1s --label rprox.health.unhealthy=1";
+    for name in ["first", "second"] {
+        host.web(name, web);
+    }
+    host.web("other", &web.replace("path=/load", "path=/other"));
+    host.mute("mute", "--network pods --label rprox.port=80 --label rprox.host=mute.example --label rprox.timeouts.response=100ms");
+    let agent = Agent::start(&host, "");
+    agent.refuses("container other: rprox.health.path is another one than that of first");
+    assert_eq!(host.get("mute.example", "/").0, "504");
+
+    let mut command = host.command("curl");
+    command.args(["--silent", "--include", "--header", "Host: web.example", "http://127.0.0.1:8080/"]);
+    let answer = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    assert!(answer.contains("set-cookie: which="), "{answer}");
+
+    // One that is no longer well is left out, and comes back.
+    let seen = || BTreeSet::from([(); 8].map(|()| host.get("web.example", "/").1));
+    until("both to answer", || (seen().len() == 2).then_some(()));
+    host.podman("exec second /bin/busybox mv /load /gone");
+    until("the second to be left out", || (seen() == BTreeSet::from(["first".to_owned()])).then_some(()));
+    host.podman("exec second /bin/busybox mv /gone /load");
+    until("the second to be back", || (seen().len() == 2).then_some(()));
 }
 
 #[test]

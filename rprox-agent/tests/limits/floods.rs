@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use rprox_tests::wait;
+
 use crate::agent::{Agent, PATIENCE};
 use crate::client::{get, read_to_close};
 use crate::frames::{
@@ -72,6 +74,9 @@ fn requests_that_are_reset_at_once_end_the_connection() {
     }
     while peer.try_receive().is_ok_and(|frame| frame.is_some()) {}
     assert_eq!(crate::client::get(&agent, "a.example", "/").status(), 200);
+    // h2 counts those that come faster than they are begun, and the agent all others.
+    let ended = || hits::of(&agent, "resets") + hits::number(&agent, "rprox_http2_floods_total") == 1;
+    wait::until(PATIENCE, "the connection's end to be counted", || ended().then_some(())).unwrap();
 }
 
 #[test]
@@ -105,6 +110,7 @@ fn continuations_without_end_end_the_connection() {
     let empty = frame(CONTINUATION, 0, 1, &[]);
     assert!(matches!(flood_until_closed(&agent, &begun, &empty), Some(CALM) | None));
     assert!(agent.peak_memory() < 64 << 10);
+    agent.metrics_with(&["rprox_http2_floods_total 2"]);
 }
 
 #[test]

@@ -10,13 +10,22 @@ use crate::upstream::Upstream;
 
 /// Waits until `limit` has been hit as often as this, at least.
 pub(crate) fn wait_for(agent: &Agent, limit: &str, times: u64) {
-    let line = format!("rprox_limit_hits_total{{limit=\"{limit}\"}} ");
     wait::until(PATIENCE, &format!("{limit} to be hit {times} times"), || {
-        let metrics = agent.admin("/metrics").1;
-        let hits = metrics.lines().find_map(|text| text.strip_prefix(&line)?.parse::<u64>().ok());
-        (hits.unwrap() >= times).then_some(())
+        (of(agent, limit) >= times).then_some(())
     })
     .unwrap();
+}
+
+/// How often `limit` has been hit.
+pub(crate) fn of(agent: &Agent, limit: &str) -> u64 {
+    number(agent, &format!("rprox_limit_hits_total{{limit=\"{limit}\"}}"))
+}
+
+/// What a metric is at.
+pub(crate) fn number(agent: &Agent, metric: &str) -> u64 {
+    let metrics = agent.admin("/metrics").1;
+    let number = metrics.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' ')?.parse().ok());
+    number.unwrap()
 }
 
 #[test]

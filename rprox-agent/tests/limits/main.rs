@@ -19,5 +19,6 @@ mod upstream;
 mod connections;
 mod floods;
 mod hits;
+mod memory;
 mod slow;
 mod slowhttptest;

@@ -4,7 +4,6 @@
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::time::Duration;
 
 /// `r0 = -1` (`TCX_NEXT`); `exit`.
 const INSTRUCTIONS: [u64; 2] = [0xffff_ffff_0000_00b7, 0x95];
@@ -63,8 +62,8 @@ impl Empty {
         Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 
-    /// What one run on `frame` took, on average of `repeat`.
-    pub(crate) fn time(&self, frame: &[u8], repeat: u32) -> io::Result<Duration> {
+    /// Runs it `repeat` times on `frame`.
+    pub(crate) fn repeat(&self, frame: &[u8], repeat: u32) -> io::Result<()> {
         let mut run = TestRun {
             prog_fd: self.fd.as_raw_fd().cast_unsigned(),
             retval: 0,
@@ -75,8 +74,7 @@ impl Empty {
             repeat,
             duration: 0,
         };
-        bpf(BPF_PROG_TEST_RUN, &mut run)?;
-        Ok(Duration::from_nanos(run.duration.into()))
+        bpf(BPF_PROG_TEST_RUN, &mut run).map(drop)
     }
 }
 

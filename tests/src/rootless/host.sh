@@ -40,7 +40,7 @@ rm -rf /etc/rprox
 mkdir "$folder/home"
 install -d -m 700 -o "$id" -g "$id" "$folder/home/$user"
 mount --bind "$folder/home" /home
-for place in /run/user /run/systemd /dev/net /usr/local/bin; do
+for place in /run/user /run/systemd /run/containers /var/lib/containers /dev/net /usr/local/bin; do
     mkdir -p "$place"
     mount -t tmpfs -o mode=755 tmpfs "$place"
 done

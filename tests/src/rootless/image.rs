@@ -99,12 +99,25 @@ http: { addr: ':5000' }
 ///
 /// The programs are not built, or Podman refused.
 pub fn of_agent(host: &Host) -> Result<()> {
+    of_agent_by(host, host.user("podman"))
+}
+
+/// Builds it in root's storage on that host.
+///
+/// # Errors
+///
+/// As for [`of_agent`].
+pub fn of_agent_for_root(host: &Host) -> Result<()> {
+    of_agent_by(host, host.root("podman"))
+}
+
+fn of_agent_by(host: &Host, mut podman: Command) -> Result<()> {
     let context = host.folder().path().join("context");
     fs::create_dir(&context)?;
     fill(&context, &Programs::find()?)?;
     let file = context.join("Containerfile");
     fs::copy(containerfile(), &file)?;
-    command::run(build(&mut host.user("podman"), "agent", &file, &context)).map(drop)
+    command::run(build(&mut podman, "agent", &file, &context)).map(drop)
 }
 
 /// Fills `folder` with what the Containerfile takes: both programs without what only a debugger reads, and this machine's

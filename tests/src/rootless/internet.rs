@@ -1,11 +1,9 @@
 //! What is on the Internet, which the client's place stands for: a name server that knows the host by every name, and an ACME server.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 
 use super::Host;
-use crate::certificates::Authority;
+use super::acme::Acme;
 use crate::command;
 use crate::process::Process;
 use crate::topology::{CLIENT, HOST};
@@ -17,8 +15,9 @@ const ACME: &str = "acme.test";
 #[derive(Debug)]
 pub struct Internet {
     _names: Process,
-    acme: Process,
-    folder: PathBuf,
+    _pebble: Process,
+    /// What is to be known of the ACME server.
+    pub acme: Acme,
 }
 
 impl Internet {
@@ -50,47 +49,17 @@ impl Internet {
         })?;
         let folder = host.folder().path().join("acme");
         std::fs::create_dir(&folder)?;
-        let authority = Authority::new()?;
-        let own = authority.sign(ACME)?;
-        for (name, content) in
-            [("ca.pem", &authority.pem()), ("own.pem", &own.certificate), ("own.key", &own.key)]
-        {
+        let acme = Acme::new(ACME, &folder);
+        for (name, content) in acme.files(&folder)? {
             std::fs::write(folder.join(name), content)?;
         }
-        let configuration = format!(
-            "{{\"pebble\": {{\"listenAddress\": \":14000\", \"managementListenAddress\": \":15000\", \
-             \"certificate\": \"{folder}/own.pem\", \"privateKey\": \"{folder}/own.key\", \
-             \"httpPort\": 80, \"tlsPort\": 443}}}}",
-            folder = folder.display()
-        );
-        std::fs::write(folder.join("pebble.json"), configuration)?;
-        let mut acme = host.at_client("env");
-        acme.args(["PEBBLE_VA_NOSLEEP=1", "pebble", "-dnsserver", "127.0.0.1:53", "-config"]);
-        acme.arg(folder.join("pebble.json"));
-        let mut internet = Self { _names: names, acme: Process::start("pebble", acme)?, folder };
-        let root = internet.root();
-        internet.acme.wait_until("pebble to tell its root", |_| {
-            let mut curl = host.at_client("curl");
-            command::run(curl.args(["-fsSk", "-o"]).arg(&root).arg("https://127.0.0.1:15000/roots/0")).is_ok()
+        let mut pebble = host.at_client("env");
+        pebble.args(["PEBBLE_VA_NOSLEEP=1", "pebble", "-dnsserver", "127.0.0.1:53", "-config"]);
+        pebble.arg(folder.join("pebble.json"));
+        let mut pebble = Process::start("pebble", pebble)?;
+        pebble.wait_until("pebble to tell its root", |_| {
+            acme.fetch_root(host.at_client("curl"), "127.0.0.1").is_ok()
         })?;
-        Ok(internet)
-    }
-
-    /// The file with the root of the certificates that it issues.
-    #[must_use]
-    pub fn root(&self) -> PathBuf {
-        self.folder.join("root.pem")
-    }
-
-    /// The file with the root of its own certificate.
-    #[must_use]
-    pub fn ca(&self) -> PathBuf {
-        self.folder.join("ca.pem")
-    }
-
-    /// What a configuration has in `[acme]` to use it, with `ca` as the agent finds that file.
-    #[must_use]
-    pub fn directory(&self, ca: &str) -> String {
-        format!("directory = \"https://{ACME}:14000/dir\"\nca = \"{ca}\"\nretry = \"1s\"\n")
+        Ok(Self { _names: names, _pebble: pebble, acme })
     }
 }

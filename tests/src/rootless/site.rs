@@ -8,13 +8,14 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{Host, USER, image};
+use super::{Host, ID, USER, image};
 use crate::certificates::Authority;
 use crate::load::{Closed, Load};
+use crate::pod::{self, Begins};
 use crate::process::Process;
 use crate::programs;
 use crate::topology::{BRIDGE, HOST, INTERFACE};
-use crate::{client, command, pod, wait};
+use crate::{client, command, wait};
 
 /// The pods' network, as the article calls it.
 pub const NETWORK: &str = "pod_network";
@@ -24,10 +25,11 @@ const UNITS: [&str; 3] =
     ["quadlet/rprox-http.socket", "quadlet/rprox-https.socket", "systemd/user/rprox.service"];
 
 /// The hosts that have a certificate: one for each service, and one that any pod could have.
-const HOSTS: [&str; 6] = [
+const HOSTS: [&str; 7] = [
     "registry.mydomain.test",
     "grafana.mydomain.test",
     "wiki.mydomain.test",
+    "audit.mydomain.test",
     "echo.mydomain.test",
     "greeter.mydomain.test",
     "late.pods.mydomain.test",
@@ -56,7 +58,7 @@ impl Site {
         image::of_program(&host, "localhost/nginx", &nginx, image::Contents::default())?;
         host.podman(&format!("network create {NETWORK}"))?;
         for (name, alias) in [("grafana", None), ("wiki-1", Some("wiki")), ("wiki-2", Some("wiki"))] {
-            make_pod(&host, name, alias)?;
+            make_pod(&host, name, alias, Begins::WithRequest)?;
         }
         keep_address_of_bridge(&host)?;
         // For clients that ask the system: it is the host's file, and the client reads it too.
@@ -84,7 +86,16 @@ impl Site {
     ///
     /// Podman refused.
     pub fn make_pod(&self, name: &str, alias: Option<&str>) -> Result<()> {
-        make_pod(&self.host, name, alias)
+        make_pod(&self.host, name, alias, Begins::WithRequest)
+    }
+
+    /// Makes the pod `audit` with nginx, whose connections begin with a PROXY protocol header: who is there is the peer for it.
+    ///
+    /// # Errors
+    ///
+    /// Podman refused.
+    pub fn make_audit(&self) -> Result<()> {
+        make_pod(&self.host, "audit", None, Begins::WithProxyHeader)
     }
 
     /// Makes the pod `container-registry` with Docker's registry on port 5000.
@@ -119,6 +130,24 @@ impl Site {
              localhost/nothing /usr/bin/python3 /srv/service.py"
         ))?;
         Ok(())
+    }
+
+    /// Has the proxy's container follow the user's Podman, as docs/labels.md says, for the hosts below `labels.mydomain.test`.
+    ///
+    /// # Errors
+    ///
+    /// Podman's API or the proxy does not start.
+    pub fn follow_labels(&self) -> Result<()> {
+        let drop_in = fs::read(programs::workspace().join("deploy/systemd/user/labels.conf"))?;
+        self.host.write(".config/systemd/user/rprox.service.d/labels.conf", drop_in)?;
+        let podman = format!(
+            "\n[podman]\nsocket = \"unix:/run/user/{ID}/podman/podman.sock\"\nnetworks = [\"{NETWORK}\"]\n\
+             hosts = [\"*.labels.mydomain.test\"]\n"
+        );
+        self.host.write(".config/rprox/rprox.toml", configuration() + &podman)?;
+        self.host.systemctl("start podman.socket")?;
+        self.host.systemctl("daemon-reload")?;
+        self.host.systemctl("restart rprox.service").map(drop)
     }
 
     /// Kills the network's aardvark-dns as a crash would.
@@ -168,8 +197,8 @@ impl Site {
     }
 }
 
-fn make_pod(host: &Host, name: &str, alias: Option<&str>) -> Result<()> {
-    host.write(&format!("{name}/nginx.conf"), pod::configuration(name, &[80]))?;
+fn make_pod(host: &Host, name: &str, alias: Option<&str>, begins: Begins) -> Result<()> {
+    host.write(&format!("{name}/nginx.conf"), pod::configuration(name, &[80], begins))?;
     host.write(&format!("{name}/temp/.keep"), "")?;
     let alias = alias.map(|alias| format!("--network-alias {alias}")).unwrap_or_default();
     host.podman(&format!("pod create --name {name} --network {NETWORK} {alias}"))?;
@@ -212,6 +241,7 @@ fn configuration() -> String {
          {certificates}\
          [[route]]\nhost = \"registry.mydomain.test\"\nupstream = \"container-registry:5000\"\n\n\
          [[route]]\nhost = \"grafana.mydomain.test\"\nupstream = \"grafana:80\"\n\n\
+         [[route]]\nhost = \"audit.mydomain.test\"\nupstream = \"audit:80\"\nproxy_protocol = \"v2\"\n\n\
          [[route]]\nhost = \"echo.mydomain.test\"\nupstream = \"echo:80\"\n\n\
          [[route]]\nhost = \"greeter.mydomain.test\"\nupstream = \"h2c://greeter:50051\"\n\n\
          [[route]]\nhost = \"wiki.mydomain.test\"\nupstream = \"wiki:80\"\nhttps_redirect = false\n\n\
@@ -221,7 +251,8 @@ fn configuration() -> String {
 
 fn start_loader(host: &Host) -> Result<Process> {
     let mut command = host.root("rprox-loader");
-    command.args(["run", "--interface", INTERFACE, "--owner", USER]);
+    // By `lo` comes what the pods send to the site's own names: slirp4netns connects from within the host.
+    command.args(["run", "--interface", INTERFACE, "--interface", "lo", "--owner", USER]);
     let mut loader = Process::start("rprox-loader", command)?;
     let open = |port| host.client.can_connect(SocketAddr::new(HOST.v4.into(), port));
     loader.wait_until("ports 80 and 443 to be redirected", |_| open(80) && open(443))?;

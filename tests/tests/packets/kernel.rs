@@ -1,7 +1,6 @@
 //! The kernel programs, loaded but attached to nothing, and run on frames by `BPF_PROG_TEST_RUN`.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -9,8 +8,8 @@ use aya::{
     programs::{SchedClassifier, TcAttachType, TestRun, TestRunOptions, tc::qdisc_add_clsact},
 };
 use rprox_common::{
-    Address, AttachmentCounters, PortEntry, PortKind, Protocol, RuleCounters, State, global, map, port_index,
-    program,
+    Address, AddressSlot, AttachmentCounters, PortEntries, PortEntry, PortKind, Protocol, RuleCounters,
+    State, global, map, port_index, program,
 };
 
 /// What a program said of a frame.
@@ -65,43 +64,56 @@ impl Kernel {
             Self::classifier(&mut ebpf, name).load().expect("the verifier takes the program");
         }
         let mut kernel = Self { ebpf };
-        let mut addresses: HashMap<_, Address, u8> = kernel.map(map::LOCAL_ADDRESSES);
         for address in LOCAL {
-            let address: IpAddr = address.parse().expect("an address");
-            addresses.insert(Address::from(address), 1, 0).expect("the map takes an address");
+            kernel.add_address(address.parse().expect("an address"));
         }
         kernel.write_rules(0, &RULES);
         kernel
     }
 
+    /// Makes `address` one of this host's. Of those that share a place the first stands in it.
+    pub(crate) fn add_address(&mut self, address: IpAddr) {
+        let address = Address::from(address);
+        let mut addresses: HashMap<_, Address, u8> = self.map(map::LOCAL_ADDRESSES);
+        addresses.insert(address, 1, 0).expect("the map takes an address");
+        let mut slots: Array<_, AddressSlot> = self.map(map::ADDRESS_SLOTS);
+        let place = address.slot();
+        if slots.get(&place, 0).expect("the map has all places").used == 0 {
+            slots.set(place, AddressSlot::with(address), 0).expect("the map takes an address");
+        }
+    }
+
     /// Writes a generation of rules, without putting it in force.
-    pub(crate) fn write_rules(&mut self, generation: u32, rules: &[(u16, u16, Protocol)]) {
-        let mut ports: Array<_, PortEntry> = self.map(map::PORTS);
+    pub(crate) fn write_rules(&mut self, generation: usize, rules: &[(u16, u16, Protocol)]) {
+        let mut ports: Array<_, PortEntries> = self.map(map::PORTS);
         for (rule, &(from, to, protocol)) in (0..).zip(rules) {
             let mut set = |port, entry| {
-                ports.set(port_index(generation, protocol, port), entry, 0).expect("the map takes an entry");
+                let index = port_index(protocol, port);
+                let mut entries = ports.get(&index, 0).expect("the map has an entry for each port");
+                entries.0[generation] = entry;
+                ports.set(index, entries, 0).expect("the map takes an entry");
             };
             set(from, PortEntry::new(PortKind::From, rule, to));
             set(to, PortEntry::new(PortKind::To, rule, from));
         }
     }
 
-    /// Rules that only lead from one port to another: with one each way, a frame's port can be changed for ever.
+    /// Entries that only lead from one port to another: with one each way, a frame's port can be changed for ever.
     #[allow(dead_code, reason = "for the benchmark")]
-    pub(crate) fn write_rules_one_way(&mut self, rules: &[(u16, u16, Protocol)]) {
-        let mut ports: Array<_, PortEntry> = self.map(map::PORTS);
+    pub(crate) fn write_entries(&mut self, kind: PortKind, rules: &[(u16, u16, Protocol)]) {
+        let mut ports: Array<_, PortEntries> = self.map(map::PORTS);
         for (rule, &(from, to, protocol)) in (0..).zip(rules) {
-            let entry = PortEntry::new(PortKind::From, rule, to);
-            ports.set(port_index(0, protocol, from), entry, 0).expect("the map takes an entry");
+            let entries = PortEntries([PortEntry::new(kind, rule, to), PortEntry::default()]);
+            ports.set(port_index(protocol, from), entries, 0).expect("the map takes an entry");
         }
     }
 
-    /// What one run on `frame` took, on average of `repeat`.
+    /// Runs a program `repeat` times on `frame`, each time on what the last has made of it.
     #[allow(dead_code, reason = "for the benchmark")]
-    pub(crate) fn time(&mut self, direction: Direction, frame: &[u8], repeat: u32) -> Duration {
+    pub(crate) fn repeat(&mut self, direction: Direction, frame: &[u8], repeat: u32) {
         let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
         let program = Self::classifier(&mut self.ebpf, direction.program());
-        program.test_run(options).expect("BPF_PROG_TEST_RUN takes the frame").duration
+        program.test_run(options).expect("BPF_PROG_TEST_RUN takes the frame");
     }
 
     pub(crate) fn set_state(&mut self, state: State) {

@@ -7,12 +7,14 @@ mod icmp;
 mod kernel;
 mod wire;
 
+use std::net::Ipv4Addr;
+
 use frame::{ACK, Fragment, Frame, SYN, Transport};
 use kernel::{
     Direction::{Egress, Ingress},
     Kernel, RULES, Verdict,
 };
-use rprox_common::{AttachmentCounters, Protocol, RuleCounters, State};
+use rprox_common::{Address, AttachmentCounters, Protocol, RuleCounters, State};
 
 const CLIENT_V4: &str = "198.51.100.7:40000";
 const CLIENT_V6: &str = "[2001:db8:ffff::7]:40000";
@@ -85,6 +87,22 @@ fn traffic_to_and_from_other_hosts_passes_unchanged() {
     // This host as a client of somebody else's ports.
     assert_unchanged(&mut kernel, &Frame::tcp("192.0.2.1:40000", "203.0.113.9:80").bytes());
     assert_unchanged(&mut kernel, &Frame::tcp("203.0.113.9:8080", "192.0.2.1:40000").bytes());
+}
+
+#[test]
+fn addresses_that_share_a_place_in_the_table_are_told_apart() {
+    let mut kernel = Kernel::new();
+    let place = |number: u32| Address::from(Ipv4Addr::from(number)).slot();
+    let first = u32::from(Ipv4Addr::new(10, 0, 0, 1));
+    let mut others = (first + 1..).filter(|number| place(*number) == place(first));
+    let [second, foreign] = [others.next().unwrap(), others.next().unwrap()].map(Ipv4Addr::from);
+    for own in [Ipv4Addr::from(first), second] {
+        kernel.add_address(own.into());
+    }
+    for own in [Ipv4Addr::from(first), second] {
+        assert_translated(&mut kernel, &Frame::tcp(CLIENT_V4, &format!("{own}:80")), 8080);
+    }
+    assert_unchanged(&mut kernel, &Frame::tcp(CLIENT_V4, &format!("{foreign}:80")).bytes());
 }
 
 #[test]

@@ -9,22 +9,25 @@ use rprox_tests::rootless::internet::Internet;
 use rprox_tests::rootless::{Host, USER, image};
 use rprox_tests::{command, programs, readme};
 
-/// systemd itself is not there, so the test starts what the unit says. The user is known and logged in.
-const IN_PLACE_OF_SYSTEMD: &str = "\
+/// systemd itself is not there, so the test starts what the unit says, and has logged the user in. The programs in /usr are the
+/// machine's, which a test does not change.
+const IN_PLACE_OF_THE_MACHINE: &str = "\
 systemctl() { [ \"$*\" = 'enable --now rprox-loader' ]; }
 loginctl() { [ \"$*\" = 'enable-linger web' ]; }
-useradd() { id web > /dev/null; }
+apt-get() { command apt-get --simulate \"$@\"; }
 ";
 
 #[test]
 fn the_ten_minutes_of_the_readme_lead_to_a_registry_behind_https() {
     let host = Host::boot().unwrap();
     let internet = Internet::start(&host).unwrap();
-    image::of_agent(&host).unwrap();
+    image::of_agent_for_root(&host).unwrap();
     image::of_registry(&host, "docker.io/library/registry:2").unwrap();
     give_source(&host);
-    let ca = fs::read(internet.ca()).unwrap();
+    let ca = fs::read(internet.acme.ca()).unwrap();
     host.write(".config/rprox/ca.pem", ca).unwrap();
+
+    host.forget_user().unwrap();
 
     let text = fs::read_to_string(programs::workspace().join("README.md")).unwrap();
     let mut loader = None;
@@ -34,16 +37,16 @@ fn the_ten_minutes_of_the_readme_lead_to_a_registry_behind_https() {
         let (mut shell, script) = match who.as_str() {
             "root" => (
                 host.root("bash"),
-                format!("cd {}\n{IN_PLACE_OF_SYSTEMD}{}", programs::workspace().display(), block.script),
+                format!("cd {}\n{IN_PLACE_OF_THE_MACHINE}{}", programs::workspace().display(), block.script),
             ),
             "user" => {
                 // Not Let's Encrypt itself.
-                let acme = format!("[acme]\n{}", internet.directory("/etc/rprox/ca.pem"));
+                let acme = format!("[acme]\n{}", internet.acme.directory("/etc/rprox/ca.pem"));
                 (host.user("bash"), format!("cd rprox\n{}", block.script.replace("[acme]\n", &acme)))
             }
             _ => (
                 host.at_client("bash"),
-                format!("export CURL_CA_BUNDLE={}\n{}", internet.root().display(), block.script),
+                format!("export CURL_CA_BUNDLE={}\n{}", internet.acme.root().display(), block.script),
             ),
         };
         said = command::run(shell.args(["-euo", "pipefail", "-c", &script])).unwrap_or_else(|error| {

@@ -3,16 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a scenario fails where its helpers do")]
 
 mod changes;
+mod doctor;
 mod guide;
 mod image;
+mod labels;
 mod protocols;
 mod registry;
 
 use std::process::Command;
 
-use rprox_tests::client::Version;
+use rprox_tests::client::{Request, Version};
 use rprox_tests::rootless::site::Site;
-use rprox_tests::topology::CLIENT;
+use rprox_tests::topology::{CLIENT, HOST};
 use rprox_tests::{command, programs};
 
 #[test]
@@ -28,6 +30,25 @@ fn a_site_of_pods_is_served_on_ports_80_and_443_by_an_ordinary_user() {
         assert_eq!((answer.status(), answer.version), (Some(200), Some(version)));
         assert_eq!(answer.field("pod"), Some("grafana"));
         assert_eq!(answer.field("client"), Some(&*CLIENT.v4.to_string()), "{}", answer.body);
+    }
+}
+
+#[test]
+fn each_service_sees_the_client_in_a_header_or_as_its_socket_s_peer() {
+    let site = Site::start().unwrap();
+    site.make_audit().unwrap();
+    for (host, client) in HOST.both().into_iter().zip(CLIENT.both()) {
+        let client = client.to_string();
+        let ask = |url: &str, name: &str| {
+            let request = Request::get(&site.host.client, url).resolve(name, host).trust(&site.authority());
+            request.send().unwrap()
+        };
+        let named = ask("https://grafana.mydomain.test/", "grafana.mydomain.test");
+        assert_eq!(named.field("client"), Some(&*client), "{}", named.body);
+        assert_ne!(named.field("peer"), Some(&*client), "{}", named.body);
+        let peer = ask("https://audit.mydomain.test/", "audit.mydomain.test");
+        assert_eq!(peer.field("pod"), Some("audit"), "{}", site.log());
+        assert_eq!(peer.field("peer"), Some(&*client), "{}", peer.body);
     }
 }
 

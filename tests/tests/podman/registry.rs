@@ -1,12 +1,12 @@
 //! The article's registry: an image goes there and comes back through port 443, byte for byte, by a certificate that the proxy has
-//! from an ACME server.
+//! by ACME from a server in another pod.
 
 use std::fs::{self, File};
 use std::io::{Read, copy};
 use std::path::Path;
 use std::time::Duration;
 
-use rprox_tests::rootless::internet::Internet;
+use rprox_tests::rootless::acme::Acme;
 use rprox_tests::rootless::site::Site;
 use rprox_tests::{command, wait};
 use serde_json::{Value, json};
@@ -22,14 +22,14 @@ const NAME: &str = "docker://registry.mydomain.test/random:1";
 fn skopeo_pushes_an_image_to_the_registry_and_pulls_it_unchanged() {
     let site = Site::start().unwrap();
     site.make_registry().unwrap();
-    let internet = Internet::start(&site.host).unwrap();
-    have_certificate_by_acme(&site, &internet);
+    let acme = Acme::in_pod(&site).unwrap();
+    have_certificate_by_acme(&site, &acme);
     let folder = site.host.folder().path();
     let [image, pulled, trust] = ["image", "pulled", "trust"].map(|name| folder.join(name));
     let megabytes = std::env::var(SIZE).map_or(500, |text| text.parse().unwrap());
     make_image(&image, megabytes * 1_000_000);
     fs::create_dir(&trust).unwrap();
-    fs::copy(internet.root(), trust.join("ca.crt")).unwrap();
+    fs::copy(acme.root(), trust.join("ca.crt")).unwrap();
 
     let copy = |flag: &str, from: &str, to: &str| {
         let mut skopeo = site.host.at_client("skopeo");
@@ -51,17 +51,17 @@ fn skopeo_pushes_an_image_to_the_registry_and_pulls_it_unchanged() {
 }
 
 /// Changes the configuration of the proxy, which takes it at once, to have the registry's certificate by ACME.
-fn have_certificate_by_acme(site: &Site, internet: &Internet) {
-    site.host.write(".config/rprox/ca.pem", fs::read(internet.ca()).unwrap()).unwrap();
+fn have_certificate_by_acme(site: &Site, acme: &Acme) {
+    site.host.write(".config/rprox/ca.pem", fs::read(acme.ca()).unwrap()).unwrap();
     let configuration = fs::read_to_string(site.host.home().join(".config/rprox/rprox.toml")).unwrap();
     let (before, after) = configuration.split_once("[[certificate]]\n").unwrap();
     let (own, after) = after.split_once("\n\n").unwrap();
     assert!(own.contains("registry.mydomain.test.pem"), "{own}");
-    let acme = internet.directory("/etc/rprox/ca.pem");
-    let changed = format!("{before}{after}\n[acme]\nagree_terms = true\n{acme}");
+    let section = acme.directory("/etc/rprox/ca.pem");
+    let changed = format!("{before}{after}\n[acme]\nagree_terms = true\n{section}");
     site.host.write(".config/rprox/rprox.toml", changed).unwrap();
     let answers = || {
-        let request = site.host.get("https://registry.mydomain.test/v2/").trust(&internet.root());
+        let request = site.host.get("https://registry.mydomain.test/v2/").trust(&acme.root());
         request.send().ok().filter(|answer| answer.status() == Some(200))
     };
     wait::until(wait::READY * 2, "the ACME server's certificate", answers)

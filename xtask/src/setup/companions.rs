@@ -9,7 +9,7 @@ use super::apt;
 use crate::steps::Step;
 
 /// Programs, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 15] = [
+const PROGRAMS: [(&str, &str); 16] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("curl", "curl"),
@@ -25,6 +25,7 @@ const PROGRAMS: [(&str, &str); 15] = [
     ("openssl", "openssl"),
     ("pebble", "pebble"),
     ("pebble-challtestsrv", "pebble"),
+    ("lintian", "lintian"),
 ];
 
 /// Installs what is missing.

@@ -22,7 +22,8 @@ use crate::loader::query::{self, Hooked};
 use crate::loader::{asked, attachment};
 
 /// Maps that every program of an attachment uses.
-const SHARED: [&str; 4] = [map::PORTS, map::STATE, map::LOCAL_ADDRESSES, map::RULE_COUNTERS];
+const SHARED: [&str; 5] =
+    [map::PORTS, map::STATE, map::LOCAL_ADDRESSES, map::ADDRESS_SLOTS, map::RULE_COUNTERS];
 
 pub(super) async fn check(host: &Host<'_>, pins: &Pins) -> Result<Vec<Difference>, Error> {
     let interface = pins.interface();

@@ -61,7 +61,7 @@ fn rules_of(table: &Table) -> Vec<Rule> {
     table
         .iter()
         .filter(|(_, entry)| entry.kind() == PortKind::From)
-        .map(|(&(protocol, from), entry)| Rule { from, to: u16::from_be(entry.peer), protocol })
+        .map(|(&(protocol, from), entry)| Rule { from, to: u16::from_be(entry.peer()), protocol })
         .collect()
 }
 
@@ -72,7 +72,7 @@ fn compare(table: &Table, rules: &[Rule], capacity: u32, remedy: &str) -> Vec<Di
     let mut counters: HashMap<u16, Rule> = HashMap::new();
     let mut differences = Vec::new();
     for &rule in rules {
-        let place = table.get(&(rule.protocol, rule.from)).map_or(0, |entry| entry.rule);
+        let place = table.get(&(rule.protocol, rule.from)).map_or(0, |entry| entry.rule());
         expected.insert((rule.protocol, rule.from), PortEntry::new(PortKind::From, place, rule.to));
         expected.insert((rule.protocol, rule.to), PortEntry::new(PortKind::To, place, rule.from));
         if !table.contains_key(&(rule.protocol, rule.from)) {
@@ -112,12 +112,12 @@ fn compare(table: &Table, rules: &[Rule], capacity: u32, remedy: &str) -> Vec<Di
 
 /// What an entry says.
 fn meaning(entry: PortEntry) -> String {
-    let peer = u16::from_be(entry.peer);
+    let peer = u16::from_be(entry.peer());
     match entry.kind() {
         _ if entry == PortEntry::default() => "no rule".to_owned(),
-        kind @ (PortKind::From | PortKind::To) if entry == PortEntry::new(kind, entry.rule, peer) => {
+        kind @ (PortKind::From | PortKind::To) if entry == PortEntry::new(kind, entry.rule(), peer) => {
             let way = if kind == PortKind::From { "redirected to" } else { "answers as" };
-            format!("{way} port {peer}, counters {}", entry.rule)
+            format!("{way} port {peer}, counters {}", entry.rule())
         }
         _ => format!("{entry:?}"),
     }

@@ -29,6 +29,7 @@ pub(super) fn text(shared: &Shared) -> Result<String, fmt::Error> {
     series.extend(shared.last_answers.series());
     series.push(shared.reloads.series());
     series.push(shared.health.series());
+    series.extend(shared.memory.series());
     series.extend(shared.labels.series());
     series.push(shared.access_log.series());
     series.push(shared.acme.series());

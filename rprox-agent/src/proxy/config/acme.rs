@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -203,12 +204,16 @@ fn external_account(
         (None, Some(key)) => return Err(key.mistake("eab_key needs eab_kid, the key's identifier")),
     };
     let path = directory.join(&key.value);
-    let text =
-        fs::read_to_string(&path).map_err(|error| key.mistake(format!("{}: {error}", path.display())))?;
+    let text = fs::read_to_string(&path).map_err(|error| key.file_mistake(&named(&error, &path)))?;
     // Given out in base64url (RFC 8555 section 7.3.4), by some with padding.
     let decoded = data_encoding::BASE64URL_NOPAD.decode(text.trim().trim_end_matches('=').as_bytes());
     let decoded = decoded.map_err(|_| key.mistake(format!("{}: not a key in base64url", path.display())))?;
     Ok(Some(ExternalAccount { kid: kid.value, key: decoded }))
+}
+
+/// `error` in the words that a reader needs.
+fn named(error: &io::Error, path: &Path) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// One e-mail address or a list of them.

@@ -145,7 +145,7 @@ impl Builder {
     /// Checks a certificate and takes it, once however often it is named.
     fn certificate(&mut self, files: CertificateFiles, place: Place) -> Option<Certificate> {
         let certificate =
-            Certificate::load(&files).map_err(|error| self.mistakes.push(Mistake::new(place, error)));
+            Certificate::load(&files).map_err(|error| self.mistakes.push(Mistake::of_file(place, &error)));
         if !self.certificates.contains(&files) {
             self.certificates.push(files);
             self.covered.extend(certificate.iter().map(|certificate| Arc::clone(&certificate.names)));

@@ -2,18 +2,20 @@
 
 #![forbid(unsafe_code)]
 
+use std::error::Error;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::iter;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use thiserror::Error;
+use thiserror::Error as ThisError;
 
 use super::nearest;
 
 /// Why a configuration is refused.
-#[derive(Debug, Error)]
+#[derive(Debug, ThisError)]
 pub enum ConfigError {
     /// The file can't be read.
     #[error("{}: {source}; the configuration file must exist and be readable by the agent's user", path.display())]
@@ -29,6 +31,17 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    /// The mistakes, if it is only that files aren't there which the configuration names.
+    #[must_use]
+    pub fn absent_files(&self) -> Option<&[Mistake]> {
+        match self {
+            Self::Invalid(mistakes) if mistakes.iter().all(|mistake| mistake.is_absent_file) => {
+                Some(mistakes)
+            }
+            _ => None,
+        }
+    }
+
     /// Reads the file at `path`.
     pub(super) fn read(path: &Path) -> Result<String, Self> {
         fs::read_to_string(path).map_err(|source| Self::Read { path: path.to_owned(), source })
@@ -51,6 +64,8 @@ impl From<toml::de::Error> for Mistake {
 pub struct Mistake {
     place: Place,
     message: String,
+    /// Whether it is only that a file isn't there.
+    is_absent_file: bool,
 }
 
 /// Where a mistake is.
@@ -68,7 +83,16 @@ pub(super) enum Place {
 
 impl Mistake {
     pub(super) fn new(place: Place, message: impl fmt::Display) -> Self {
-        Self { place, message: message.to_string() }
+        Self { place, message: message.to_string(), is_absent_file: false }
+    }
+
+    /// That a file can't be used.
+    pub(super) fn of_file(place: Place, error: &(dyn Error + 'static)) -> Self {
+        let mut causes = iter::successors(Some(error), |&error| error.source());
+        let is_absent_file = causes.any(|cause| {
+            cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
+        });
+        Self { is_absent_file, ..Self::new(place, error) }
     }
 
     /// Turns bytes into lines of `file`, whose text is `text`.

@@ -27,11 +27,11 @@ pub struct Flags {
     #[arg(short, long = "route", value_name = "HOST=UPSTREAM", value_parser = parse_route)]
     pub routes: Vec<FlagRoute>,
 
-    /// Accept plain HTTP here [default: [::]:8080]; repeatable
+    /// Accept plain HTTP here [default: port 8080 of any address]; repeatable
     #[arg(long, value_name = "ADDR", value_parser = units::parse_listen)]
     pub http: Vec<SocketAddr>,
 
-    /// Accept HTTPS here [default: [::]:8443 where there is a certificate]; repeatable
+    /// Accept HTTPS here [default: port 8443 of any address, where there is a certificate]; repeatable
     #[arg(long, value_name = "ADDR", value_parser = units::parse_listen)]
     pub https: Vec<SocketAddr>,
 

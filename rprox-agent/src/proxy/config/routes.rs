@@ -57,6 +57,11 @@ impl<T> Written<T> {
     pub(super) fn mistake(&self, message: impl std::fmt::Display) -> Mistake {
         Mistake::new(self.place.clone(), message)
     }
+
+    /// That the file which it names can't be used.
+    pub(super) fn file_mistake(&self, error: &(dyn std::error::Error + 'static)) -> Mistake {
+        Mistake::of_file(self.place.clone(), error)
+    }
 }
 
 impl From<RouteTable> for WrittenRoute {

@@ -39,6 +39,14 @@ pub(super) enum Size {
     Text(#[schemars(regex(pattern = r"^[0-9]+ *(B|KiB|MiB|GiB|TiB)?$"))] String),
 }
 
+/// A number of bytes, as above, or `off`.
+#[derive(JsonSchema)]
+#[schemars(untagged, inline)]
+pub(super) enum Memory {
+    Bytes(u64),
+    Text(#[schemars(regex(pattern = r"^([0-9]+ *(B|KiB|MiB|GiB|TiB)?|off)$"))] String),
+}
+
 /// One or a list of them.
 #[derive(JsonSchema)]
 #[schemars(untagged, inline)]

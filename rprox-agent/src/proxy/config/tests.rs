@@ -167,6 +167,7 @@ client_connections = 50
 client_prefix = 56
 client_rate = "1KiB"
 requests_in_flight = 60
+memory = "64MiB"
 resets = 70
 upstream_connections = 40
 
@@ -178,6 +179,7 @@ upstream = "web:80"
     assert_eq!(
         config.limits,
         Limits {
+            memory: MemoryLimit::Bytes(64 << 20),
             connections: 10,
             passes: 11,
             header_bytes: 8192,
@@ -193,6 +195,19 @@ upstream = "web:80"
             upstream_connections: 40,
         }
     );
+}
+
+#[test]
+fn memory_is_a_size_or_off_or_follows_from_the_cgroup() {
+    let limit = |value: &str| {
+        let toml = format!("[limits]\n{value}\n[[route]]\nhost = \"a\"\nupstream = \"b:80\"");
+        load(&toml, &[]).map(|config| config.limits.memory)
+    };
+    assert_eq!(limit("memory = \"off\""), Ok(MemoryLimit::Off));
+    assert_eq!(limit("memory = 16777216"), Ok(MemoryLimit::Bytes(16 << 20)));
+    assert_eq!(limit(""), Ok(MemoryLimit::Cgroup));
+    assert!(limit("memory = \"8MiB\"").unwrap_err().contains("must be at least 16MiB"));
+    assert!(limit("memory = \"512MB\"").unwrap_err().contains("\"64KiB\", or \"off\""));
 }
 
 #[test]
@@ -287,6 +302,14 @@ fn each_mistake_has_its_line_and_reason() {
         ("[listen]\nhttp = '8080'\n", "rprox.toml:2:8: \"8080\" is not an address and port"),
         ("[limits]\nheader_bytes = '1KiB'\n", "rprox.toml:2:16: must be at least 8KiB"),
         ("[limits]\nstreams = -1\n", "rprox.toml:2:11: invalid value"),
+        (
+            &format!("[admin]\nlisten = '0.0.0.0:9000'\n{route}"),
+            "rprox.toml:2:10: 0.0.0.0:9000 is open to others",
+        ),
+        (
+            &format!("[admin]\nlisten = 'agent.sock'\n{route}"),
+            "rprox.toml:2:10: \"agent.sock\" is no place for the admin listener",
+        ),
         ("[log]\nformat = 'xml'\n", "rprox.toml:2:10: \"xml\" is not a log format"),
         ("[log]\nlevel = 'loud,,=/'\n", "rprox.toml:2:9: "),
         ("workers = 0\n", "rprox.toml:1:11: invalid value"),

@@ -135,7 +135,8 @@ impl WrittenClientAuth {
         };
         match (&self.ca, &self.cert) {
             (Some(ca), _) => {
-                let loaded = ClientCa::load(&directory.join(&ca.value)).map_err(|error| ca.mistake(error))?;
+                let loaded =
+                    ClientCa::load(&directory.join(&ca.value)).map_err(|error| ca.file_mistake(&error))?;
                 Ok(Some(ClientAuth { ca: Arc::new(loaded), required }))
             }
             (None, Some(cert)) => Err(cert.mistake(

@@ -38,7 +38,8 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     if duration > LONGEST { Err(format!("{text:?} is more than a year")) } else { Ok(duration) }
 }
 
-fn parse_size(text: &str) -> Result<u64, String> {
+/// Reads `512`, `64KiB` or `1GiB`.
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let (number, unit) = split_number(text);
     let shift = match unit {
         "" | "B" => Some(0),

@@ -342,7 +342,7 @@ impl WrittenUpstream {
         let mut upstream = Upstream::parse(text, context.search).map_err(|error| self.to.mistake(error))?;
         if upstream.protocol == Protocol::Https {
             let authorities = context.authorities.get(ca.as_deref()).map_err(|error| match &self.ca {
-                Some(ca) => ca.mistake(error),
+                Some(ca) => ca.file_mistake(&error),
                 None => self.to.mistake(error),
             })?;
             let tls = match &self.server_name {

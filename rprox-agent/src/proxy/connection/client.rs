@@ -5,11 +5,14 @@
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::task::Context;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::time::Instant;
 
 use super::framing::Framing;
+use super::interim::{self, Interim};
 use super::patience::Patience;
 use crate::proxy::config::Limits;
 use crate::proxy::forward::forwarded::Forwarding;
@@ -49,6 +52,7 @@ pub struct Client {
     answering: Cell<bool>,
     half_closed: Cell<Option<Instant>>,
     tunnel: RefCell<Option<Tunnel>>,
+    interim: RefCell<Option<Interim>>,
 }
 
 /// What the connection is doing. Each but `Busy` lasts until its deadline at most.
@@ -120,6 +124,7 @@ impl Client {
             answering: Cell::new(false),
             half_closed: Cell::new(None),
             tunnel: RefCell::new(None),
+            interim: RefCell::new(None),
             worker,
         }
     }
@@ -208,6 +213,18 @@ impl Client {
         self.tunnel.take()
     }
 
+    /// Until the response begins, these interim ones may go out before it.
+    pub fn hears(&self, interim: Option<Interim>) {
+        self.interim.replace(interim);
+    }
+
+    /// Writes the interim responses that have come as HTTP/1.1 has them.
+    pub fn take_interim(&self, cx: &Context<'_>, into: &mut BytesMut) {
+        if let Some(interim) = &*self.interim.borrow() {
+            interim.take(cx).iter().for_each(|response| interim::encode(response, into));
+        }
+    }
+
     /// Bytes came in. On an idle HTTP/1.1 connection they begin a head; HTTP/2 has other things to say between requests.
     pub fn has_read(&self) {
         if !self.http2 && matches!(self.phase.get(), Phase::Idle(_)) {
@@ -216,8 +233,13 @@ impl Client {
     }
 
     /// The socket took bytes.
-    pub fn has_written(&self, bytes: usize) {
+    pub fn has_moved(&self, bytes: usize) {
         self.socket.update(|socket| moved(socket, bytes));
+    }
+
+    /// The socket took bytes of a response.
+    pub fn has_written(&self, bytes: usize) {
+        self.has_moved(bytes);
         self.answering.set(true);
         self.half_closed.set(None);
     }

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -29,6 +29,8 @@ pub struct ClientIo<S> {
     stream: S,
     /// What was read and hyper hasn't got yet.
     held: Bytes,
+    /// What is left of interim responses that stand between two messages of hyper's: nothing of its goes out before them.
+    interim: BytesMut,
     client: Rc<Client>,
     closing: Closing,
 }
@@ -42,7 +44,7 @@ enum Closing {
 impl<S> ClientIo<S> {
     /// `first` are the bytes that have been read from `stream` already.
     pub fn new(stream: S, first: Bytes, client: Rc<Client>) -> Self {
-        Self { stream, held: first, client, closing: Closing::No }
+        Self { stream, held: first, interim: BytesMut::new(), client, closing: Closing::No }
     }
 
     /// How many of the bytes are good. The one behind them is to be replaced by [`POISON`] if the second is true.
@@ -117,8 +119,27 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
     }
 }
 
+impl<S: AsyncWrite + Unpin> ClientIo<S> {
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            let result = Pin::new(&mut self.stream).poll_write(cx, &self.interim);
+            if result.is_pending() {
+                self.client.write_blocked();
+            }
+            let written = ready!(result)?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.interim.advance(written);
+            self.client.has_moved(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim(cx))?;
         let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.note_write(&result);
         result
@@ -133,12 +154,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim(cx))?;
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.note_write(&result);
         result
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes when it has written all that it has, so here a message has ended and none begun: it gets the response
+        // only once the interim ones are taken.
+        let this = &mut *self;
+        this.client.take_interim(cx, &mut this.interim);
+        ready!(this.poll_interim(cx))?;
         // TLS holds bytes back that the socket does not take: they block here.
         let result = Pin::new(&mut self.stream).poll_flush(cx);
         if result.is_pending() {

@@ -5,29 +5,29 @@
 use crate::findings::Finding;
 use crate::proxy::config::Limits;
 use crate::proxy::listen::BACKLOG;
+use crate::proxy::open_files;
 
 /// The most connections that wait on a listener.
 pub(super) const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
 
-/// `connections`: `limits.connections`; `descriptors`: how many this process may open, `None` for any number; `backlog`: what
+/// `connections`: `limits.connections`; `descriptors`: to how many the agent can raise what it may open, `None` for any number; `backlog`: what
 /// [`SOMAXCONN`] says.
 pub(super) fn check(
     connections: Option<usize>,
     descriptors: Option<u64>,
     backlog: Option<i32>,
 ) -> Vec<Finding> {
-    let connections = connections.unwrap_or(Limits::default().connections) as u64;
-    // A client's connection and one to an upstream for each.
-    let wanted = connections.saturating_mul(2);
+    let connections = connections.unwrap_or(Limits::default().connections);
+    let wanted = open_files::wanted(connections);
     let open = "open files";
     let mut findings = vec![match descriptors {
         Some(few) if few < wanted => Finding::warning(
             open,
             format!(
-                "a process started from here may open {few}, and limits.connections is {connections}, each of which may take two"
+                "a process started from here may open {few} at most, and limits.connections is {connections}, each of which may take two"
             ),
             format!(
-                "give the agent more (`LimitNOFILE={wanted}` in its unit, `podman run --ulimit nofile={wanted}`, `ulimit -n` here), or \
+                "give the agent more (`LimitNOFILE={wanted}` in its unit, `podman run --ulimit nofile={wanted}`, `ulimit -Hn` here), or \
                  lower limits.connections to {}",
                 few / 2
             ),

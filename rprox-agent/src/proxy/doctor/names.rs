@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::Place;
+use super::{IN_THE_CONTAINER, Place};
 use crate::findings::Finding;
 use crate::proxy::dns::{Address, DnsError};
 use crate::proxy::route::Route;
@@ -31,7 +31,7 @@ pub(super) fn check(upstream: &str, answer: Result<&[Address], &DnsError>, place
         Err(error) if place == Place::PodmanHost => Finding::warning(
             check,
             format!("{error} From the host a rootless network's DNS can't be asked."),
-            "ask in the agent's container: `podman exec rprox /rprox-agent doctor -c /etc/rprox/rprox.toml`",
+            IN_THE_CONTAINER,
         ),
         Err(error @ DnsError::Absent { .. }) => Finding::fault(
             check,

@@ -22,7 +22,6 @@ use crate::proxy::access_log::trace::Trace;
 use crate::proxy::access_log::{Outcome, Record};
 use crate::proxy::config::Traceparent;
 use crate::proxy::connection::client::Client;
-use crate::proxy::drain::Stop;
 use crate::proxy::live::Live;
 use crate::proxy::metrics::Class;
 use crate::proxy::respond::grpc;
@@ -159,7 +158,7 @@ impl Exchange {
             response.status(),
             StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED | StatusCode::SERVICE_UNAVAILABLE
         );
-        if (closes || self.client.worker.drain.stop() != Stop::No) && !self.client.http2 {
+        if (closes || self.client.worker.lets_connections_go()) && !self.client.http2 {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(hsts) = self.hsts.take() {
@@ -179,7 +178,7 @@ impl Exchange {
         // The version of this hop, not of the one behind us.
         parts.version = Version::HTTP_11;
         // A client that has not sent its body yet is not to send it, and could not say so.
-        let ends = self.client.worker.drain.stop() != Stop::No || lease.has_left_body();
+        let ends = self.client.worker.lets_connections_go() || lease.has_left_body();
         if ends && !self.client.http2 {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }

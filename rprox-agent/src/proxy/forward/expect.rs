@@ -34,12 +34,6 @@ pub(super) fn ask(request: &mut Request<RequestBody>, lease: &Lease, limit: Dura
     let possible = !lease.is_http2() && !lease.endpoint().ignores_expect() && limit > Duration::ZERO;
     let question = request.body_mut().hold(possible.then_some(limit))?;
     request.headers_mut().insert(EXPECT, HeaderValue::from_static(CONTINUE));
-    let asked = question.clone();
-    hyper::ext::on_informational(request, move |interim| {
-        if interim.status() == StatusCode::CONTINUE {
-            asked.answer(Answer::Wanted);
-        }
-    });
     Some(question)
 }
 
@@ -62,6 +56,11 @@ enum Answer {
 }
 
 impl Question {
+    /// The upstream says 100.
+    pub(super) fn is_wanted(&self) {
+        self.answer(Answer::Wanted);
+    }
+
     /// The response has come, which is an answer too if there was none before. Whether the body is not to be sent.
     ///
     /// Success may be one that goes on with what the body says. Anything else has been decided without it.

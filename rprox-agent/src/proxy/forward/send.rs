@@ -16,15 +16,18 @@ use hyper::upgrade::Upgraded;
 
 use super::body::RequestBody;
 use super::choice::Choice;
-use super::expect;
+use super::expect::{self, Question};
 use super::failure::Failure;
+use super::interim;
 use super::pool::Lease;
 use super::retry::{Copy, may_be_sent_again};
 use super::sticky;
 use super::target::Target;
 use super::upgrade::Offer;
 use crate::proxy::connection::client::Client;
+use crate::proxy::connection::interim::Interim;
 use crate::proxy::live::Live;
+use crate::proxy::metrics::Limit;
 use crate::proxy::route::Match;
 use crate::proxy::upstream::Protocol;
 use crate::proxy::upstream::set::UpstreamSet;
@@ -79,6 +82,7 @@ pub async fn send(
     target: Target,
     mut request: Request<RequestBody>,
     offer: Option<Offer>,
+    interim: Option<&Interim>,
 ) -> Result<Reply, Lost> {
     let config = &live.config;
     let set = found.upstreams;
@@ -94,8 +98,15 @@ pub async fn send(
         let mut lease = choice.connect().await?;
         address(&mut request, &lease, set, &target);
         let question = expect::ask(&mut request, &lease, config.timeouts.expect);
+        if !lease.is_http2() {
+            interim::hear(&mut request, question.as_ref(), interim);
+        }
         let copy = may_be_sent_again(&request).then(|| Copy::of(&request));
-        let error = match lease.send(request, set.timeouts.response).await {
+        let result = lease.send(request, set.timeouts.response).await;
+        if question.as_ref().is_some_and(Question::was_ignored) {
+            client.worker.metrics.limit_hits[Limit::ExpectTimeout].increment();
+        }
+        let error = match result {
             Ok(mut response) => {
                 lease.endpoint().answered();
                 if let Some(question) = question {
@@ -145,7 +156,7 @@ pub async fn send(
 }
 
 /// What the response tells of whether the request's body is wanted, and of whether the endpoint is worth asking.
-fn hear(lease: &mut Lease, question: &expect::Question, status: StatusCode) {
+fn hear(lease: &mut Lease, question: &Question, status: StatusCode) {
     if question.is_refused_by(status) {
         lease.leaves_body();
     } else if question.was_ignored() {

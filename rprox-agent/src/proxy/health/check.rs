@@ -7,6 +7,7 @@ use std::cell::Cell;
 use http::header::{HOST, USER_AGENT};
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Uri, Version};
+use rustls::pki_types::ServerName;
 use tokio::time::timeout;
 
 use crate::proxy::config::Config;
@@ -46,7 +47,7 @@ async fn ask(
     request.headers_mut().insert(USER_AGENT, agent);
     let sent = match connected {
         Connected::Http1(mut link) => {
-            let host = HeaderValue::from_str(&upstream.authority).map_err(|error| error.to_string())?;
+            let host = HeaderValue::from_str(authority(upstream)).map_err(|error| error.to_string())?;
             request.headers_mut().insert(HOST, host);
             link.send(request, check.timeout).await
         }
@@ -54,10 +55,20 @@ async fn ask(
             *request.version_mut() = Version::HTTP_2;
             let mut parts = std::mem::take(request.uri_mut()).into_parts();
             parts.scheme = Some(if way.protocol == Protocol::Https { Scheme::HTTPS } else { Scheme::HTTP });
-            parts.authority = Authority::try_from(upstream.authority.as_str()).ok();
+            parts.authority = Authority::try_from(authority(upstream)).ok();
             *request.uri_mut() = Uri::from_parts(parts).map_err(|error| error.to_string())?;
             link.send(request, check.timeout).await
         }
     };
     sent.map(|response| response.status().as_u16()).map_err(|error| error.failure.to_string())
+}
+
+/// Whom it asks for: the upstream as it is written or, where its certificate is for another name, that.
+fn authority(upstream: &Upstream) -> &str {
+    match upstream.tls.as_deref().map(|tls| &tls.server_name) {
+        Some(ServerName::DnsName(name)) if !name.as_ref().eq_ignore_ascii_case(upstream.host()) => {
+            name.as_ref()
+        }
+        _ => &upstream.authority,
+    }
 }

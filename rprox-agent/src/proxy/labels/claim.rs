@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::terms::{self, Labelled};
 use crate::proxy::config::parse_path;
 use crate::proxy::route::HostPattern;
 use crate::proxy::upstream::Upstream;
@@ -14,7 +15,7 @@ use crate::proxy::upstream::set::HEAVIEST;
 const PREFIX: &str = "rprox.";
 
 /// The labels that there are.
-const KEYS: &str = "rprox.host, .port, .path, .scheme, .weight and .https_redirect";
+const KEYS: &str = "rprox.host, .port, .path, .scheme, .weight, .https_redirect";
 
 /// A container with labels, as far as that concerns routes.
 #[derive(Clone, Debug)]
@@ -48,6 +49,8 @@ pub struct Claim {
     pub weight: u32,
     /// Whether plain HTTP is redirected to HTTPS.
     pub https_redirect: bool,
+    /// What else it says of the route.
+    pub terms: Labelled,
 }
 
 impl Container {
@@ -63,6 +66,7 @@ impl Container {
     fn read(&self) -> Result<Vec<Claim>, String> {
         let (mut hosts, mut port, mut path) = (Vec::new(), None, "/".to_owned());
         let (mut scheme, mut weight, mut https_redirect) = ("http", 1, true);
+        let mut terms = Labelled::default();
         let labels = self.labels.iter().filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value)));
         for (key, value) in labels {
             let wrong = |should: &str| format!("{PREFIX}{key}={value:?} should be {should}");
@@ -84,8 +88,17 @@ impl Container {
                 "https_redirect" => {
                     https_redirect = value.parse().map_err(|_| wrong("\"true\" or \"false\""))?;
                 }
-                _ => return Err(format!("there is no label {PREFIX}{key}, only {KEYS}")),
+                key if terms::KEYS.contains(&key) => {
+                    terms.insert(key, value).map_err(|reason| format!("{PREFIX}{key}: {reason}"))?;
+                }
+                _ => {
+                    let others = terms::KEYS.map(|key| format!(".{key}")).join(", ");
+                    return Err(format!("there is no label {PREFIX}{key}, only {KEYS}, {others}"));
+                }
             }
+        }
+        if let Some(key) = terms.missing() {
+            return Err(format!("{PREFIX}{key} is missing, without which other labels have no meaning"));
         }
         let port = port.ok_or_else(|| format!("{PREFIX}port is missing: the port that it listens on"))?;
         let (network, address) = &self.at;
@@ -99,6 +112,7 @@ impl Container {
             upstream: format!("{scheme}://{socket}"),
             weight,
             https_redirect,
+            terms: terms.clone(),
         };
         Ok(hosts.into_iter().map(claim).collect())
     }
@@ -176,6 +190,15 @@ mod tests {
             ("rprox.https_redirect", "yes", "\"true\" or \"false\""),
             ("rprox.cert", "/etc/shadow", "there is no label rprox.cert"),
             ("rprox.prot", "80", "there is no label rprox.prot"),
+            ("rprox.balance", "random", "rprox.balance: \"random\" is no way to balance"),
+            ("rprox.timeouts.response", "5", "rprox.timeouts.response: \"5\" is not a duration"),
+            ("rprox.health.path", "healthz", "\"healthz\" is not a path"),
+            ("rprox.health.interval", "100ms", "less than a second"),
+            ("rprox.health.interval", "10s", "rprox.health.path is missing"),
+            ("rprox.health.healthy", "often", "rprox.health.healthy: invalid type"),
+            ("rprox.health.status", "200,ok", "rprox.health.status: invalid type"),
+            ("rprox.sticky.cookie", "a b", "can't be a cookie's name"),
+            ("rprox.sticky.secret", "x", "there is no label rprox.sticky.secret"),
         ] {
             let mut labels = good.to_vec();
             labels.push((key, value));

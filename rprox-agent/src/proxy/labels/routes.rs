@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::claim::Claim;
 use crate::proxy::config::{Config, default_upgrade};
 use crate::proxy::route::{HostPattern, Route, UpstreamTemplate};
-use crate::proxy::upstream::set::{Balancing, UpstreamSet, UpstreamTimeouts, Weighted};
+use crate::proxy::upstream::set::{UpstreamSet, Weighted};
 
 /// The routes beside those of `config`, and for each claim that has none, why.
 pub(super) fn arrange(claims: &[Claim], config: &Config) -> (Vec<Route>, BTreeSet<String>) {
@@ -50,8 +50,12 @@ fn refusal(claim: &Claim, others: &[&Claim], config: &Config) -> Option<String> 
         return Some(format!("the configuration has the route of {pattern}"));
     }
     let first = others.first()?;
-    (first.https_redirect != claim.https_redirect)
-        .then(|| format!("rprox.https_redirect is another one than that of {}", first.container))
+    let different = if first.https_redirect == claim.https_redirect {
+        first.terms.difference(&claim.terms)?
+    } else {
+        "https_redirect"
+    };
+    Some(format!("rprox.{different} is another one than that of {}", first.container))
 }
 
 /// The route of claims for the same host and path; none where nobody asks.
@@ -63,13 +67,14 @@ fn route(claims: &[&Claim], config: &Config) -> Option<Route> {
     };
     let upstreams: Vec<_> = claims.iter().filter_map(weighted).collect();
     let label = upstreams.iter().map(|weighted| weighted.upstream.authority.as_str()).collect::<Vec<_>>();
+    let terms = first.terms.read(&first.path, &config.timeouts).ok()?;
     let set = UpstreamSet {
         label: label.join(", "),
         upstreams,
-        balance: Balancing::default(),
-        sticky: None,
-        health: None,
-        timeouts: UpstreamTimeouts::from(&config.timeouts),
+        balance: terms.balance,
+        sticky: terms.sticky,
+        health: terms.health.map(Arc::new),
+        timeouts: terms.timeouts,
         proxy_protocol: None,
     };
     Some(Route {

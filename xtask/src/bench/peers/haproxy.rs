@@ -15,8 +15,9 @@ pub(super) fn command(setting: &Setting<'_>, http: SocketAddr, https: SocketAddr
     let text = format!(
         "global
     nbthread 1
-    maxconn 18000
+    maxconn 12000
     ulimit-n 20000
+    no strict-limits
     tune.ssl.cachesize 20000
 defaults
     mode http
@@ -31,7 +32,7 @@ frontend bench
     option forwardfor
     http-request set-header X-Forwarded-Proto https if {{ ssl_fc }}
     http-request set-header X-Forwarded-Host %[req.hdr(host)]
-    use_backend %[req.hdr(host),lower,map({hosts})]
+    use_backend %[req.hdr(host),host_only,lower,map({hosts})]
 backend pod
     server pod 127.0.0.1:{upstream}
 ",
