@@ -136,4 +136,20 @@ mod tests {
         }
         assert_eq!(count(&budget), 100, "a quiet month is no licence for a storm");
     }
+
+    #[test]
+    fn a_copy_has_all_that_the_request_had() {
+        let mut request = Request::new(RequestBody::none());
+        *request.method_mut() = Method::PUT;
+        *request.uri_mut() = Uri::from_static("/a?b");
+        let headers = request.headers_mut();
+        headers.append("cookie", HeaderValue::from_static("a=1"));
+        headers.append("x-own", HeaderValue::from_bytes(b"caf\xe9").unwrap());
+        headers.append("cookie", HeaderValue::from_static(""));
+        headers.get_mut("x-own").unwrap().set_sensitive(true);
+        let copy = Copy::of(&request).into_request();
+        assert_eq!((copy.method(), copy.uri()), (request.method(), request.uri()));
+        assert_eq!(copy.headers(), request.headers());
+        assert!(copy.headers()["x-own"].is_sensitive());
+    }
 }
