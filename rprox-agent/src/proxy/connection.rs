@@ -2,17 +2,18 @@
 
 #![forbid(unsafe_code)]
 
+pub mod body;
 pub mod client;
 pub mod framing;
+pub mod http2;
 pub mod interim;
 pub mod io;
 pub mod patience;
 
 use std::convert::Infallible;
-use std::error::Error as _;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -23,8 +24,7 @@ use http::header::UPGRADE;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::rt::Write as _;
-use hyper::server::conn::http1::Parts;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1::{self, Parts};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
@@ -32,8 +32,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+use self::body::ClientBody;
 use self::client::{Client, Deadline};
 use self::framing::Body;
+use self::http2::Http2;
 use self::interim::Interim;
 use self::io::ClientIo;
 use super::access_log::{Outcome, Record};
@@ -45,7 +47,7 @@ use super::metrics::{HandshakeFailure, Limit, TlsVersion};
 use super::proxy_protocol::{self, Ends, HeaderError};
 use super::timer::LazyTimer;
 use super::tls::TlsConnection;
-use super::worker::{LocalExecutor, Worker};
+use super::worker::Worker;
 
 /// What an HTTP/2 client that knows the server speaks it sends first (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -166,23 +168,23 @@ async fn serve_http<S>(client: Client, stream: S, first: Bytes, mut ticket: Tick
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let http2 = client.http2;
     let client = Rc::new(client);
     let live = client.worker.live();
-    let io = TokioIo::new(ClientIo::new(stream, first, Rc::clone(&client)));
-    let service = service_fn({
-        let client = Rc::clone(&client);
-        move |request: Request<Incoming>| {
-            client.framing.borrow_mut().follows(framing(&request));
-            let client = Rc::clone(&client);
-            async move { Ok::<_, Infallible>(answer(&client, request).await) }
-        }
-    });
-    let ended = if http2 {
-        Box::pin(run(&client, pin!(live.http2.serve_connection(io, service)), &mut ticket)).await
+    let io = ClientIo::new(stream, first, Rc::clone(&client));
+    let ended = if client.http2 {
+        let mut connection = Box::new(Http2::new(&live.http2, Rc::clone(&client), io));
+        run(&client, &mut *connection, &mut ticket).await
     } else {
-        let mut connection = live.http1.serve_connection(io, service);
-        let ended = run(&client, Pin::new(&mut connection), &mut ticket).await;
+        let service = service_fn({
+            let client = Rc::clone(&client);
+            move |request: Request<Incoming>| {
+                client.framing.borrow_mut().follows(framing(&request));
+                let client = Rc::clone(&client);
+                async move { Ok::<_, Infallible>(answer(&client, request.map(ClientBody::Http1)).await) }
+            }
+        });
+        let mut connection = live.http1.serve_connection(TokioIo::new(io), service);
+        let ended = run(&client, &mut connection, &mut ticket).await;
         let tunnel = client.take_tunnel();
         if ended.is_ok() {
             let Parts { mut io, read_buf, .. } = connection.into_parts();
@@ -197,11 +199,12 @@ where
         ended
     };
     if let Err(error) = ended {
-        if let ConnectionError::Http(error) = &error {
-            refused(&client, error);
-            if is_flood(error) {
+        match &error {
+            ConnectionError::Http1(error) => refused(&client, error),
+            ConnectionError::Http2(error) if is_flood(error) => {
                 client.worker.metrics.http2_floods.increment();
             }
+            _ => {}
         }
         tracing::debug!(client = %client.peer, error = &error as &dyn std::error::Error, "client connection failed");
     }
@@ -230,14 +233,13 @@ fn refused(client: &Client, error: &hyper::Error) {
 }
 
 /// Whether h2 has ended the connection for frames that only make work.
-fn is_flood(error: &hyper::Error) -> bool {
-    let error = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
-    error.is_some_and(|error| error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+fn is_flood(error: &h2::Error) -> bool {
+    error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
 }
 
-/// The response, and before it the interim ones. There are none in HTTP/1.0, and hyper has no way to send any over HTTP/2.
-async fn answer(client: &Rc<Client>, request: Request<Incoming>) -> Response<ResponseBody> {
-    if client.http2 || request.version() < Version::HTTP_11 {
+/// The response to a request of HTTP/1.1, once the interim ones before it are written; in HTTP/1.0 there are none.
+async fn answer(client: &Rc<Client>, request: Request<ClientBody>) -> Response<ResponseBody> {
+    if request.version() < Version::HTTP_11 {
         return forward::handle(client, request, None).await;
     }
     let interim = Interim::new(client.worker.live().config.limits.header_bytes);
@@ -266,7 +268,10 @@ fn framing(request: &Request<Incoming>) -> Body {
 enum ConnectionError {
     /// Malformed requests, a reset, a body cut short.
     #[error(transparent)]
-    Http(#[from] hyper::Error),
+    Http1(hyper::Error),
+    /// The same of HTTP/2.
+    #[error(transparent)]
+    Http2(h2::Error),
     /// A time-out passed.
     #[error("{0}")]
     TimedOut(Deadline),
@@ -275,10 +280,16 @@ enum ConnectionError {
     Resets,
 }
 
-/// What hyper's two kinds of connection have in common.
-trait Connection: Future<Output = hyper::Result<()>> {
+/// What HTTP/1.1's and HTTP/2's connections have in common.
+trait Connection {
+    /// Moves it on, until it has ended.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionError>>;
+
     /// Takes no more requests, finishes what runs, ends.
-    fn finish(self: Pin<&mut Self>);
+    fn finish(&mut self);
+
+    /// Ends at once and says that it was too much, where there is a word for that.
+    fn refuse(&mut self);
 }
 
 impl<I, S> Connection for http1::Connection<I, S>
@@ -286,25 +297,36 @@ where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
     S: HttpService<Incoming, ResBody = ResponseBody, Error = Infallible>,
 {
-    fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
+        Pin::new(self).poll(cx).map_err(ConnectionError::Http1)
+    }
+
+    fn finish(&mut self) {
+        Pin::new(self).graceful_shutdown();
+    }
+
+    fn refuse(&mut self) {
+        self.finish();
     }
 }
 
-impl<I, S> Connection for http2::Connection<I, S, LocalExecutor>
-where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
-    S: HttpService<Incoming, ResBody = ResponseBody, Error = Infallible>,
-    S::Future: 'static,
-{
-    fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection for Http2<S> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
+        self.poll(cx).map_err(ConnectionError::Http2)
+    }
+
+    fn finish(&mut self) {
+        self.finish();
+    }
+
+    fn refuse(&mut self) {
+        self.refuse();
     }
 }
 
 async fn run(
     client: &Client,
-    mut connection: Pin<&mut impl Connection>,
+    connection: &mut impl Connection,
     ticket: &mut Ticket,
 ) -> Result<(), ConnectionError> {
     let grain = {
@@ -313,34 +335,37 @@ async fn run(
     };
     let mut timer = LazyTimer::new(grain);
     let mut finishing = false;
+    let mut is_refused = false;
     poll_fn(|cx: &mut Context<'_>| {
         let stop = ticket.poll_stop(cx);
         // Over HTTP/2 a client is told what was not taken any more; over HTTP/1.1 one that is just sending could only guess,
         // so while there is time its connection is left to end with its next answer.
         if !finishing && (stop == Stop::Now || (stop == Stop::HandOver && client.http2)) {
             finishing = true;
-            connection.as_mut().finish();
+            connection.finish();
         }
         loop {
-            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                return Poll::Ready(ended.map_err(ConnectionError::Http));
+            if let Poll::Ready(ended) = connection.poll(cx) {
+                return Poll::Ready(if is_refused { Err(ConnectionError::Resets) } else { ended });
             }
             if !finishing && client.was_last_request(&client.worker.live().config.limits) {
                 client.worker.metrics.limit_hits[Limit::Requests].increment();
                 finishing = true;
-                connection.as_mut().finish();
+                connection.finish();
                 continue;
             }
             if !finishing && client.worker.shared.memory.is_short() && client.is_idle() {
                 client.worker.metrics.limit_hits[Limit::Memory].increment();
                 finishing = true;
                 client.last_grace();
-                connection.as_mut().finish();
+                connection.finish();
                 continue;
             }
-            if client.gives_up_too_much() {
+            if !is_refused && client.gives_up_too_much() {
                 client.worker.metrics.limit_hits[Limit::Resets].increment();
-                return Poll::Ready(Err(ConnectionError::Resets));
+                is_refused = true;
+                connection.refuse();
+                continue;
             }
             let Some((deadline, what)) = client.deadline() else {
                 if client.http2 {
@@ -363,7 +388,7 @@ async fn run(
             }
             finishing = true;
             client.last_grace();
-            connection.as_mut().finish();
+            connection.finish();
         }
     })
     .await

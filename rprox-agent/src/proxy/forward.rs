@@ -32,16 +32,15 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, MAX_FORWARDS, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 
 pub use self::body::ResponseBody;
 use self::body::{RequestBody, UploadError};
-use self::connect::Connect;
 use self::exchange::Exchange;
 use self::failure::Failure;
 use self::send::Reply;
 use self::target::Target;
 use self::upgrade::Offer;
+use super::connection::body::ClientBody;
 use super::connection::client::Client;
 use super::connection::interim::Interim;
 use super::connection::patience::Patience;
@@ -56,7 +55,7 @@ use super::tls::challenges;
 /// What the upstream says before that goes to `interim`, where the client can be told.
 pub async fn handle(
     client: &Rc<Client>,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
     interim: Option<&Interim>,
 ) -> Response<ResponseBody> {
     let (mut parts, incoming) = request.into_parts();
@@ -65,7 +64,7 @@ pub async fn handle(
     if let Err(response) = within_limits(client, &live, &parts) {
         return exchange.answer(*response);
     }
-    let connect = Connect::take(&mut parts);
+    let is_connect = connect::take(&mut parts);
     let (target, found) = match direct(client, &live, &mut parts, &mut exchange) {
         Ok(directed) => directed,
         Err(response) => return exchange.answer(*response),
@@ -73,20 +72,22 @@ pub async fn handle(
     let rate = if grpc::is_call(&parts.headers) { 0 } else { live.config.limits.client_rate };
     let patience = Patience::new(found.upstreams.timeouts.body, rate);
     let expects = expect::take(&mut parts);
-    let body = match RequestBody::new(incoming, client, &live.config, patience, expects) {
+    let body = match RequestBody::new(incoming, client, &live.config, patience, expects, interim) {
         Ok(body) => body,
         Err(failure) => {
             count(&client.worker.metrics, &failure);
             return exchange.answer(respond::text(failure.status(), failure.public()));
         }
     };
-    let offer = match &connect {
-        Some(_) => Offer::websocket(&found.route.upgrade),
-        None if body.is_none() => Offer::find(&parts, &found.route.upgrade),
-        None => None,
+    let offer = if is_connect {
+        Offer::websocket(&found.route.upgrade)
+    } else if body.is_none() {
+        Offer::find(&parts, &found.route.upgrade)
+    } else {
+        None
     };
     let offer = offer.filter(|_| found.upstreams.can_switch());
-    if connect.is_some() && offer.is_none() {
+    if is_connect && offer.is_none() {
         let reason = "WebSockets are not served here";
         return exchange.answer(respond::text(StatusCode::NOT_IMPLEMENTED, reason));
     }
@@ -95,10 +96,8 @@ pub async fn handle(
     }
     let request = Request::from_parts(parts, body);
     match send::send(client, &live, &found, target, request, offer, interim).await {
-        Ok(Reply::Switched(answered, switched)) => match connect {
-            Some(connect) => exchange.connect(answered, switched, connect),
-            None => exchange.switch(answered, switched),
-        },
+        Ok(Reply::Switched(answered, switched)) if is_connect => exchange.connect(answered, switched),
+        Ok(Reply::Switched(answered, switched)) => exchange.switch(answered, switched),
         Ok(Reply::Answered(answered)) => exchange.forward(answered),
         Err(lost) => {
             let status = lost.failure.status();

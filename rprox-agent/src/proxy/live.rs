@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, Cache};
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 
 use super::config::Config;
 use super::dns::{DnsError, Names};
@@ -22,7 +22,7 @@ use super::forward::pool::Pool;
 use super::metrics::{Metrics, RouteMetrics};
 use super::route::{Route, RouteTable};
 use super::tls::{Kept, TlsAcceptor, TlsError};
-use super::worker::{LocalExecutor, Shared, http1_server, http2_server};
+use super::worker::{Shared, http1_server, http2_server};
 
 /// A configuration ready to serve by, of the whole process.
 pub struct Rules {
@@ -81,7 +81,7 @@ pub struct Live {
     /// How to serve HTTP/1.1.
     pub http1: http1::Builder,
     /// How to serve HTTP/2.
-    pub http2: http2::Builder<LocalExecutor>,
+    pub http2: h2::server::Builder,
 }
 
 impl Deref for Live {

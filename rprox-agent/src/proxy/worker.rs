@@ -2,16 +2,17 @@
 
 #![forbid(unsafe_code)]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use hyper::rt::Executor;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
@@ -103,6 +104,8 @@ pub struct Worker {
     pub drain: Rc<Drain>,
     /// Requests being served.
     pub requests: Cell<usize>,
+    /// The `Date` of responses, and the second that it is for.
+    date: RefCell<(u64, HeaderValue)>,
     view: View,
 }
 
@@ -199,8 +202,22 @@ impl Worker {
             pool,
             drain: Rc::default(),
             requests: Cell::new(0),
+            date: RefCell::new((0, HeaderValue::from_static(""))),
             shared,
         })
+    }
+
+    /// The `Date` of a response that is made now.
+    pub fn date(&self) -> HeaderValue {
+        let now = SystemTime::now();
+        let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let (known, date) = &mut *self.date.borrow_mut();
+        if *known != second
+            && let Ok(new) = HeaderValue::try_from(httpdate::fmt_http_date(now))
+        {
+            (*known, *date) = (second, new);
+        }
+        date.clone()
     }
 
     /// The rules in force. Whoever begins something asks once and keeps to them to its end.
@@ -260,14 +277,14 @@ pub(super) fn http1_server(limits: &Limits) -> http1::Builder {
     http1
 }
 
-pub(super) fn http2_server(limits: &Limits) -> http2::Builder<LocalExecutor> {
-    let mut http2 = http2::Builder::new(LocalExecutor);
+pub(super) fn http2_server(limits: &Limits) -> h2::server::Builder {
+    let mut http2 = h2::server::Builder::new();
     http2
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(limits.streams)
-        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(BODY_BUFFER)
+        .max_send_buffer_size(BODY_BUFFER)
         // For WebSockets (RFC 8441); the method alone is refused.
         .enable_connect_protocol();
     http2

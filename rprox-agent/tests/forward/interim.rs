@@ -1,12 +1,17 @@
 //! Interim responses (RFC 9110 section 15.2): what an upstream says before its response is the client's to hear.
 
+use std::future::poll_fn;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{self, Sender};
 
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use http::{Request, Response};
 use socket2::{Domain, Socket, Type};
+use tokio::time::timeout;
 
 use crate::agent::{Agent, PATIENCE};
 use crate::client::{connect, connect_over_tls, read_head, read_reply, read_to_close};
@@ -237,6 +242,64 @@ fn a_client_that_takes_them_slowly_gets_them_whole_and_the_response_behind_them(
         assert_eq!(read_reply(&mut answers).text(), "ok");
     }
     assert!(read_to_close(&mut answers).is_empty());
+}
+
+#[test]
+fn over_http2_they_come_before_the_response_and_stay_with_their_stream() {
+    let (upstream, go) = stepping(&[HINTS, HINTS, OK]);
+    let agent = agent_before(&upstream);
+    over_http2(&agent, async |mut sender| {
+        for has_body in [false, true] {
+            let request = Request::post("http://a.example/").body(()).unwrap();
+            let (mut response, mut body) = sender.send_request(request, !has_body).unwrap();
+            if has_body {
+                body.send_data(Bytes::from_static(b"x"), true).unwrap();
+            }
+            for _ in 0..2 {
+                let hints = next_interim(&mut response).await;
+                assert_eq!(hints.status(), 103);
+                assert_eq!(hints.headers()["link"], "</style.css>; rel=preload");
+                assert_eq!(hints.headers().len(), 1, "{:?}", hints.headers());
+                go.send(()).unwrap();
+            }
+            let response = timeout(PATIENCE, response).await.unwrap().unwrap();
+            assert_eq!(
+                (response.status().as_u16(), &response.headers()["x-a"]),
+                (200, &"b".parse().unwrap())
+            );
+            assert_eq!(response.into_body().data().await.unwrap().unwrap(), "ok");
+        }
+    });
+}
+
+#[test]
+fn over_http2_the_word_to_continue_comes_when_the_upstream_gives_it() {
+    let (upstream, go) = stepping(&["", "HTTP/1.1 100 Continue\r\n\r\n", OK]);
+    let agent = Agent::start(&[("*", &upstream.address.to_string())], "[timeouts]\nexpect = \"1h\"");
+    over_http2(&agent, async |mut sender| {
+        let request = Request::put("http://a.example/").header("expect", "100-continue").body(()).unwrap();
+        let (mut response, mut body) = sender.send_request(request, false).unwrap();
+        go.send(()).unwrap();
+        assert_eq!(next_interim(&mut response).await.status(), 100);
+        body.send_data(Bytes::from_static(b"hello"), true).unwrap();
+        go.send(()).unwrap();
+        let response = timeout(PATIENCE, response).await.unwrap().unwrap();
+        assert_eq!(response.into_body().data().await.unwrap().unwrap(), "ok");
+    });
+}
+
+fn over_http2(agent: &Agent, test: impl AsyncFnOnce(SendRequest<Bytes>)) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let tcp = tokio::net::TcpStream::connect(agent.http).await.unwrap();
+        let (sender, connection) = h2::client::handshake(tcp).await.unwrap();
+        tokio::spawn(connection);
+        test(sender.ready().await.unwrap()).await;
+    });
+}
+
+async fn next_interim(response: &mut ResponseFuture) -> Response<()> {
+    timeout(PATIENCE, poll_fn(|cx| response.poll_informational(cx))).await.unwrap().expect("one").unwrap()
 }
 
 /// A client whose kernel takes little at a time.

@@ -7,8 +7,8 @@ use rprox_tests::wait;
 use crate::agent::{Agent, PATIENCE};
 use crate::client::{get, read_to_close};
 use crate::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, PING, PRIORITY, Peer, RST_STREAM, SETTINGS,
-    WHOLE, WINDOW_UPDATE, block, frame, request, setting,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PADDED, PING, PRIORITY, Peer, RST_STREAM,
+    SETTINGS, WHOLE, WINDOW_UPDATE, block, frame, request, setting,
 };
 use crate::hits;
 use crate::upstream::Upstream;
@@ -96,7 +96,11 @@ fn requests_that_are_given_up_one_by_one_end_the_connection() {
         while peer.try_receive().is_ok_and(|frame| frame.is_some_and(|frame| frame.kind != PING)) {}
         peer.send(&frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
     }
-    while peer.try_receive().expect("it is still open").is_some() {}
+    let mut code = None;
+    while let Some(frame) = peer.try_receive().expect("it is still open") {
+        code = frame.code().filter(|_| frame.kind == GOAWAY).or(code);
+    }
+    assert_eq!(code, Some(CALM), "the client is not told why");
     hits::wait_for(&agent, "resets", 1);
 }
 

@@ -6,11 +6,10 @@
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use aws_lc_rs::rand;
 use data_encoding::BASE64;
+use h2::ext::Protocol;
 use http::header::{CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
-use hyper::ext::Protocol;
-use hyper::upgrade::OnUpgrade;
 
 /// What a handshake's key is hashed with (RFC 6455 section 1.3).
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -18,28 +17,21 @@ const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// The protocol of an extended CONNECT that is served.
 pub const WEBSOCKET: &str = "websocket";
 
-/// The client's stream, once its CONNECT is answered.
-pub struct Connect(OnUpgrade);
-
-impl Connect {
-    /// Makes a CONNECT for a WebSocket a GET, and leaves every other request as it is.
-    #[must_use]
-    pub fn take(parts: &mut Parts) -> Option<Self> {
-        if parts.method != Method::CONNECT || parts.extensions.get::<Protocol>()?.as_str() != WEBSOCKET {
-            return None;
-        }
-        let stream = parts.extensions.remove::<OnUpgrade>()?;
+/// Makes a CONNECT for a WebSocket a GET, and leaves every other request as it is; whether it was one.
+pub fn take(parts: &mut Parts) -> bool {
+    let protocol = parts.extensions.get::<Protocol>();
+    let taken = parts.method == Method::CONNECT && protocol.is_some_and(|name| name.as_str() == WEBSOCKET);
+    if taken {
         parts.method = Method::GET;
-        Some(Self(stream))
     }
+    taken
+}
 
-    /// Makes an upstream's 101 the answer to a CONNECT, and gives the stream that its tunnel is for.
-    pub fn confirm<B>(self, response: &mut Response<B>) -> OnUpgrade {
-        *response.status_mut() = StatusCode::OK;
-        response.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
-        response.headers_mut().remove(CONTENT_LENGTH);
-        self.0
-    }
+/// Makes an upstream's 101 the answer to a CONNECT.
+pub fn confirm<B>(response: &mut Response<B>) {
+    *response.status_mut() = StatusCode::OK;
+    response.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
+    response.headers_mut().remove(CONTENT_LENGTH);
 }
 
 /// The two halves of a handshake by which an upstream shows that it speaks WebSocket.

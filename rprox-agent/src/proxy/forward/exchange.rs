@@ -11,10 +11,9 @@ use bytes::Bytes;
 use http::header::{CONNECTION, STRICT_TRANSPORT_SECURITY};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode, Version};
-use hyper_util::rt::TokioIo;
 
 use super::body::{Download, DownloadError, ResponseBody};
-use super::connect::Connect;
+use super::connect;
 use super::send::{Answered, Switched};
 use super::tunnel::Tunnel;
 use super::upgrade;
@@ -200,28 +199,18 @@ impl Exchange {
         self.served_by(Some(answered.lease.endpoint().way.address));
         let client = Rc::clone(&self.client);
         client.goes_on_as(Tunnel::new(switched.upstream, self));
-        answered.response.map(|_| ResponseBody::tunnel())
+        answered.response.map(|_| ResponseBody::none())
     }
 
     /// Answers a CONNECT with 200, after which the stream is the tunnel's.
     #[must_use]
-    pub fn connect(
-        mut self,
-        mut answered: Answered,
-        switched: Switched,
-        connect: Connect,
-    ) -> Response<ResponseBody> {
-        let stream = connect.confirm(&mut answered.response);
+    pub fn connect(mut self, mut answered: Answered, switched: Switched) -> Response<ResponseBody> {
+        connect::confirm(&mut answered.response);
         self.has_status(&answered.response);
         self.becomes_tunnel();
         self.served_by(Some(answered.lease.endpoint().way.address));
         let tunnel = Tunnel::new(switched.upstream, self);
-        tokio::task::spawn_local(async move {
-            if let Ok(stream) = stream.await {
-                tunnel.run(TokioIo::new(stream), Bytes::new()).await;
-            }
-        });
-        answered.response.map(|_| ResponseBody::tunnel())
+        answered.response.map(|_| ResponseBody::tunnel(tunnel))
     }
 
     fn has_status<B>(&mut self, response: &Response<B>) {

@@ -83,6 +83,18 @@ pub fn canonical_length(headers: &mut HeaderMap) {
     }
 }
 
+/// The number that all `Content-Length` are; `None` if there is none, or not one number.
+#[must_use]
+pub fn content_length(headers: &HeaderMap) -> Option<u64> {
+    let number = |value: &HeaderValue| {
+        let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        digits.and_then(|digits| digits.parse::<u64>().ok())
+    };
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter().map(number);
+    let first = lengths.next()??;
+    lengths.all(|length| length == Some(first)).then_some(first)
+}
+
 /// Puts the cookies of an HTTP/2 request, which may come in crumbs, into the one field that others expect (RFC 9113 section 8.2.3).
 pub fn one_cookie(headers: &mut HeaderMap) {
     if headers.get_all(COOKIE).iter().nth(1).is_some() {

@@ -245,7 +245,7 @@ fn upload_error(error: hyper::Error) -> Failure {
     match upload {
         Some(UploadError::Stalled) => Failure::Upload(UploadError::Stalled),
         Some(UploadError::TooLarge) => Failure::Upload(UploadError::TooLarge),
-        Some(UploadError::Broken(_)) => Failure::Upload(UploadError::Broken(error)),
+        Some(UploadError::Broken(_)) => Failure::Upload(UploadError::Broken(error.into())),
         None => Failure::Broken(error),
     }
 }

@@ -10,12 +10,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use http::{HeaderMap, StatusCode};
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, timeout};
 
 use crate::proxy::config::Config;
+use crate::proxy::connection::body::{BodyError, ClientBody};
 use crate::proxy::connection::client::Client;
+use crate::proxy::connection::interim::Interim;
 use crate::proxy::connection::patience::Patience;
 use crate::proxy::drain::Stop;
 use crate::proxy::forward::expect::{Hold, Question};
@@ -39,7 +41,7 @@ pub enum UploadError {
     TooLarge,
     /// The client's connection broke, or the body is malformed.
     #[error("the request's body can't be read: {0}")]
-    Broken(#[from] hyper::Error),
+    Broken(#[from] BodyError),
 }
 
 impl UploadError {
@@ -68,10 +70,12 @@ impl UploadError {
 pub struct RequestBody(Option<Box<Upload>>);
 
 struct Upload {
-    incoming: Incoming,
+    incoming: ClientBody,
     client: Rc<Client>,
-    /// Whether the client waits for a word before it sends anything: hyper gives it when the body is first asked for.
+    /// Whether the client waits for a word before it sends anything: over HTTP/1.1 hyper gives it when the body is first asked for.
     expects: bool,
+    /// Where that word goes over HTTP/2.
+    word: Option<Interim>,
     /// Until the upstream has given its own.
     hold: Option<Hold>,
     /// What may still come; `None`: no limit.
@@ -96,17 +100,18 @@ impl Progress {
 
 impl RequestBody {
     /// The body that `incoming` is, which is waited for with `patience`; costs nothing where there is none. `expects`: the
-    /// client sends it once it is asked to.
+    /// client sends it once it is asked to, over HTTP/2 by way of `interim`.
     ///
     /// # Errors
     ///
     /// When it says already that it is too large.
     pub fn new(
-        incoming: Incoming,
+        incoming: ClientBody,
         client: &Rc<Client>,
         config: &Config,
         patience: Patience,
         expects: bool,
+        interim: Option<&Interim>,
     ) -> Result<Self, Failure> {
         if incoming.is_end_stream() {
             return Ok(Self(None));
@@ -115,6 +120,7 @@ impl RequestBody {
         let upload = Upload {
             client: Rc::clone(client),
             expects,
+            word: interim.filter(|_| expects && client.http2).cloned(),
             hold: None,
             left,
             patience,
@@ -167,6 +173,9 @@ impl Upload {
         if let Some(hold) = &mut self.hold {
             ready!(hold.poll(cx));
             self.hold = None;
+        }
+        if let Some(word) = self.word.take() {
+            word.offer(StatusCode::CONTINUE, &HeaderMap::new());
         }
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Pending => {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::proxy::forward::exchange::{Exchange, Offered};
 use crate::proxy::forward::failure;
 use crate::proxy::forward::pool::Lease;
+use crate::proxy::forward::tunnel::Tunnel;
 
 /// Why a response's body ended early. The client's connection is cut then: a short body must not look whole.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +34,8 @@ enum Content {
     Text(Bytes, Exchange),
     /// The upstream's.
     Upstream(Download, Exchange),
-    /// None: what follows the head is a [`Tunnel`](crate::proxy::forward::tunnel::Tunnel)'s, and so is the exchange.
-    Tunnel,
+    /// None: what follows the head is a tunnel's, and so is the exchange. The tunnel is here unless it is the whole connection's.
+    Tunnel(Option<Box<Tunnel>>),
 }
 
 /// A response's body and the upstream connection that it comes by.
@@ -67,10 +68,25 @@ impl ResponseBody {
         Self(Content::Upstream(download, exchange))
     }
 
-    /// None, since the protocol changes after the head.
+    /// None, since the connection's protocol changes after the head.
     #[must_use]
-    pub fn tunnel() -> Self {
-        Self(Content::Tunnel)
+    pub fn none() -> Self {
+        Self(Content::Tunnel(None))
+    }
+
+    /// None, since after the head the stream is the tunnel's.
+    #[must_use]
+    pub fn tunnel(tunnel: Tunnel) -> Self {
+        Self(Content::Tunnel(Some(Box::new(tunnel))))
+    }
+
+    /// The tunnel that follows the head.
+    #[must_use]
+    pub fn take_tunnel(&mut self) -> Option<Tunnel> {
+        match &mut self.0 {
+            Content::Tunnel(tunnel) => tunnel.take().map(|tunnel| *tunnel),
+            _ => None,
+        }
     }
 }
 
@@ -151,7 +167,7 @@ impl Body for ResponseBody {
                 (Poll::Ready((!text.is_empty()).then(|| Ok(Frame::data(text)))), exchange)
             }
             Content::Upstream(download, exchange) => (download.poll_frame(cx, exchange), exchange),
-            Content::Tunnel => return Poll::Ready(None),
+            Content::Tunnel(_) => return Poll::Ready(None),
         };
         match &frame {
             Poll::Ready(Some(Ok(frame))) => exchange.sends(frame.data_ref().map_or(0, Bytes::len)),
@@ -165,7 +181,7 @@ impl Body for ResponseBody {
         match &self.0 {
             Content::Text(text, _) => text.is_empty(),
             Content::Upstream(download, _) => download.incoming.is_end_stream(),
-            Content::Tunnel => true,
+            Content::Tunnel(_) => true,
         }
     }
 
@@ -173,7 +189,7 @@ impl Body for ResponseBody {
         match &self.0 {
             Content::Text(text, _) => SizeHint::with_exact(text.len() as u64),
             Content::Upstream(download, _) => download.incoming.size_hint(),
-            Content::Tunnel => SizeHint::with_exact(0),
+            Content::Tunnel(_) => SizeHint::with_exact(0),
         }
     }
 }
