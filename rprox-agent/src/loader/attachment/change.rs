@@ -143,9 +143,6 @@ impl Change {
 impl Before {
     /// Puts it back in force.
     pub(super) async fn restore(self, host: &Host<'_>, pins: &Pins) -> Result<(), AttachmentError> {
-        for done in self.linked.into_iter().rev() {
-            linked::undo(done, pins)?;
-        }
         match self.hook {
             Some(hook) => {
                 for (direction, mut program) in self.programs.into_iter().rev() {
@@ -154,6 +151,10 @@ impl Before {
                 }
             }
             None => remove_packet_programs(host, pins).await?,
+        }
+        // After them, as they came before: without `steer`, programs that leave TCP to it have connections refused.
+        for done in self.linked.into_iter().rev() {
+            linked::undo(done, pins)?;
         }
         Maps::open(pins)?.set_state(self.state)?;
         self.shape.note(pins)?;
