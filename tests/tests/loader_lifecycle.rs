@@ -38,6 +38,20 @@ fn traffic_control(playground: &Playground) -> String {
 }
 
 #[test]
+fn beside_a_version_with_other_maps_it_does_not_attach() {
+    let playground = Playground::new().unwrap();
+    let other = playground.folder().join("bpf/rprox/v0").join(INTERFACE);
+    std::fs::create_dir_all(&other).unwrap();
+    let refused = attach(&playground, &[]);
+    assert_ne!(refused.code, Some(0));
+    assert!(refused.stderr.contains("another version of rprox-loader is attached"), "{}", refused.stderr);
+    std::fs::remove_dir(&other).unwrap();
+    std::fs::remove_dir(other.parent().unwrap()).unwrap();
+    let attached = attach(&playground, &[]);
+    assert_eq!(attached.code, Some(0), "{}", attached.stderr);
+}
+
+#[test]
 fn attaching_twice_changes_nothing() {
     let playground = with_agent();
     for hook in hooks() {

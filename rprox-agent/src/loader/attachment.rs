@@ -8,6 +8,7 @@ mod liveness;
 mod update;
 
 use std::io;
+use std::path::PathBuf;
 
 use aya::programs::ProgramError;
 use rprox_common::{Protocol, RewriteTcp, State, program};
@@ -55,6 +56,17 @@ pub enum AttachmentError {
         interface: String,
         /// The name it has.
         now: String,
+    },
+    /// A build whose maps this one can't read is attached.
+    #[error(
+        "{interface}: another version of rprox-loader is attached, whose maps have another layout ({}); run `rprox-loader detach -i \
+         {interface}` of that version first", pins.display()
+    )]
+    OtherLayout {
+        /// The interface.
+        interface: String,
+        /// Where its pins are.
+        pins: PathBuf,
     },
     /// A program's details can't be had.
     #[error("{interface}: asking for details of {program}: {source}")]
@@ -192,6 +204,10 @@ async fn attach_to(target: &Target<'_>) -> Result<Change, AttachmentError> {
     // First, so that a refusal disturbs nothing. Once the port guard is in force it is done again: nobody gets in after that.
     target.check_holders()?;
     let pins = Pins::new(host.bpffs, interface);
+    // With the programs of both, one would take for a direct connection what the other has redirected.
+    if let Some(pins) = pins.of_another_layout() {
+        return Err(AttachmentError::OtherLayout { interface: interface.clone(), pins });
+    }
     if pins.exist() {
         let _claim = pins.claim()?;
         match liveness::look(host, device, &pins).await? {

@@ -113,6 +113,15 @@ impl Pins {
         Ok(found)
     }
 
+    /// Where a build whose maps have another layout has attached to the interface.
+    #[must_use]
+    pub fn of_another_layout(&self) -> Option<PathBuf> {
+        let own = self.directory.parent()?;
+        let layouts = fs::read_dir(own.parent()?).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+        let name = self.directory.file_name()?;
+        layouts.filter(|layout| layout != own).map(|layout| layout.join(name)).find(|place| place.exists())
+    }
+
     fn root(bpffs: &Path) -> PathBuf {
         bpffs.join("rprox").join(format!("v{LAYOUT}"))
     }
@@ -370,6 +379,17 @@ mod tests {
         pins.remove().unwrap();
         pins.remove().unwrap();
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_attachment_of_another_layout_is_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let pins = Pins::new(directory.path(), "eth0.1");
+        pins.create().unwrap();
+        assert_eq!(pins.of_another_layout(), None);
+        let other = directory.path().join("rprox/v0/eth0:1");
+        fs::create_dir_all(&other).unwrap();
+        assert_eq!(pins.of_another_layout(), Some(other));
     }
 
     #[test]
