@@ -116,3 +116,46 @@ fn a_firewall_rule_a_taken_port_and_a_name_that_dns_has_not_are_told_with_what_t
     assert_one_has(&faults, &["upstream nowhere:80: DNS has no address", "dns.search"]);
     assert_eq!(faults.len(), 2, "{faults:#?}");
 }
+
+#[test]
+fn what_the_firewall_refuses_is_told_until_what_is_told_is_done() {
+    let mut playground = Playground::new().unwrap();
+    playground.start_agent().unwrap();
+    let shell = |line: &str| {
+        command::run(playground.topology.host.command("sh").args(["-c", line])).unwrap();
+    };
+    let refused = |mode: &str| {
+        let said = loader(&playground, &["--mode", mode, "--json"]);
+        let report: Value = serde_json::from_str(&said.stdout).unwrap();
+        let findings = report["findings"].as_array().unwrap().clone();
+        findings.into_iter().filter(|finding| finding["check"] == "firewall on eth0").collect::<Vec<_>>()
+    };
+    let firewalls = [
+        (format!("iptables -A INPUT -i {INTERFACE} -p tcp -j REJECT"), "iptables -F INPUT"),
+        (
+            format!(
+                "nft add table inet guard; nft 'add chain inet guard input {{ type filter hook input priority 0; }}'; \
+                 nft add rule inet guard input iifname {INTERFACE} meta l4proto tcp reject"
+            ),
+            "nft delete table inet guard",
+        ),
+    ];
+    // Ports are changed before the firewall sees a packet, and sockets chosen after it.
+    for (mode, ports) in [("rewrite", ["8080/tcp", "8443/tcp"]), ("steer", ["80/tcp", "443/tcp"])] {
+        command::run(playground.loader("attach").args(["-i", INTERFACE, "--mode", mode])).unwrap();
+        for (firewall, end) in &firewalls {
+            shell(firewall);
+            assert!(!playground.is_redirected(), "{mode}: {firewall}");
+            let told = refused(mode);
+            assert_eq!(told.len(), ports.len(), "{told:#?}");
+            for (finding, port) in told.iter().zip(ports) {
+                assert!(finding["found"].as_str().unwrap().contains(port), "{finding:#}");
+                let remedy = finding["remedy"].as_str().unwrap().split('`').nth(1).unwrap();
+                shell(remedy);
+            }
+            assert_eq!(refused(mode), [] as [Value; 0]);
+            assert!(playground.is_redirected(), "{mode}: {firewall}");
+            shell(end);
+        }
+    }
+}

@@ -40,6 +40,9 @@ fn traffic_control(playground: &Playground) -> String {
 #[test]
 fn beside_a_version_with_other_maps_it_does_not_attach() {
     let playground = Playground::new().unwrap();
+    // The first time it mounts the bpffs.
+    assert_eq!(attach(&playground, &[]).code, Some(0));
+    playground.detach().unwrap();
     let other = playground.folder().join("bpf/rprox/v0").join(INTERFACE);
     std::fs::create_dir_all(&other).unwrap();
     let refused = attach(&playground, &[]);

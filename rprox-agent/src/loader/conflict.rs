@@ -4,6 +4,7 @@
 
 pub mod bound;
 pub mod firewall;
+pub mod input;
 pub mod listener;
 pub mod outgoing;
 

@@ -17,6 +17,7 @@ use std::io;
 use self::interface::Neighbours;
 use self::kernel::Kernel;
 use super::config::{Policy, Settings};
+use super::conflict::input::Input;
 use super::mode::{Mode, ModeChoice, Shape};
 use super::netlink::Netlink;
 use super::owner::Owner;
@@ -61,6 +62,13 @@ pub async fn examine(mut settings: Settings) -> Findings {
     findings.extend(policies.iter().flat_map(|policy| ports::of_policy(policy)));
     findings
         .extend(ports::claims(&conflict::claims(&settings, |name, policy| mode(&attached, name, policy))));
+    let input = Input::read();
+    for (name, policy) in &settings.interfaces {
+        let is_open =
+            policy.mode == ModeChoice::Auto && !attached.iter().any(|pins| pins.interface() == name);
+        let mode = (!is_open).then(|| mode(&attached, name, policy));
+        findings.extend(ports::refused(name, policy, mode, &input));
+    }
     if missing.as_ref().is_ok_and(Vec::is_empty) && !attached.is_empty() {
         findings.extend(attachments(settings).await);
     } else if attached.is_empty() {

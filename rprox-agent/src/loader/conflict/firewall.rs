@@ -34,10 +34,15 @@ impl FirewallRule {
     /// Whether it takes packets that come in by `interface`. Tools write the rest of a name as `+` (iptables) or `*` (nft).
     #[must_use]
     pub fn is_for(&self, interface: &str) -> bool {
-        self.interface.as_deref().is_none_or(|name| match name.strip_suffix(['+', '*']) {
-            Some(start) => interface.starts_with(start),
-            None => interface == name,
-        })
+        self.interface.as_deref().is_none_or(|name| is_interface(name, interface))
+    }
+}
+
+/// Whether `interface` is the one that a rule calls `name`.
+pub(super) fn is_interface(name: &str, interface: &str) -> bool {
+    match name.strip_suffix(['+', '*']) {
+        Some(start) => interface.starts_with(start),
+        None => interface == name,
     }
 }
 
@@ -100,7 +105,7 @@ pub fn find(ports: &BTreeSet<Port>) -> Vec<FirewallRule> {
 }
 
 /// What `program` lists; `None` if it is not installed or fails.
-fn listing(program: &str, args: &[&str]) -> Option<String> {
+pub(super) fn listing(program: &str, args: &[&str]) -> Option<String> {
     let output = Command::new(program).args(args).stdin(Stdio::null()).output();
     match output {
         Ok(output) if output.status.success() => Some(String::from_utf8_lossy(&output.stdout).into_owned()),
@@ -160,14 +165,14 @@ fn negated(words: &[&str]) -> bool {
 }
 
 /// Whether an iptables list of ports and ranges (`80,443,8000:8080`) has `port` in it.
-fn matches_ports(list: &str, port: u16) -> bool {
+pub(super) fn matches_ports(list: &str, port: u16) -> bool {
     list.split(',').any(|item| match item.split_once(':') {
         Some((low, high)) => low.parse().unwrap_or(0) <= port && port <= high.parse().unwrap_or(u16::MAX),
         None => item.parse() == Ok(port),
     })
 }
 
-fn protocol(name: &str) -> Option<Protocol> {
+pub(super) fn protocol(name: &str) -> Option<Protocol> {
     match name {
         "tcp" | "6" => Some(Protocol::Tcp),
         "udp" | "17" => Some(Protocol::Udp),
@@ -243,8 +248,14 @@ fn matches_dport(expression: &Value, (wanted, port): Port) -> bool {
     payload["field"] == "dport" && right_protocol && equals && holds(&matching["right"], port)
 }
 
+/// An element of a set without its counter, time-out or comment.
+pub(super) fn plain(value: &Value) -> &Value {
+    value.get("elem").map_or(value, |element| &element["val"])
+}
+
 /// Whether the right side of an nftables match, a port, range or set, holds `port`.
-fn holds(value: &Value, port: u16) -> bool {
+pub(super) fn holds(value: &Value, port: u16) -> bool {
+    let value = plain(value);
     if let Some(number) = value.as_u64() {
         return number == u64::from(port);
     }

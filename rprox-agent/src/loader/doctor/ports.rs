@@ -9,11 +9,13 @@ use rprox_common::Protocol;
 use super::setting;
 use crate::findings::Finding;
 use crate::loader::config::Policy;
+use crate::loader::conflict::input::{Input, Packet, Refusal};
 use crate::loader::conflict::listener::{self, Socket};
-use crate::loader::conflict::{Claim, outgoing};
+use crate::loader::conflict::{Claim, Port, outgoing};
 use crate::loader::guard;
 use crate::loader::mode::{Mode, ModeChoice};
 use crate::loader::owner::Owner;
+use crate::loader::rule::protocol_name;
 
 /// The first port that a user without privileges can bind.
 const UNPRIVILEGED: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
@@ -79,6 +81,34 @@ fn listening(port: u16, mode: ModeChoice, sockets: &[Socket]) -> Finding {
         };
     }
     Finding::fine(check, "somebody listens on it")
+}
+
+/// What a firewall refuses of what `interface` is to let in. `mode`: how it is served; `None` where that is left to
+/// `--mode auto`.
+pub(super) fn refused(interface: &str, policy: &Policy, mode: Option<Mode>, input: &Input) -> Vec<Finding> {
+    let refusal = |port| input.refusal(Packet { port, interface });
+    let rules = policy.rules.as_slice().iter();
+    let found = rules.filter_map(|rule| {
+        let [from, to] = [rule.from, rule.to].map(|port| (rule.protocol, port));
+        // Ports are changed before the firewall's time, sockets chosen after it.
+        let port = match (mode, rule.protocol) {
+            (Some(Mode::Grant), _) | (Some(Mode::Steer), Protocol::Tcp) => from,
+            (Some(_), _) | (None, Protocol::Udp) => to,
+            // Of two ways `--mode auto` may take the one that is open, and prefers `steer`.
+            (None, Protocol::Tcp) => refusal(to).map(|_| from)?,
+        };
+        Some((port, refusal(port)?))
+    });
+    let finding = |((protocol, port), refusal): (Port, Refusal)| {
+        let name = protocol_name(protocol);
+        let Refusal { rule, remedy } = refusal;
+        Finding::fault(
+            format!("firewall on {interface}"),
+            format!("what comes in for port {port}/{name} is refused by {rule}"),
+            format!("{remedy}, and put that into the file that the rules come from"),
+        )
+    };
+    found.map(finding).collect()
 }
 
 /// What is to be said of `claims` on FROM ports.
