@@ -1,4 +1,4 @@
-//! nginx as the server behind everything that is measured: bodies of fixed sizes, and room for any upload.
+//! nginx as the server behind everything that is measured: bodies of fixed sizes, room for any upload, and what load asks for.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,8 +20,17 @@ const UPLOADS: u16 = 9100;
 
 /// The processes of the upstream.
 pub(super) struct Upstream {
-    _nginx: Process,
+    nginx: Process,
     _uploads: Process,
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        // A master that is killed leaves its workers behind, and they would burden what is measured next.
+        if let Err(error) = self.nginx.stop() {
+            eprintln!("the upstream may still run: {error:#}");
+        }
+    }
 }
 
 /// Starts it as `user` on `port`, nginx as `workers` processes.
@@ -51,7 +60,7 @@ pub(super) fn start(
     let mut process = Process::start("upstream", command)?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     process.wait_until(&format!("{address} to answer"), |_| netns.can_connect(address))?;
-    Ok(Upstream { _nginx: process, _uploads: uploads })
+    Ok(Upstream { nginx: process, _uploads: uploads })
 }
 
 fn configuration(port: u16, workers: usize) -> String {
@@ -71,6 +80,7 @@ http {{
     server {{
         listen 0.0.0.0:{port} backlog=16384; listen [::]:{port} ipv6only=on backlog=16384;
         root .;
+        location = /load {{ return 200 load; }}
         location = /upload {{
             proxy_pass http://uploads; proxy_http_version 1.1; proxy_set_header Connection \"\";
             proxy_request_buffering off;
