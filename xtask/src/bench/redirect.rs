@@ -79,6 +79,10 @@ const CASES: [Case; 4] = [
 pub(super) fn measure(extent: Extent) -> Result<Report> {
     let playground = Playground::new()?;
     playground.topology.client.sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
+    for netns in [&playground.topology.client, &playground.topology.host] {
+        // What one way leaves in TIME_WAIT on port 8080 would refuse the first packets of the next way's connections.
+        netns.sysctl("net/ipv4/tcp_max_tw_buckets", "0")?;
+    }
     let folder = playground.folder().join("upstream");
     let upstream = upstream::start(&playground.topology.host, AGENT, TO, 1, &folder)?;
     let mut report = Report::new("redirect", extent.quick);
