@@ -1,6 +1,7 @@
 //! Load from wrk and h2load, every response of which is accounted for.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use rprox_tests::command;
 use rprox_tests::netns::Netns;
 
+use super::ends::HOST;
 use super::series::Summary;
 
 /// The processor that load and upstream share; the proxy has the other one.
@@ -113,17 +115,19 @@ end
     }
 }
 
-/// HTTP/2 by h2load: `requests` over 4 connections with 100 streams each.
+/// HTTP/2 by h2load: `requests` for `path` of the measured host, at `target`, over 4 connections with 100 streams each.
 ///
 /// # Errors
 ///
 /// h2load is missing, or a response was not a 2xx.
-pub(super) fn http2(netns: &Netns, url: &str, requests: usize) -> Result<Tally> {
+pub(super) fn http2(netns: &Netns, target: SocketAddr, path: &str, requests: usize) -> Result<Tally> {
+    let url = format!("https://{HOST}:{}{path}", target.port());
     let mut h2load = netns.command("taskset");
     h2load
         .args(["--cpu-list", LOAD_PROCESSOR, "h2load", "--clients=4", "--max-concurrent-streams=100"])
         .arg(format!("--requests={requests}"))
-        .arg(url);
+        .arg(format!("--connect-to={target}"))
+        .arg(&url);
     let said = command::run(&mut h2load)?;
     let succeeded = said.lines().find(|line| line.starts_with("status codes:")).unwrap_or_default();
     if !succeeded.contains(&format!("status codes: {requests} 2xx")) {

@@ -151,7 +151,7 @@ impl Bench {
                 load.map(|load| load.run(self.folder())).transpose()?.map_or(0.0, |tally| tally.requests)
             }
             Work::Http2 { path, requests } => {
-                load::http2(&self.netns, &format!("https://{}{path}", peer.https()), requests)?.requests
+                load::http2(&self.netns, peer.https(), path, requests)?.requests
             }
             Work::Handshakes { deed, count } => {
                 ends::handshakes(&self.netns, deed, peer.https(), count, &self.authority)?;

@@ -23,7 +23,7 @@ pub(super) fn command(setting: &Setting<'_>, http: SocketAddr, https: SocketAddr
 {plain} {{
     reverse_proxy 127.0.0.1:{upstream}
 }}
-{secure} {{
+{secure}, {by_address} {{
     tls {cert} {key}
     reverse_proxy 127.0.0.1:{upstream}
 }}
@@ -31,6 +31,8 @@ pub(super) fn command(setting: &Setting<'_>, http: SocketAddr, https: SocketAddr
         host = super::HOST,
         plain = sites("http", http.port()),
         secure = sites("https", https.port()),
+        // As wrk, which is given an address, has its SNI.
+        by_address = format_args!("https://{}:{}", https.ip(), https.port()),
         upstream = setting.upstream,
         cert = setting.cert.display(),
         key = setting.key.display(),

@@ -19,6 +19,8 @@ https = \"{https}\"
 access = false
 [limits]
 connections = 18000
+requests = 1000000000
+upstream_connections = 1024
 [[certificate]]
 cert = \"{}\"
 key = \"{}\"
