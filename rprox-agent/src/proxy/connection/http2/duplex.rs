@@ -10,7 +10,7 @@ use bytes::{Buf as _, Bytes};
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::stream::poll_room;
+use super::stream::{poll_given_up, poll_room};
 
 /// What the client sends, and what it is sent.
 pub(super) struct Duplex {
@@ -59,10 +59,7 @@ impl AsyncWrite for Duplex {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // The connection's task sends by itself; here a client that has gone is noticed while nothing is to be sent.
-        match self.send.poll_reset(cx).map_err(broken)? {
-            Poll::Ready(reason) => Poll::Ready(Err(broken(reason.into()))),
-            Poll::Pending => Poll::Ready(Ok(())),
-        }
+        Poll::Ready(poll_given_up(&mut self.send, cx).map_err(broken))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

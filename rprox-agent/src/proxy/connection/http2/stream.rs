@@ -4,6 +4,7 @@
 
 use std::error::Error;
 use std::future::poll_fn;
+use std::iter;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -149,7 +150,7 @@ async fn send_body(body: ResponseBody, mut stream: SendStream<Bytes>) -> Result<
 }
 
 /// An error once the client has reset the stream; else the task is woken then.
-fn poll_given_up(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Result<(), h2::Error> {
+pub(super) fn poll_given_up(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Result<(), h2::Error> {
     match stream.poll_reset(cx)? {
         Poll::Ready(reason) => Err(reason.into()),
         Poll::Pending => Ok(()),
@@ -176,12 +177,7 @@ pub(super) fn poll_room(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) ->
 
 /// What a stream is reset with whose body breaks off: what the upstream's was, if it was one.
 fn reason(error: &DownloadError) -> Reason {
-    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(reason) = error.downcast_ref::<h2::Error>().and_then(h2::Error::reason) {
-            return reason;
-        }
-        cause = error.source();
-    }
-    Reason::INTERNAL_ERROR
+    let causes = iter::successors(Some(error as &(dyn Error + 'static)), |&error| error.source());
+    let mut reasons = causes.filter_map(|cause| cause.downcast_ref::<h2::Error>()?.reason());
+    reasons.next().unwrap_or(Reason::INTERNAL_ERROR)
 }
