@@ -10,6 +10,8 @@ mod nftables;
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use super::Port;
 use super::firewall::listing;
 use crate::loader::rule::protocol_name;
@@ -133,7 +135,7 @@ fn fate<'a>(chains: &'a Chains, name: &str, depth: usize) -> Fate<'a> {
 pub struct Input {
     /// Each with the command that edits what it lists.
     iptables: Vec<(&'static str, String)>,
-    nftables: Option<String>,
+    nftables: Option<Value>,
 }
 
 impl Input {
@@ -149,7 +151,8 @@ impl Input {
         let listed = commands.map(|(save, edit)| Some((edit, listing(save, &["-t", "filter"])?)));
         Self {
             iptables: listed.into_iter().flatten().collect(),
-            nftables: listing("nft", &["-j", "-n", "list", "ruleset"]),
+            nftables: listing("nft", &["-j", "-n", "list", "ruleset"])
+                .and_then(|text| nftables::parse(&text)),
         }
     }
 
@@ -159,7 +162,7 @@ impl Input {
         let mut iptables = self.iptables.iter();
         iptables.find_map(|(edit, text)| iptables::refusal(text, edit, packet)).or_else(|| {
             // iptables-nft's own chains are in nftables too, in words that only iptables knows.
-            self.nftables.as_ref().and_then(|text| nftables::refusal(text, packet))
+            self.nftables.as_ref().and_then(|ruleset| nftables::refusal(ruleset, packet))
         })
     }
 }

@@ -8,8 +8,11 @@ use serde_json::Value;
 use super::{Chains, Condition, Fate, Packet, Refusal, Step, Verdict, fate, named};
 use crate::loader::conflict::firewall::{holds, is_interface, plain, protocol};
 
-pub(super) fn refusal(text: &str, packet: Packet<'_>) -> Option<Refusal> {
-    let ruleset: Value = serde_json::from_str(text).ok()?;
+pub(super) fn parse(text: &str) -> Option<Value> {
+    serde_json::from_str(text).ok()
+}
+
+pub(super) fn refusal(ruleset: &Value, packet: Packet<'_>) -> Option<Refusal> {
     let objects = ruleset["nftables"].as_array()?;
     let bases = objects.iter().map(|object| &object["chain"]).filter(|chain| chain["hook"] == "input");
     bases.into_iter().find_map(|base| of_chain(base, objects, packet))
@@ -176,7 +179,7 @@ mod tests {
             r#"{"chain": {"family": "inet", "table": "t", "name": "in", "type": "filter", "hook": "input""#;
         let text = format!("{{\"nftables\": [{chain}, \"policy\": \"{policy}\"}}}}{rules}]}}");
         let packet = Packet { port: (Protocol::Tcp, 8080), interface: "eth0" };
-        refusal(&text, packet).map(|refusal| refusal.rule)
+        refusal(&parse(&text)?, packet).map(|refusal| refusal.rule)
     }
 
     fn rule(expressions: &str) -> String {
@@ -230,7 +233,7 @@ mod tests {
         assert_eq!(refused("accept", &rule(&format!("{somebody}, {{\"drop\": null}}"))), None);
         for rubbish in ["", "null", "{\"nftables\": [{\"chain\": {\"hook\": \"input\"}}]}"] {
             let packet = Packet { port: (Protocol::Tcp, 8080), interface: "eth0" };
-            assert_eq!(refusal(rubbish, packet), None);
+            assert_eq!(parse(rubbish).and_then(|ruleset| refusal(&ruleset, packet)), None);
         }
     }
 }
