@@ -103,6 +103,8 @@ cell::labels! {
         RequestsInFlight = "requests_in_flight",
         /// `limits.resets`
         Resets = "resets",
+        /// `limits.streams`
+        Streams = "streams",
         /// `timeouts.header`
         HeaderTimeout = "timeouts.header",
         /// `limits.body_bytes`

@@ -6,6 +6,7 @@ use rprox_tests::wait;
 
 use crate::agent::{Agent, PATIENCE};
 use crate::client::{ask, connect, get, read_reply};
+use crate::frames::{END_HEADERS, HEADERS, Peer, WHOLE, frame, request, setting};
 use crate::upstream::Upstream;
 
 /// Waits until `limit` has been hit as often as this, at least.
@@ -52,4 +53,51 @@ fn what_is_too_large_or_too_much_is_refused_and_counted() {
     wait_for(&agent, "upstream_connections", 1);
     held.answer();
     assert_eq!(read_reply(&mut running).status(), 200);
+}
+
+#[test]
+fn what_is_too_much_over_http2_is_refused_and_counted() {
+    const REFUSED_STREAM: u32 = 7;
+    // Its responses end with their heads, as the refusals do.
+    let upstream = Upstream::start(|_, stream| {
+        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+        true
+    });
+    let agent = Agent::start_with(
+        1,
+        &[("a.example", &upstream.address.to_string())],
+        "[limits]\nheader_bytes = \"8KiB\"\nstreams = 2",
+    );
+    // Without a table for header fields a status is always there to be read.
+    let mut peer = Peer::connect(agent.http, PATIENCE, &setting(1, 0));
+    let get = request("GET", "/", &[]);
+    let long = "y".repeat(9000);
+    let too_long = request("GET", "/", &[("x", &long)]);
+    for (stream, head, status) in
+        [(1, &too_long, 431), (3, &get, 204), (5, &too_long, 431), (7, &too_long, 431), (9, &get, 204)]
+    {
+        peer.send(&frame(HEADERS, WHOLE, stream, head));
+        assert_eq!(answers(&mut peer, 1), [(stream, Ok(status))]);
+    }
+    let open = request("POST", "/", &[]);
+    peer.send(&[11, 13, 15].map(|stream| frame(HEADERS, END_HEADERS, stream, &open)).concat());
+    assert_eq!(answers(&mut peer, 3), [(11, Ok(204)), (13, Ok(204)), (15, Err(REFUSED_STREAM))]);
+    wait_for(&agent, "streams", 1);
+    wait_for(&agent, "headers", 3);
+    assert_eq!((of(&agent, "streams"), of(&agent, "headers")), (1, 3));
+}
+
+/// So many streams' status, or the code of their reset, in the streams' order.
+fn answers(peer: &mut Peer, count: usize) -> Vec<(u32, Result<u16, u32>)> {
+    let mut answers = Vec::new();
+    while answers.len() < count {
+        let frame = peer.receive().unwrap();
+        match (frame.status(), frame.code()) {
+            (Some(status), _) => answers.push((frame.stream, Ok(status))),
+            (None, Some(code)) => answers.push((frame.stream, Err(code))),
+            (None, None) => {}
+        }
+    }
+    answers.sort_unstable();
+    answers
 }

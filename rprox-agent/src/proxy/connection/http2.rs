@@ -3,10 +3,14 @@
 #![forbid(unsafe_code)]
 
 mod duplex;
+mod frames;
+mod refusals;
 mod stream;
 
+use std::cell::RefCell;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -14,27 +18,30 @@ use h2::Reason;
 use h2::server::{Builder, Connection, Handshake};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use self::refusals::{Refusals, Watched};
 use super::client::Client;
 
 /// A connection that is being served.
 pub struct Http2<S> {
     client: Rc<Client>,
     state: State<S>,
+    refusals: Rc<RefCell<Refusals>>,
     finishing: bool,
     refused: bool,
 }
 
 enum State<S> {
     /// The client's preface is awaited.
-    Beginning(Handshake<S, Bytes>),
-    Serving(Connection<S, Bytes>),
+    Beginning(Handshake<Watched<S>, Bytes>),
+    Serving(Connection<Watched<S>, Bytes>),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
     /// Serves the client by its `socket`.
     pub fn new(builder: &Builder, client: Rc<Client>, socket: S) -> Self {
-        let state = State::Beginning(builder.handshake(socket));
-        Self { client, state, finishing: false, refused: false }
+        let refusals = Rc::new(RefCell::new(Refusals::new(Arc::clone(&client.worker.metrics))));
+        let state = State::Beginning(builder.handshake(Watched::new(socket, Rc::clone(&refusals))));
+        Self { client, state, refusals, finishing: false, refused: false }
     }
 
     /// Moves it on, until it has ended.
@@ -64,6 +71,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
                 return Poll::Ready(Ok(()));
             };
             let (request, respond) = accepted?;
+            self.refusals.borrow_mut().accept(respond.stream_id());
             tokio::task::spawn_local(stream::serve(Rc::clone(&self.client), request, respond));
         }
     }

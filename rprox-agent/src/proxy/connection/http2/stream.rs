@@ -175,9 +175,11 @@ pub(super) fn poll_room(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) ->
     Poll::Ready(Ok(()))
 }
 
-/// What a stream is reset with whose body breaks off: what the upstream's was, if it was one.
+/// What a stream is reset with whose body breaks off: what the upstream's was, if it was one. That it was refused, and can be sent
+/// again for nothing was done (RFC 9113 section 8.7), is no more true when there is a response.
 fn reason(error: &DownloadError) -> Reason {
     let causes = iter::successors(Some(error as &(dyn Error + 'static)), |&error| error.source());
     let mut reasons = causes.filter_map(|cause| cause.downcast_ref::<h2::Error>()?.reason());
-    reasons.next().unwrap_or(Reason::INTERNAL_ERROR)
+    let told = reasons.next().filter(|reason| *reason != Reason::REFUSED_STREAM);
+    told.unwrap_or(Reason::INTERNAL_ERROR)
 }
