@@ -36,6 +36,10 @@ pub(crate) struct Arguments {
     /// Fewer and shorter rounds, without the rows that take long
     #[arg(long)]
     quick: bool,
+
+    /// Of the proxy's rows, only those whose name holds TEXT, whether or not `--quick` has them
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
 }
 
 /// A part of the benchmark.
@@ -77,7 +81,7 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<ExitCode> {
         let report = match area {
             Area::Packets => packets::measure(extent.rounds.max(7), extent.quick)?,
             Area::Redirect => redirect::measure(extent)?,
-            Area::Proxy => proxy::measure(extent)?,
+            Area::Proxy => proxy::measure(extent, arguments.only.as_deref())?,
         };
         report.publish()?;
     }

@@ -1,7 +1,8 @@
 //! Load from wrk and h2load, every response of which is accounted for.
 
+mod h2load;
+
 use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,8 +10,7 @@ use anyhow::{Context, Result, bail};
 use rprox_tests::command;
 use rprox_tests::netns::Netns;
 
-use super::ends::HOST;
-use super::series::Summary;
+pub(super) use self::h2load::H2load;
 
 /// The processor that load and upstream share; the proxy has the other one.
 pub(super) const LOAD_PROCESSOR: &str = "1";
@@ -113,81 +113,4 @@ impl Load<'_> {
 end
 "
     }
-}
-
-/// HTTP/2 by h2load: `requests` for `path` of the measured host, at `target`, over 4 connections with 100 streams each.
-///
-/// # Errors
-///
-/// h2load is missing, or a response was not a 2xx.
-pub(super) fn http2(netns: &Netns, target: SocketAddr, path: &str, requests: usize) -> Result<Tally> {
-    let url = format!("https://{HOST}:{}{path}", target.port());
-    let mut h2load = netns.command("taskset");
-    h2load
-        .args(["--cpu-list", LOAD_PROCESSOR, "h2load", "--clients=4", "--max-concurrent-streams=100"])
-        .arg(format!("--requests={requests}"))
-        .arg(format!("--connect-to={target}"))
-        .arg(&url);
-    let said = command::run(&mut h2load)?;
-    let succeeded = said.lines().find(|line| line.starts_with("status codes:")).unwrap_or_default();
-    if !succeeded.contains(&format!("status codes: {requests} 2xx")) {
-        bail!("not all of {requests} requests to {url} were answered:\n{said}");
-    }
-    let seconds = said
-        .lines()
-        .find_map(|line| duration(line.strip_prefix("finished in ")?.split(',').next()?))
-        .with_context(|| format!("h2load took no time: {said}"))?;
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-    Ok(Tally { requests: requests as f64, seconds, bytes: 0.0 })
-}
-
-/// Latency of HTTP/1.1 requests that come at `rate` for each second, whether or not the earlier ones are answered: the 99th
-/// percentile in milliseconds.
-///
-/// # Errors
-///
-/// As [`http2`].
-pub(super) fn p99_at(netns: &Netns, url: &str, rate: f64, seconds: u64, scratch: &Path) -> Result<f64> {
-    const CLIENTS: u32 = 16;
-    let log = scratch.join("h2load.log");
-    let _ = fs::remove_file(&log);
-    let each = (rate / f64::from(CLIENTS)).max(1.0);
-    let mut h2load = netns.command("taskset");
-    h2load
-        .args(["--cpu-list", LOAD_PROCESSOR, "h2load", "--h1"])
-        .arg(format!("--clients={CLIENTS}"))
-        .arg(format!("--rps={each:.0}"))
-        .arg(format!("--duration={seconds}"))
-        .arg(format!("--log-file={}", log.display()))
-        .arg(url);
-    command::run(&mut h2load)?;
-    let text = fs::read_to_string(&log).with_context(|| log.display().to_string())?;
-    let mut times = Vec::new();
-    for line in text.lines() {
-        let mut fields = line.split('\t').skip(1);
-        match (fields.next(), fields.next().and_then(|time| time.parse::<f64>().ok())) {
-            (Some("200"), Some(time)) => times.push(time),
-            _ => bail!("a request to {url} was not answered: {line}"),
-        }
-    }
-    times.sort_by(f64::total_cmp);
-    let place = times.len() * 99 / 100;
-    times.get(place).map(|time| time / 1e3).context("h2load logged no request")
-}
-
-fn duration(text: &str) -> Option<f64> {
-    let number = |suffix| text.trim().strip_suffix(suffix)?.parse::<f64>().ok();
-    number("ms").map(|ms| ms / 1e3).or_else(|| number("us").map(|us| us / 1e6)).or_else(|| number("s"))
-}
-
-/// `median ± spread`, short enough for a table.
-pub(super) fn show(summary: Summary) -> String {
-    let digits = if summary.median >= 1000.0 {
-        0
-    } else if summary.median >= 10.0 {
-        1
-    } else {
-        2
-    };
-    format!("{:.digits$} ±{:.0}%", summary.median, summary.spread() * 100.0)
 }

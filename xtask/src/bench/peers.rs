@@ -4,6 +4,7 @@ mod caddy;
 mod haproxy;
 mod nginx;
 mod rprox;
+mod sozu;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -13,12 +14,13 @@ use std::time::Duration;
 use anyhow::Result;
 use rprox_tests::netns::Netns;
 use rprox_tests::process::Process;
+use rustix::process::Signal;
 
 use super::cost;
 use super::ends::HOST;
 
 /// The processor that the proxy under test has to itself.
-const PROCESSOR: &str = "0";
+pub(super) const PROCESSOR: &str = "0";
 
 /// A proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +28,7 @@ pub(super) enum Peer {
     Nginx,
     Haproxy,
     Caddy,
+    Sozu,
     Rprox,
 }
 
@@ -36,6 +39,10 @@ pub(super) struct Setting<'a> {
     pub(super) upstream: u16,
     /// `HOST` and this many others, all to the same upstream.
     pub(super) other_hosts: usize,
+    /// Workers of rprox; the others have one.
+    pub(super) workers: usize,
+    /// Where it runs, as taskset takes it.
+    pub(super) processors: &'static str,
     /// Files with the certificate, its key, and both.
     pub(super) cert: PathBuf,
     pub(super) key: PathBuf,
@@ -55,22 +62,23 @@ impl Setting<'_> {
         Ok(file)
     }
 
-    /// A command that runs `program` on the proxy's processor.
+    /// A command that runs `program` on the proxy's processors.
     fn command(&self, program: &Path) -> Command {
         let mut command = self.netns.command("taskset");
-        command.args(["--cpu-list", PROCESSOR]).arg(program);
+        command.args(["--cpu-list", self.processors]).arg(program);
         command
     }
 }
 
 impl Peer {
-    pub(super) const ALL: [Self; 4] = [Self::Nginx, Self::Haproxy, Self::Caddy, Self::Rprox];
+    pub(super) const ALL: [Self; 5] = [Self::Nginx, Self::Haproxy, Self::Caddy, Self::Sozu, Self::Rprox];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
             Self::Caddy => "Caddy",
+            Self::Sozu => "sozu",
             Self::Rprox => "rprox",
         }
     }
@@ -85,6 +93,16 @@ impl Peer {
         (Ipv4Addr::LOCALHOST, 8001 + self as u16 * 10).into()
     }
 
+    /// Why it can't hold ten thousand idle connections here, if so.
+    pub(super) fn cannot_hold(self) -> Option<&'static str> {
+        match self {
+            Self::Sozu => {
+                Some("it keeps an upstream connection for each, and a process may have 20,000 descriptors")
+            }
+            Self::Nginx | Self::Haproxy | Self::Caddy | Self::Rprox => None,
+        }
+    }
+
     /// Starts it, and waits until it accepts.
     ///
     /// # Errors
@@ -95,6 +113,7 @@ impl Peer {
             Self::Nginx => nginx::command(setting, self.http(), self.https())?,
             Self::Haproxy => haproxy::command(setting, self.http(), self.https())?,
             Self::Caddy => caddy::command(setting, self.http(), self.https())?,
+            Self::Sozu => sozu::command(setting, self.http(), self.https())?,
             Self::Rprox => rprox::command(setting, self.http(), self.https())?,
         };
         let mut process = Process::start(self.name(), command)?;
@@ -112,13 +131,31 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Processor time that it has used so far.
-    pub(super) fn processor_time(&self) -> Result<Duration> {
-        cost::processor_time(self.process.pid())
+    /// Processor time that it uses while `work` is done.
+    ///
+    /// # Errors
+    ///
+    /// It has ended, or those of `work`.
+    pub(super) fn time_for(&self, work: impl FnOnce() -> Result<()>) -> Result<Duration> {
+        let before = cost::processor_time(self.process.pid())?;
+        work()?;
+        Ok(cost::processor_time(self.process.pid())?.saturating_sub(before))
     }
 
     /// Memory that it has, in bytes.
     pub(super) fn memory(&self) -> Result<u64> {
         cost::memory(self.process.pid())
+    }
+
+    /// Has it load its configuration anew, and waits for the line with `done`.
+    ///
+    /// # Errors
+    ///
+    /// It has ended, or does not say so.
+    pub(super) fn reload(&mut self, done: &str) -> Result<()> {
+        let count = |process: &Process| process.said().iter().filter(|line| line.contains(done)).count();
+        let before = count(&self.process);
+        self.process.signal(Signal::HUP)?;
+        self.process.wait_until("a reload", |process| count(process) > before)
     }
 }

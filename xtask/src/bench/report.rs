@@ -1,17 +1,18 @@
 //! What is shown and kept of a run: tables, JSON, plots, and a verdict for each target.
 
+mod table;
+
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{Cell, CellAlignment, Color, Table};
 use rprox_tests::programs;
 use serde::Serialize;
 
-use super::load::show;
+use self::table::Section;
 use super::plot;
-use super::series::{Measurement, Summary};
+use super::series::{Better, Measurement, Summary};
 
 /// What one area of the benchmark found.
 #[derive(Debug, Serialize)]
@@ -19,6 +20,8 @@ pub(super) struct Report {
     pub(super) area: &'static str,
     pub(super) machine: Machine,
     pub(super) measurements: Vec<Measurement>,
+    /// Why figures are missing.
+    pub(super) notes: Vec<String>,
     pub(super) verdicts: Vec<Verdict>,
 }
 
@@ -50,12 +53,34 @@ impl Verdict {
     }
 }
 
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let met = if self.met { "met" } else { "missed" };
+        write!(f, "{met}: {}: ", self.target)?;
+        match self.figure {
+            Some(Summary { median, least, most }) => write!(f, "{median:.3} ({least:.3} to {most:.3})"),
+            None => f.write_str("not measured"),
+        }
+    }
+}
+
 impl Report {
     pub(super) fn new(area: &'static str, quick: bool) -> Self {
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let machine = Machine { kernel, processors, quick };
-        Self { area, machine, measurements: Vec::new(), verdicts: Vec::new() }
+        Self { area, machine, measurements: Vec::new(), notes: Vec::new(), verdicts: Vec::new() }
+    }
+
+    /// Adds figures in which rprox is to be no worse than the best of its peers.
+    pub(super) fn add_row(&mut self, measurement: Measurement) {
+        let target = format!("{}: no worse than the best peer", measurement.name);
+        let ratio = measurement.best_other("rprox").and_then(|best| measurement.ratio("rprox", best));
+        self.verdicts.push(match measurement.better {
+            Better::Higher => Verdict::at_least(target, ratio, 1.0),
+            Better::Lower => Verdict::at_most(target, ratio, 1.0),
+        });
+        self.measurements.push(measurement);
     }
 
     /// Shows it, and writes it to `bench/results`. Returns whether every target was met.
@@ -64,19 +89,22 @@ impl Report {
     ///
     /// The files can't be written.
     pub(super) fn publish(&self) -> Result<bool> {
-        println!("{}", self.table());
+        let sections = table::sections(&self.measurements);
+        for section in &sections {
+            println!("{}", section.in_terminal());
+        }
+        for note in &self.notes {
+            println!("{note}");
+        }
         for verdict in &self.verdicts {
-            let met = if verdict.met { "met   " } else { "missed" };
-            let figure = verdict.figure.map_or_else(
-                || "not measured".to_owned(),
-                |figure| format!("{:.3} ({:.3} to {:.3})", figure.median, figure.least, figure.most),
-            );
-            println!("{met}  {}: {figure}", verdict.target);
+            println!("{verdict}");
         }
         let folder = folder();
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         let file = folder.join(format!("{}.json", self.area));
         fs::write(&file, serde_json::to_string_pretty(self)?).with_context(|| file.display().to_string())?;
+        let file = folder.join(format!("{}.md", self.area));
+        fs::write(&file, self.markdown(&sections)).with_context(|| file.display().to_string())?;
         for measurement in &self.measurements {
             plot::draw(measurement, &folder.join(format!("{}-{}.svg", self.area, slug(&measurement.name))))?;
         }
@@ -84,28 +112,21 @@ impl Report {
         Ok(self.verdicts.iter().all(|verdict| verdict.met))
     }
 
-    fn table(&self) -> Table {
-        let mut contenders: Vec<&str> = Vec::new();
-        for series in self.measurements.iter().flat_map(|measurement| &measurement.series) {
-            if !contenders.contains(&series.contender.as_str()) {
-                contenders.push(&series.contender);
-            }
+    fn markdown(&self, sections: &[Section<'_>]) -> String {
+        let Machine { kernel, processors, quick } = &self.machine;
+        let extent = if *quick { ", `--quick`" } else { "" };
+        let mut text =
+            format!("Linux {kernel}, {processors} processors{extent}; median ± half the spread.\n\n");
+        for section in sections {
+            let _ = writeln!(text, "{}", section.in_markdown());
         }
-        let mut table = Table::new();
-        table.load_preset(UTF8_HORIZONTAL_ONLY);
-        table.set_header(["", "unit"].into_iter().chain(contenders.iter().copied()));
-        for measurement in &self.measurements {
-            let best = measurement.best_other("");
-            let cells = contenders.iter().map(|contender| {
-                let text = measurement.summary(contender).map(show).unwrap_or_default();
-                let cell = Cell::new(text).set_alignment(CellAlignment::Right);
-                if best == Some(contender) { cell.fg(Color::Green) } else { cell }
-            });
-            table.add_row(
-                [Cell::new(&measurement.name), Cell::new(measurement.unit)].into_iter().chain(cells),
-            );
+        for note in &self.notes {
+            let _ = writeln!(text, "{note}\n");
         }
-        table
+        for verdict in &self.verdicts {
+            let _ = writeln!(text, "- {verdict}");
+        }
+        text
     }
 }
 

@@ -1,8 +1,12 @@
 //! The peers and the load generators.
 
-use anyhow::Result;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
 use rprox_tests::programs;
 
+use crate::build::host_cargo;
 use crate::setup::apt;
 use crate::steps::Step;
 
@@ -11,6 +15,13 @@ const TOOLS: [(&str, &str); 4] =
 
 /// Programs of peers, each with its package.
 const PEERS: [(&str, &str); 2] = [("haproxy", "haproxy"), ("caddy", "caddy")];
+
+/// The newest version of sozu, which no distribution has.
+const SOZU: &str = "2.3.3";
+/// aws-lc-rs is rprox's cryptography too, and what sozu's documentation calls the faster one.
+const SOZU_FEATURES: &str = "jemallocator,crypto-aws-lc-rs,simd,splice";
+/// What sozu's own workspace sets, and its package on crates.io has lost.
+const SOZU_PROFILE: [&str; 2] = ["profile.release.lto=true", "profile.release.codegen-units=1"];
 
 /// Installs what is missing; peers are unpacked beside the other tools, since as packages they start services.
 pub(super) fn set_up(peers: bool) -> Result<()> {
@@ -24,7 +35,31 @@ pub(super) fn set_up(peers: bool) -> Result<()> {
                 apt::unpack(&step, package)?;
             }
         }
-        step.finish("nginx, HAProxy and Caddy");
+        if !sozu().exists() {
+            build_sozu(&step)?;
+        }
+        step.finish("nginx, HAProxy, Caddy and sozu");
     }
     Ok(())
+}
+
+/// Where sozu is, once it is built.
+pub(super) fn sozu() -> PathBuf {
+    programs::tools().join("sozu/bin/sozu")
+}
+
+/// Some minutes; what is left over of it is a gigabyte, and goes.
+fn build_sozu(step: &Step) -> Result<()> {
+    apt::install_missing(step, &[("protoc", "protobuf-compiler")])?;
+    let scratch = programs::tools().join("sozu-build");
+    let mut install = host_cargo("install");
+    install
+        .args(["sozu", "--version", SOZU, "--locked", "--no-default-features", "--features", SOZU_FEATURES])
+        .args(SOZU_PROFILE.iter().flat_map(|setting| ["--config", setting]))
+        .arg("--root")
+        .arg(programs::tools().join("sozu"))
+        .arg("--target-dir")
+        .arg(&scratch);
+    step.run(&mut install).context("sozu does not build")?;
+    fs::remove_dir_all(&scratch).with_context(|| scratch.display().to_string())
 }

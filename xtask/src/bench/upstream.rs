@@ -10,18 +10,20 @@ use rprox_tests::netns::{Netns, Unprivileged};
 use rprox_tests::process::Process;
 use rprox_tests::programs;
 
-use super::ends;
+use super::ends::{self, Deed};
 
 /// Bodies that it serves, by their path.
 pub(super) const BODIES: [(&str, usize); 3] = [("/1k", 1 << 10), ("/100k", 100 << 10), ("/100m", 100 << 20)];
 
 /// Where uploads are taken: nginx's own answer would come before the body.
 const UPLOADS: u16 = 9100;
+/// Where what comes over a WebSocket is sent back.
+const ECHO: u16 = 9101;
 
 /// The processes of the upstream.
 pub(super) struct Upstream {
     nginx: Process,
-    _uploads: Process,
+    _ends: [Process; 2],
 }
 
 impl Drop for Upstream {
@@ -54,20 +56,23 @@ pub(super) fn start(
         fs::write(folder.join(path.trim_start_matches('/')), vec![b'x'; length])?;
     }
     fs::write(folder.join("nginx.conf"), configuration(port, workers))?;
-    let uploads = ends::take(netns, user, (Ipv4Addr::LOCALHOST, UPLOADS).into())?;
+    let ends = [
+        ends::serve(netns, user, Deed::Take, (Ipv4Addr::LOCALHOST, UPLOADS).into())?,
+        ends::serve(netns, user, Deed::Echo, (Ipv4Addr::LOCALHOST, ECHO).into())?,
+    ];
     let mut command: Command = netns.command_as(user, nginx);
     command.arg("-p").arg(folder).args(["-c", "nginx.conf", "-e", "stderr"]);
     let mut process = Process::start("upstream", command)?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     process.wait_until(&format!("{address} to answer"), |_| netns.can_connect(address))?;
-    Ok(Upstream { nginx: process, _uploads: uploads })
+    Ok(Upstream { nginx: process, _ends: ends })
 }
 
 fn configuration(port: u16, workers: usize) -> String {
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path temp/{kind}; "))
         .concat();
-    let uploads = UPLOADS;
+    let (uploads, echo) = (UPLOADS, ECHO);
     format!(
         "daemon off; worker_processes {workers}; pid nginx.pid; error_log stderr warn;
 worker_rlimit_nofile 20000;
@@ -84,6 +89,10 @@ http {{
         location = /upload {{
             proxy_pass http://uploads; proxy_http_version 1.1; proxy_set_header Connection \"\";
             proxy_request_buffering off;
+        }}
+        location = /echo {{
+            proxy_pass http://127.0.0.1:{echo}; proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;
         }}
     }}
 }}

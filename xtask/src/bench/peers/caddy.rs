@@ -18,21 +18,17 @@ pub(super) fn command(setting: &Setting<'_>, http: SocketAddr, https: SocketAddr
     admin off
     auto_https off
     default_bind 127.0.0.1
-    default_sni {host}
 }}
 {plain} {{
     reverse_proxy 127.0.0.1:{upstream}
 }}
-{secure}, {by_address} {{
+{secure} {{
     tls {cert} {key}
     reverse_proxy 127.0.0.1:{upstream}
 }}
 ",
-        host = super::HOST,
         plain = sites("http", http.port()),
         secure = sites("https", https.port()),
-        // As wrk, which is given an address, has its SNI.
-        by_address = format_args!("https://{}:{}", https.ip(), https.port()),
         upstream = setting.upstream,
         cert = setting.cert.display(),
         key = setting.key.display(),

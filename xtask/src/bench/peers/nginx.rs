@@ -41,6 +41,10 @@ http {{
             proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Host $host;
             proxy_request_buffering off; proxy_max_temp_file_size 0;
         }}
+        location = /echo {{
+            proxy_pass http://pod; proxy_http_version 1.1; proxy_set_header Host $host;
+            proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;
+        }}
     }}
 }}
 ",

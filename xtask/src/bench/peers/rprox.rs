@@ -11,7 +11,7 @@ use super::Setting;
 
 pub(super) fn command(setting: &Setting<'_>, http: SocketAddr, https: SocketAddr) -> Result<Command> {
     let mut text = format!(
-        "workers = 1
+        "workers = {}
 [listen]
 http = \"{http}\"
 https = \"{https}\"
@@ -19,12 +19,14 @@ https = \"{https}\"
 access = false
 [limits]
 connections = 18000
+client_connections = 18000
 requests = 1000000000
 upstream_connections = 1024
 [[certificate]]
 cert = \"{}\"
 key = \"{}\"
 ",
+        setting.workers,
         setting.cert.display(),
         setting.key.display(),
     );

@@ -1,42 +1,55 @@
 //! Memory of idle connections.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use super::super::Extent;
 use super::super::ends::{self, Deed};
 use super::super::peers::Peer;
 use super::super::report::{Report, Verdict};
 use super::super::series::{Better, Measurement, in_turn};
-use super::Bench;
+use super::Plan;
+use super::testbed::Testbed;
+use crate::steps::Step;
 
 const CONNECTIONS: u32 = 10_000;
 
+/// What is held, and how many kibibytes each may take of rprox.
+const KINDS: [(Deed, &str, f64); 2] =
+    [(Deed::Hold, "an idle connection", 12.0), (Deed::HoldTls, "an idle TLS connection", 30.0)];
+
 /// Kibibytes for each of ten thousand idle connections, after one request on each; and what all came to.
-pub(super) fn measure(bench: &Bench, extent: Extent, report: &mut Report) -> Result<()> {
-    // What it takes changes little from round to round.
-    let rounds = extent.rounds.min(3);
-    for (deed, name, limit) in
-        [(Deed::Hold, "an idle connection", 12.0), (Deed::HoldTls, "an idle TLS connection", 30.0)]
-    {
-        let mut each = Measurement::new(&format!("memory of {name}"), "KiB", Better::Lower);
-        let mut total =
-            Measurement::new(&format!("memory in all, {name} 10,000 times"), "MiB", Better::Lower);
-        in_turn(rounds, &Peer::ALL, |peer, counts| {
-            let running = peer.start(&bench.setting(0))?;
+pub(super) fn measure(testbed: &Testbed, plan: Plan<'_>, report: &mut Report) -> Result<()> {
+    // What it takes changes little from round to round, and a process that starts has no caches to warm.
+    let rounds = if plan.extent.quick { 0 } else { 2 };
+    for (deed, what, limit) in KINDS {
+        let name = format!("memory of {what}");
+        if !plan.has(&name, deed == Deed::Hold) {
+            continue;
+        }
+        let step = Step::begin(&name);
+        let mut each = Measurement::new(&name, "KiB", Better::Lower);
+        let mut total = Measurement::new(&format!("{name}, 10,000 in all"), "MiB", Better::Lower);
+        let contenders: Vec<_> = Peer::ALL.into_iter().filter(|peer| peer.cannot_hold().is_none()).collect();
+        in_turn(rounds, &contenders, |peer, _| {
+            let running = peer.start(&testbed.setting(0))?;
             let before = running.memory()?;
             let target = if deed == Deed::Hold { peer.http() } else { peer.https() };
-            let held = ends::hold(&bench.netns, deed, target, CONNECTIONS as usize, &bench.authority)?;
+            let held = ends::hold(&testbed.netns, deed, target, CONNECTIONS as usize, &testbed.authority);
+            let held = held.with_context(|| peer.name())?;
             let after = running.memory()?;
             drop(held);
-            if counts {
-                each.add(peer.name(), kib(after.saturating_sub(before)) / f64::from(CONNECTIONS));
-                total.add(peer.name(), kib(after) / 1024.0);
-            }
+            each.add(peer.name(), kib(after.saturating_sub(before)) / f64::from(CONNECTIONS));
+            total.add(peer.name(), kib(after) / 1024.0);
             Ok(())
         })?;
-        let target = format!("{name}: at most {limit} KiB");
+        let target = format!("{what}: at most {limit} KiB");
         report.verdicts.push(Verdict::at_most(target, each.summary("rprox"), limit));
+        let target = format!("{what}, 10,000 in all: no more than nginx");
+        report.verdicts.push(Verdict::at_most(target, total.ratio("rprox", "nginx"), 1.0));
+        step.finish("measured");
         report.measurements.extend([each, total]);
+        report.notes.extend(Peer::ALL.into_iter().filter_map(|peer| {
+            Some(format!("{name}: none of {}, since {}.", peer.name(), peer.cannot_hold()?))
+        }));
     }
     Ok(())
 }
