@@ -21,6 +21,7 @@ pub mod live;
 pub mod memory;
 pub mod metrics;
 pub mod open_files;
+pub mod passthrough;
 #[cfg(feature = "podman")]
 pub mod podman;
 pub mod proxy_protocol;

@@ -1,4 +1,4 @@
-//! The access log: a line for each request, when its response has ended.
+//! The access log: a line for each request, when its response has ended, and for each connection that was passed through.
 //!
 //! Lines are handed to a thread that writes them, over a queue that drops and counts what is beyond its length: whoever reads
 //! slowly delays no request. No line has a query, a cookie or a credential in it.
@@ -9,6 +9,7 @@ mod line;
 pub mod trace;
 
 use std::cell::RefCell;
+use std::fmt;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
@@ -31,7 +32,7 @@ const QUEUE: usize = 16_384;
 /// What nginx logs for a client that left before its answer; there is no official status for it.
 const CLIENT_LEFT: u16 = 499;
 
-/// What is known of a request.
+/// What is known of a request, or of a connection that is passed through.
 #[derive(Debug)]
 pub struct Record {
     /// The address of the connection's other end.
@@ -40,8 +41,8 @@ pub struct Record {
     pub secure: bool,
     /// When the request's head was read.
     pub start: SystemTime,
-    /// `HTTP/1.1` and the like.
-    pub version: Version,
+    /// `HTTP/1.1` and the like; `None` where TLS was passed through.
+    pub version: Option<Version>,
     /// `GET` and the like.
     pub method: Method,
     /// The normalised host; empty while unknown.
@@ -60,14 +61,16 @@ pub struct Record {
     pub endpoint: Option<SocketAddr>,
 }
 
-/// How a request ended.
+/// How it ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome {
     /// The response's status; `None` when there was no response.
     pub status: Option<StatusCode>,
-    /// Bytes of the response's body.
+    /// Bytes of the response's body, or all that were sent to the client.
     pub bytes: u64,
-    /// From the request's head to the end of the response.
+    /// Bytes that came from the client, where TLS was passed through.
+    pub received: Option<u64>,
+    /// From the request's head to the end of the response, or how long the connection lasted.
     pub lasted: Duration,
 }
 
@@ -80,7 +83,7 @@ impl Record {
             client,
             secure,
             start: SystemTime::now(),
-            version: parts.version,
+            version: Some(parts.version),
             method: parts.method.clone(),
             host: String::new(),
             path: parts.uri.path().to_owned(),
@@ -98,6 +101,29 @@ impl Record {
         let mut parts = Request::new(()).into_parts().0;
         parts.method = Method::from_bytes(b"-").unwrap_or_default();
         Self { path: "-".to_owned(), ..Self::new(client, secure, &parts, None) }
+    }
+
+    /// Of a connection to `host` whose TLS is passed through.
+    #[must_use]
+    pub fn passthrough(client: IpAddr, host: String, route: &str) -> Self {
+        Self { version: None, host, route: route.to_owned(), ..Self::unread(client, true) }
+    }
+
+    /// What is spoken.
+    fn protocol(&self) -> Protocol {
+        Protocol(self.version)
+    }
+}
+
+/// What a connection speaks, as far as it can be read.
+struct Protocol(Option<Version>);
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(version) => write!(formatter, "{version:?}"),
+            None => formatter.write_str("TLS"),
+        }
     }
 }
 
@@ -162,7 +188,7 @@ pub fn queue(thread: &str, to: impl io::Write + Send + 'static) -> (NonBlocking,
 pub struct Writer(RefCell<(NonBlocking, String)>);
 
 impl Writer {
-    /// Writes a request's line.
+    /// Writes a line.
     pub fn write(&self, format: AccessFormat, record: &Record, outcome: Outcome) {
         let (lines, line) = &mut *self.0.borrow_mut();
         line.clear();

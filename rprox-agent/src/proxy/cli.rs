@@ -366,8 +366,10 @@ impl fmt::Display for Summary<'_> {
         writeln!(formatter, "\nRoutes")?;
         let width = config.routes.iter().map(|route| route.label.len()).max().unwrap_or(0);
         for route in &config.routes {
-            let redirect = match (route.https_redirect, self.has_certificate(route)) {
-                (true, true) => "  (plain HTTP is redirected to HTTPS)",
+            let redirect = match (route.https_redirect, route.is_passthrough(), self.has_certificate(route)) {
+                (true, true, _) => "  (TLS is passed through, plain HTTP is redirected to HTTPS)",
+                (false, true, _) => "  (TLS is passed through)",
+                (true, false, true) => "  (plain HTTP is redirected to HTTPS)",
                 _ => "",
             };
             writeln!(formatter, "  {:width$}  -> {}{redirect}", route.label, leads_to(route))?;

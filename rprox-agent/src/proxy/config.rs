@@ -14,6 +14,7 @@ mod flags;
 mod log;
 mod memory;
 mod nearest;
+mod passthrough;
 mod podman;
 mod routes;
 mod schema;

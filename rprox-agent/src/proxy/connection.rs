@@ -43,10 +43,12 @@ use super::admission::Place;
 use super::drain::{Stop, Ticket};
 use super::forward::{self, ResponseBody};
 use super::listen;
+use super::live::Live;
 use super::metrics::{HandshakeFailure, Limit, TlsVersion};
+use super::passthrough;
 use super::proxy_protocol::{self, Ends, HeaderError};
 use super::timer::LazyTimer;
-use super::tls::TlsConnection;
+use super::tls::{Accepted, TlsConnection};
 use super::worker::Worker;
 
 /// What an HTTP/2 client that knows the server speaks it sends first (RFC 9113 section 3.4).
@@ -117,24 +119,34 @@ fn contains(networks: &[IpNet], address: IpAddr) -> bool {
 }
 
 async fn serve_tls(worker: Rc<Worker>, tcp: TcpStream, ends: Ends, ticket: Ticket) {
-    let Some(connection) = shake_hands(&worker, tcp, ends.client).await else { return };
-    let client = Client::new(Rc::clone(&worker), ends, Some(connection.secured), connection.http2);
-    serve_http(client, connection.stream, Bytes::new(), ticket).await;
+    let live = worker.live();
+    // What a handshake needs should not stay for as long as its connection.
+    match Box::pin(shake_hands(&worker, &live, tcp, ends.client)).await {
+        Some(Accepted::Terminated(connection)) => {
+            drop(live);
+            let TlsConnection { stream, http2, secured, .. } = *connection;
+            let client = Client::new(Rc::clone(&worker), ends, Some(secured), http2);
+            Box::pin(serve_http(client, stream, Bytes::new(), ticket)).await;
+        }
+        Some(Accepted::Passthrough(opening)) => {
+            Box::pin(passthrough::serve(worker, live, opening, ends, ticket)).await;
+        }
+        Some(Accepted::Validated) | None => {}
+    }
 }
 
 /// `None` where it fails, which is the client's concern more than ours.
-async fn shake_hands(worker: &Worker, tcp: TcpStream, peer: SocketAddr) -> Option<TlsConnection> {
-    let live = worker.live();
+async fn shake_hands(worker: &Worker, live: &Live, tcp: TcpStream, peer: SocketAddr) -> Option<Accepted> {
     let metrics = &worker.metrics;
-    let accepted = timeout(live.config.timeouts.header, live.tls.accept(tcp)).await;
+    let accepted = timeout(live.config.timeouts.header, live.tls.accept(tcp, &live.routes)).await;
     let (failure, error) = match accepted {
-        Ok(Ok(connection)) => {
-            if let Some(TlsConnection { tls13, resumed, .. }) = &connection {
-                let version = if *tls13 { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
+        Ok(Ok(accepted)) => {
+            if let Accepted::Terminated(connection) = &accepted {
+                let version = if connection.tls13 { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
                 metrics.tls_handshakes[version].increment();
-                metrics.tls_sessions_resumed.add(u64::from(*resumed));
+                metrics.tls_sessions_resumed.add(u64::from(connection.resumed));
             }
-            return connection;
+            return Some(accepted);
         }
         Ok(Err(error)) => (error.failure(), error.to_string()),
         Err(_) => (HandshakeFailure::TimedOut, "longer than timeouts.header".to_owned()),
@@ -227,7 +239,7 @@ fn refused(client: &Client, error: &hyper::Error) {
     let log = &client.worker.live().config.log;
     if log.access {
         let record = Record::unread(client.peer, client.secure.is_some());
-        let outcome = Outcome { status: Some(status), bytes: 0, lasted: Duration::ZERO };
+        let outcome = Outcome { status: Some(status), bytes: 0, received: None, lasted: Duration::ZERO };
         client.worker.access_log.write(log.access_format, &record, outcome);
     }
 }

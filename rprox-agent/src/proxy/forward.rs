@@ -25,6 +25,7 @@ pub mod sticky;
 pub mod target;
 pub mod tunnel;
 pub mod upgrade;
+pub mod wire;
 
 use std::rc::Rc;
 
@@ -133,7 +134,7 @@ fn within_limits(client: &Client, live: &Live, parts: &Parts) -> Result<(), Box<
 }
 
 /// Counts a failure that is a limit's.
-fn count(metrics: &Metrics, failure: &Failure) {
+pub(super) fn count(metrics: &Metrics, failure: &Failure) {
     let limit = match failure {
         Failure::Busy => Limit::UpstreamConnections,
         Failure::Upload(UploadError::TooLarge) => Limit::BodyBytes,
@@ -143,7 +144,8 @@ fn count(metrics: &Metrics, failure: &Failure) {
     metrics.limit_hits[limit].increment();
 }
 
-fn log(found: &Match<'_>, lost: &send::Lost, status: StatusCode) {
+/// Tells the operator of a failure, which the client sees as `status`.
+pub(super) fn log(found: &Match<'_>, lost: &send::Lost, status: StatusCode) {
     if lost.failure.is_clients() {
         return tracing::debug!(route = found.route.label, "{status}: {}", lost.failure);
     }
@@ -192,9 +194,17 @@ fn direct<'a>(
         return refuse(StatusCode::NOT_FOUND, "no route leads from here");
     };
     exchange.takes(&found);
-    if client.secure.is_none() && found.route.https_redirect && live.tls.serves(&host) {
+    if client.secure.is_some() && found.is_passed_through {
+        // As by a certificate of ours that covers the upstream's host too.
+        return refuse(StatusCode::MISDIRECTED_REQUEST, "TLS for this host is not ended here");
+    }
+    let has_https = found.is_passed_through || live.tls.serves(&host);
+    if client.secure.is_none() && found.route.https_redirect && has_https {
         let resource = parts.uri.path_and_query().map_or("/", |resource| resource.as_str());
         return Err(Box::new(respond::https_redirect(&parts.method, &host, resource)));
+    }
+    if found.route.is_passthrough() {
+        return refuse(StatusCode::NOT_FOUND, "this host is served over TLS alone");
     }
     if let Err((status, reason)) = client_certificate::check(client, found.route, &host) {
         return refuse(status, reason);

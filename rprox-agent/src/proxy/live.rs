@@ -13,13 +13,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, Cache};
+use foldhash::HashMap;
 use hyper::server::conn::http1;
 
 use super::config::Config;
 use super::dns::{DnsError, Names};
 use super::forward::group::Groups;
 use super::forward::pool::Pool;
-use super::metrics::{Metrics, RouteMetrics};
+use super::metrics::{Metrics, PassthroughMetrics, RouteMetrics};
 use super::route::{Route, RouteTable};
 use super::tls::{Kept, TlsAcceptor, TlsError};
 use super::worker::{Shared, http1_server, http2_server};
@@ -76,6 +77,8 @@ pub struct Live {
     pub names: Names,
     /// What is counted of each route, by its place, and last of requests that no route is for.
     pub route_metrics: Box<[Arc<RouteMetrics>]>,
+    /// What is counted of each route whose TLS is passed through, by its place.
+    pub passthrough_metrics: HashMap<usize, Arc<PassthroughMetrics>>,
     /// The upstreams of each route.
     pub groups: Groups,
     /// How to serve HTTP/1.1.
@@ -95,11 +98,17 @@ impl Deref for Live {
 impl Live {
     fn new(rules: Arc<Rules>, names: Names, metrics: &Metrics) -> Self {
         let limits = &rules.config.limits;
-        let labels = rules.all_routes().map(|route| route.label.as_str());
+        // The last is for requests that no route is for.
+        let labels = rules.all_routes().map(|route| route.label.as_str()).chain([""]);
+        let passthrough = rules.all_routes().enumerate().filter(|(_, route)| route.is_passthrough());
+        let (places, passed): (Vec<_>, Vec<_>) =
+            passthrough.map(|(place, route)| (place, route.label.as_str())).unzip();
+        let passed = metrics.passthrough.of(passed.into_iter());
         Self {
             http1: http1_server(limits),
             http2: http2_server(limits),
             route_metrics: metrics.routes.of(labels),
+            passthrough_metrics: places.into_iter().zip(passed).collect(),
             groups: Groups::default(),
             names,
             rules,

@@ -17,7 +17,7 @@ use http::StatusCode;
 
 pub use self::cell::{Counter, Gauge, Label, Labelled};
 pub use self::define::{Kind, Labels, Series, Value, labelled};
-pub use self::family::{EndpointMetrics, Family, RouteMetrics};
+pub use self::family::{EndpointMetrics, Family, PassthroughMetrics, RouteMetrics};
 pub use self::histogram::{Histogram, Sum};
 
 define::metrics! {
@@ -169,9 +169,9 @@ mod tests {
     #[test]
     fn a_route_keeps_its_numbers_over_a_reload_and_one_that_is_gone_has_none() {
         let metrics = Metrics::default();
-        let before = metrics.routes.of(["a/", "b/"].into_iter());
+        let before = metrics.routes.of(["a/", "b/", ""].into_iter());
         before[0].requests[Class::Success].increment();
-        let after = metrics.routes.of(["c/", "a/"].into_iter());
+        let after = metrics.routes.of(["c/", "a/", ""].into_iter());
         assert_eq!(after[1].requests[Class::Success].get(), 1);
         let mut labels: Vec<_> = metrics.routes.all().into_iter().map(|(label, _)| label).collect();
         labels.sort();

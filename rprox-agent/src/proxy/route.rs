@@ -3,6 +3,8 @@
 //! The most specific route wins: of the hosts, an exact one before a wildcard before `*`; then, of that host's routes, the one
 //! with the longest path. The host decides first: where a host has routes and none is for the path, there is no route, even
 //! if a wildcard or `*` has one. So what is set up for a host is all that it serves.
+//!
+//! A host whose TLS is passed through is found in the same way, by the name that the client asks for, and has no path.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +14,8 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 use http::HeaderValue;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::host;
 use super::tls::client_auth::ClientAuth;
@@ -94,6 +98,19 @@ impl UpstreamTemplate {
     }
 }
 
+/// Whose business the TLS of a route's clients is.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum RouteTls {
+    /// Ours: we show a certificate, and the upstream gets requests.
+    #[default]
+    Terminate,
+    /// The upstream's: it gets the client's bytes as they are.
+    Passthrough,
+}
+
 /// A host and path prefix with the upstream that serves it.
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -102,9 +119,11 @@ pub struct Route {
     /// The path prefix, starting with a slash and ending without one (but for `/` itself). It matches whole segments: `/api`
     /// is for `/api` and `/api/x`, not for `/apix`.
     pub path: String,
+    /// Whose business TLS is. Where it is passed through there is no path.
+    pub tls: RouteTls,
     /// Where it leads.
     pub upstream: UpstreamTemplate,
-    /// Whether plain HTTP is redirected to HTTPS, where a certificate covers the host.
+    /// Whether plain HTTP is redirected to HTTPS, where the host is served by that.
     pub https_redirect: bool,
     /// Whose certificates its clients must or may have.
     pub client_auth: Option<ClientAuth>,
@@ -112,8 +131,23 @@ pub struct Route {
     pub hsts: Option<HeaderValue>,
     /// The protocols that a client's connection may be upgraded to, in lower case.
     pub upgrade: Vec<String>,
-    /// `host/path`, for logs.
+    /// `host/path` for logs, or the host alone where TLS is passed through.
     pub label: String,
+}
+
+impl Route {
+    /// Whether TLS is passed through.
+    #[must_use]
+    pub fn is_passthrough(&self) -> bool {
+        self.tls == RouteTls::Passthrough
+    }
+}
+
+/// The hosts of `routes` whose TLS is terminated here; one comes as often as it has routes.
+pub fn terminated(routes: &[Route]) -> impl Iterator<Item = &HostPattern> {
+    let passthrough = routes.iter().filter(|route| route.is_passthrough());
+    let passed: HashSet<_> = passthrough.map(|route| &route.host).collect();
+    routes.iter().map(|route| &route.host).filter(move |host| !passed.contains(host))
 }
 
 /// All routes, arranged so that a look-up costs the same for one as for ten thousand.
@@ -123,6 +157,8 @@ pub struct RouteTable {
     wildcard: HashMap<String, Paths>,
     any: Paths,
     upstreams: HashSet<Arc<Upstream>>,
+    /// Whether any host's TLS is passed through.
+    passes_through: bool,
 }
 
 /// What a request's host and path led to.
@@ -134,6 +170,8 @@ pub struct Match<'a> {
     pub place: usize,
     /// Its upstreams, a template's being filled in.
     pub upstreams: &'a Arc<UpstreamSet>,
+    /// Whether TLS for the host is passed through, so that a request over TLS of ours is not for it.
+    pub is_passed_through: bool,
 }
 
 impl RouteTable {
@@ -144,6 +182,7 @@ impl RouteTable {
         let mut table = Self::default();
         for (place, route) in routes.into_iter().enumerate() {
             table.upstreams.extend(route.upstream.all().cloned());
+            table.passes_through |= route.is_passthrough();
             let paths = match &route.host {
                 HostPattern::Exact(host) => table.exact.entry(host.clone()).or_default(),
                 HostPattern::Wildcard(domain) => table.wildcard.entry(domain.clone()).or_default(),
@@ -169,18 +208,30 @@ impl RouteTable {
     /// nor rid of `..`, as a route decides who answers and not who may ask.
     #[must_use]
     pub fn find(&self, host: &str, path: &str) -> Option<Match<'_>> {
-        let (label, paths) = if let Some(paths) = self.exact.get(host) {
-            ("", paths)
-        } else {
-            let (label, domain) = host.split_once('.').unwrap_or((host, ""));
-            (label, self.wildcard.get(domain).unwrap_or(&self.any))
-        };
-        let (place, route) = paths.find(path)?;
-        let upstreams = match &route.upstream {
-            UpstreamTemplate::Plain(upstreams) => upstreams,
-            UpstreamTemplate::Template(allowed) => allowed.get(label)?,
-        };
-        Some(Match { route, place: *place, upstreams })
+        let (label, paths) = self.paths(host);
+        paths.lead(paths.find(path).or(paths.passthrough.as_ref())?, label)
+    }
+
+    /// The route by which TLS for a [normalised](host::normalise) host is passed through, if it is.
+    #[must_use]
+    pub fn passthrough(&self, host: &str) -> Option<Match<'_>> {
+        let (label, paths) = self.paths(host);
+        paths.lead(paths.passthrough.as_ref()?, label)
+    }
+
+    /// Whether any host's TLS is passed through.
+    #[must_use]
+    pub fn passes_through(&self) -> bool {
+        self.passes_through
+    }
+
+    /// The routes of `host`, and its first label, which a wildcard stands for.
+    fn paths<'a>(&self, host: &'a str) -> (&'a str, &Paths) {
+        if let Some(paths) = self.exact.get(host) {
+            return ("", paths);
+        }
+        let (label, domain) = host.split_once('.').unwrap_or((host, ""));
+        (label, self.wildcard.get(domain).unwrap_or(&self.any))
     }
 }
 
@@ -191,10 +242,16 @@ struct Paths {
     routes: HashMap<String, (usize, Arc<Route>)>,
     /// The longest path's bytes: nothing beyond it is worth looking at, however long a path a client sends.
     longest: usize,
+    /// Where its TLS is passed through to.
+    passthrough: Option<(usize, Arc<Route>)>,
 }
 
 impl Paths {
     fn insert(&mut self, place: usize, route: Arc<Route>) {
+        if route.is_passthrough() {
+            self.passthrough = Some((place, route));
+            return;
+        }
         let path = route.path.trim_end_matches('/').to_owned();
         self.longest = self.longest.max(path.len());
         self.routes.insert(path, (place, route));
@@ -211,6 +268,15 @@ impl Paths {
             end = segment_end(&bytes[..end]);
         }
         self.routes.get("")
+    }
+
+    /// What a route of these leads to for a host with this first label.
+    fn lead<'a>(&self, (place, route): &'a (usize, Arc<Route>), label: &str) -> Option<Match<'a>> {
+        let upstreams = match &route.upstream {
+            UpstreamTemplate::Plain(upstreams) => upstreams,
+            UpstreamTemplate::Template(allowed) => allowed.get(label)?,
+        };
+        Some(Match { route, place: *place, upstreams, is_passed_through: self.passthrough.is_some() })
     }
 }
 
@@ -231,6 +297,7 @@ mod tests {
         Route {
             host: HostPattern::parse(host).unwrap(),
             path: path.to_owned(),
+            tls: RouteTls::Terminate,
             upstream: UpstreamTemplate::Plain(set(upstream)),
             https_redirect: true,
             client_auth: None,
@@ -312,6 +379,49 @@ mod tests {
         ]);
         assert_eq!(find(&table, "grafana.pods.example.com", "/d/1"), Some("grafana:3000"));
         assert_eq!(find(&table, "secret.pods.example.com", "/"), None);
+    }
+
+    fn passthrough(host: &str, upstream: &str) -> Route {
+        Route { tls: RouteTls::Passthrough, label: host.to_owned(), ..route(host, "/", upstream) }
+    }
+
+    #[test]
+    fn tls_is_passed_through_for_the_most_specific_host_alone() {
+        let table = RouteTable::new(vec![
+            passthrough("*", "any:443"),
+            passthrough("*.example.com", "wildcard:443"),
+            passthrough("a.example.com", "exact:443"),
+            route("b.example.com", "/", "ours:80"),
+        ]);
+        let passed = |host| table.passthrough(host).map(|found| found.upstreams.label.as_str());
+        assert_eq!(passed("a.example.com"), Some("exact:443"));
+        assert_eq!(passed("c.example.com"), Some("wildcard:443"));
+        assert_eq!(passed("b.example.com"), None, "terminated here");
+        assert_eq!(passed("elsewhere.example"), Some("any:443"));
+        assert!(table.passes_through());
+        assert!(!RouteTable::new(vec![route("a", "/", "a:80")]).passes_through());
+    }
+
+    #[test]
+    fn a_request_for_a_host_that_is_passed_through_finds_what_is_beside_it() {
+        let table = RouteTable::new(vec![
+            passthrough("a", "secure:443"),
+            route("a", "/.well-known", "plain:80"),
+            route("b", "/", "b:80"),
+        ]);
+        let find = |host, path| {
+            let found = table.find(host, path).unwrap();
+            (found.upstreams.label.as_str(), found.route.is_passthrough(), found.is_passed_through)
+        };
+        assert_eq!(find("a", "/.well-known/acme-challenge/x"), ("plain:80", false, true));
+        assert_eq!(find("a", "/other"), ("secure:443", true, true));
+        assert_eq!(find("b", "/"), ("b:80", false, false));
+    }
+
+    #[test]
+    fn hosts_that_are_passed_through_are_not_terminated() {
+        let routes = [route("a", "/x", "a:80"), passthrough("a", "a:443"), route("b", "/", "b:80")];
+        assert_eq!(terminated(&routes).map(ToString::to_string).collect::<Vec<_>>(), ["b"]);
     }
 
     #[test]

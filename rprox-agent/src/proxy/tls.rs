@@ -9,6 +9,7 @@ pub mod challenges;
 pub mod client_auth;
 pub mod identity;
 pub mod names;
+mod recorded;
 mod self_signed;
 mod sessions;
 mod store;
@@ -18,7 +19,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-pub use self::accept::{Secured, TlsConnection};
+pub use self::accept::{Accepted, Opening, Secured, TlsConnection};
 pub use self::certificate::Certificate;
 pub use self::certificates::Certificates;
 pub use self::names::CertificateNames;

@@ -29,6 +29,7 @@ use super::listen::{self, Listener};
 use super::live::{Live, Rules, View};
 use super::memory::Memory;
 use super::metrics::Metrics;
+use super::passthrough::pipe::Pipes;
 use super::reload::Reloads;
 use super::tls::Kept;
 use super::via::Via;
@@ -100,6 +101,8 @@ pub struct Worker {
     pub metrics: Arc<Metrics>,
     /// Connections to endpoints.
     pub pool: Rc<Pool>,
+    /// What bytes are passed through by.
+    pub pipes: Pipes,
     /// The client connections.
     pub drain: Rc<Drain>,
     /// Requests being served.
@@ -200,6 +203,7 @@ impl Worker {
             access_log: shared.access_log.writer(),
             metrics,
             pool,
+            pipes: Pipes::default(),
             drain: Rc::default(),
             requests: Cell::new(0),
             date: RefCell::new((0, HeaderValue::from_static(""))),

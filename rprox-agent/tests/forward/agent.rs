@@ -64,6 +64,11 @@ impl Agent {
         Self::launch(2, routes, more, &[], |folder| Command::new(copy_program(folder)))
     }
 
+    /// Starts one by the command that `by` makes of its program's path.
+    pub(crate) fn start_by(routes: &[(&str, &str)], more: &str, by: impl FnOnce(&str) -> Command) -> Self {
+        Self::launch(2, routes, more, &[], |_| by(BUILT))
+    }
+
     /// Starts one that may have so many files open, until it raises that.
     pub(crate) fn start_with_files(files: usize, routes: &[(&str, &str)]) -> Self {
         Self::launch(2, routes, "", &[], |_| {

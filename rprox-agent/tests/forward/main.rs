@@ -25,6 +25,7 @@ mod listeners;
 mod load;
 mod loops;
 mod open_files;
+mod passthrough;
 mod proxy_protocol;
 mod proxy_protocol_out;
 mod refusals;

@@ -59,7 +59,7 @@ impl Drop for Nginx {
 }
 
 /// The system's, or the one that `cargo xtask setup` has unpacked.
-fn program() -> String {
+pub(crate) fn program() -> String {
     let unpacked = format!("{}/../target/tools/nginx/usr/sbin/nginx", env!("CARGO_MANIFEST_DIR"));
     [unpacked.as_str(), "/usr/sbin/nginx"]
         .into_iter()

@@ -20,9 +20,10 @@ pub(super) fn event(record: &Record, outcome: Outcome) {
         host = record.host,
         method = %record.method,
         path = record.path,
-        protocol = ?record.version,
+        protocol = %record.protocol(),
         status = outcome.status(),
         bytes = outcome.bytes,
+        received = outcome.received,
         duration_ms = u64::try_from(outcome.lasted.as_millis()).unwrap_or(u64::MAX),
         route = record.route,
         endpoint = record.endpoint.map(tracing::field::display),
@@ -42,6 +43,8 @@ struct Line<'a> {
     protocol: String,
     status: u16,
     bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received: Option<u64>,
     /// In seconds.
     duration: f64,
     route: &'a str,
@@ -63,9 +66,10 @@ pub(super) fn json(record: &Record, outcome: Outcome, line: &mut String) {
         method: record.method.as_str(),
         host: &record.host,
         path: &record.path,
-        protocol: format!("{:?}", record.version),
+        protocol: record.protocol().to_string(),
         status: outcome.status(),
         bytes: outcome.bytes,
+        received: outcome.received,
         duration: outcome.lasted.as_secs_f64(),
         route: &record.route,
         endpoint: record.endpoint.map(|endpoint| endpoint.to_string()),
@@ -82,7 +86,7 @@ pub(super) fn combined(record: &Record, outcome: Outcome, line: &mut String) {
     let time = OffsetDateTime::from(record.start);
     let _ = write!(
         line,
-        "{} - - [{:02}/{}/{:04}:{:02}:{:02}:{:02} +0000] \"{} {} {:?}\" {} {} \"{}\" \"{}\"",
+        "{} - - [{:02}/{}/{:04}:{:02}:{:02}:{:02} +0000] \"{} {} {}\" {} {} \"{}\" \"{}\"",
         record.client,
         time.day(),
         MONTHS[usize::from(u8::from(time.month()) - 1)],
@@ -92,7 +96,7 @@ pub(super) fn combined(record: &Record, outcome: Outcome, line: &mut String) {
         time.second(),
         record.method,
         Quoted(&record.path),
-        record.version,
+        record.protocol(),
         outcome.status(),
         outcome.bytes,
         Quoted(record.referer.as_deref().unwrap_or("-")),
@@ -138,8 +142,12 @@ mod tests {
         record
     }
 
-    const OUTCOME: Outcome =
-        Outcome { status: Some(StatusCode::OK), bytes: 5, lasted: Duration::from_millis(1500) };
+    const OUTCOME: Outcome = Outcome {
+        status: Some(StatusCode::OK),
+        bytes: 5,
+        received: None,
+        lasted: Duration::from_millis(1500),
+    };
 
     #[test]
     fn a_combined_line_is_what_analysers_read() {
@@ -159,6 +167,22 @@ mod tests {
         assert_eq!(object["duration"], 1.5);
         assert_eq!(object["user_agent"], "say \"hi\" \\ there");
         assert_eq!(object["endpoint"], serde_json::Value::Null);
-        assert!(!line.contains("secret"), "{line}");
+        assert!(!line.contains("secret") && !line.contains("received"), "{line}");
+    }
+
+    #[test]
+    fn what_was_passed_through_has_a_line_in_every_format() {
+        let mut record =
+            Record::passthrough("192.0.2.1".parse().unwrap(), "a.example".to_owned(), "a.example");
+        record.start = UNIX_EPOCH + Duration::from_millis(784_111_777_042);
+        let outcome = Outcome { received: Some(517), ..OUTCOME };
+        let mut line = String::new();
+        combined(&record, outcome, &mut line);
+        assert_eq!(line, "192.0.2.1 - - [06/Nov/1994:08:49:37 +0000] \"- - TLS\" 200 5 \"-\" \"-\"");
+        line.clear();
+        json(&record, outcome, &mut line);
+        let object: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let fields = ["protocol", "host", "tls", "received", "bytes"].map(|name| object[name].to_string());
+        assert_eq!(fields, ["\"TLS\"", "\"a.example\"", "true", "517", "5"]);
     }
 }

@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::proxy::metrics::{
-    Class, Counter, EndpointMetrics, Kind, Label, Labels, Metrics, RouteMetrics, Series, Sum, Value,
+    Class, Counter, EndpointMetrics, Kind, Label, Labels, Metrics, PassthroughMetrics, RouteMetrics, Series,
+    Sum, Value,
 };
 
 /// The series of routes. A request that no route is for has an empty label.
@@ -41,6 +42,53 @@ pub(super) fn routes(workers: &[Arc<Metrics>]) -> Vec<Series> {
             "Time from a request's head to the end of its response, without tunnels",
             Kind::Histogram,
             durations,
+        ),
+    ]
+}
+
+/// The series of routes whose TLS is passed through.
+pub(super) fn passthrough(workers: &[Arc<Metrics>]) -> Vec<Series> {
+    let mut by_route: BTreeMap<String, Vec<Arc<PassthroughMetrics>>> = BTreeMap::new();
+    for (route, metrics) in workers.iter().flat_map(|worker| worker.passthrough.all()) {
+        by_route.entry(route).or_default().push(metrics);
+    }
+    let sum = |more: &[(&'static str, &str)], count: fn(&PassthroughMetrics) -> i64| {
+        let sums = by_route.iter().map(|(route, metrics)| {
+            let more = more.iter().map(|(label, value)| (*label, (*value).to_owned()));
+            let labels = [("route", route.clone())].into_iter().chain(more).collect();
+            (labels, Value::Number(metrics.iter().map(|metrics| count(metrics)).sum()))
+        });
+        sums.collect::<Vec<(Labels, Value)>>()
+    };
+    let bytes = [
+        sum(&[("direction", "received")], |of| of.received.get()),
+        sum(&[("direction", "sent")], |of| of.sent.get()),
+    ];
+    let (counter, gauge) = (Kind::Counter, Kind::Gauge);
+    vec![
+        series(
+            "rprox_passthrough_connections",
+            "Connections whose TLS was passed through to an endpoint",
+            counter,
+            sum(&[], |of| of.connections.get()),
+        ),
+        series(
+            "rprox_passthrough_connections_open",
+            "Those of them that are open",
+            gauge,
+            sum(&[], |of| of.open.get()),
+        ),
+        series(
+            "rprox_passthrough_failures",
+            "Connections to be passed through that no endpoint took",
+            counter,
+            sum(&[], |of| of.failures.get()),
+        ),
+        series(
+            "rprox_passthrough_bytes",
+            "Bytes received from clients, and sent to them",
+            counter,
+            bytes.concat(),
         ),
     ]
 }

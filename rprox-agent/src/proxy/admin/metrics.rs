@@ -25,6 +25,7 @@ use crate::proxy::worker::Shared;
 pub(super) fn text(shared: &Shared) -> Result<String, fmt::Error> {
     let mut series = Metrics::sum(&shared.metrics);
     series.extend(families::routes(&shared.metrics));
+    series.extend(families::passthrough(&shared.metrics));
     series.extend(families::endpoints(&shared.metrics));
     series.extend(shared.last_answers.series());
     series.push(shared.reloads.series());

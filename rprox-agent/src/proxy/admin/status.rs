@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::Phase;
 use super::upstreams::{self, UpstreamStatus};
 use crate::proxy::labels::Report;
+use crate::proxy::route::RouteTls;
 use crate::proxy::worker::Shared;
 
 #[derive(Serialize)]
@@ -41,6 +42,7 @@ struct Configuration<'a> {
 struct Route<'a> {
     route: &'a str,
     upstreams: Vec<&'a str>,
+    tls: RouteTls,
     /// Whether a container's label asked for it.
     by_label: bool,
 }
@@ -82,6 +84,7 @@ pub(super) fn json(shared: &Shared, file: Option<&Path>, phase: Phase) -> Result
             .map(|(place, route)| Route {
                 route: &route.label,
                 upstreams: route.upstream.all().map(|upstream| upstream.authority.as_str()).collect(),
+                tls: route.tls,
                 by_label: place >= rules.config.routes.len(),
             })
             .collect(),

@@ -16,13 +16,14 @@ use super::acme::{self, AcmeTable};
 use super::error::{ConfigError, Mistake, Place};
 use super::file::{File, ListenTable};
 use super::flags::Flags;
+use super::passthrough;
 use super::podman::PodmanTable;
 use super::routes::{Written, WrittenRoute};
 use super::tls::Hsts;
 use super::units::Addresses;
 use super::upstreams::{AllAuthorities, Context};
 use super::{AcmeConfig, CertificateFiles, Config, DnsConfig, Listen, Timeouts};
-use crate::proxy::route::{HostPattern, Route};
+use crate::proxy::route::{self, HostPattern, Route, RouteTls};
 use crate::proxy::state;
 use crate::proxy::tls::{Certificate, CertificateNames};
 
@@ -78,7 +79,10 @@ impl Builder {
         }
         let state = file.state.map(|state| self.directory.join(state)).or_else(state::default_folder);
         let acme = file.acme.and_then(|acme| self.acme(acme, &routes, state.clone()));
-        let secure = !self.certificates.is_empty() || file.tls.self_signed || acme.is_some();
+        let secure = !self.certificates.is_empty()
+            || file.tls.self_signed
+            || acme.is_some()
+            || routes.iter().any(Route::is_passthrough);
         let proxy_protocol = std::mem::take(&mut file.listen.proxy_protocol);
         let listen = self.listen(file.listen, flags, secure);
         let mut log = file.log;
@@ -165,16 +169,20 @@ impl Builder {
         let mut authorities = AllAuthorities::default();
         let mut context = Context { search, directory: &directory, timeouts, authorities: &mut authorities };
         let mut taken = HashMap::new();
-        let mut routes = Vec::new();
+        let mut routes: Vec<(Route, Place)> = Vec::new();
         let from_flags = flags.routes.iter().cloned().map(WrittenRoute::from);
         for route in from_flags.chain(tables.into_iter().map(WrittenRoute::from)) {
             let place = route.host.place.clone();
             let made = route.matched().and_then(|(host, path)| {
-                match taken.insert((host.clone(), path.clone()), place.clone()) {
+                route.check_passthrough()?;
+                match taken.insert((host.clone(), path.clone(), route.tls()), place.clone()) {
                     // A flag's route was here first, and wins.
                     Some(Place::Flag(flag)) if matches!(place, Place::Bytes(_)) => {
-                        taken.insert((host, path), Place::Flag(flag));
+                        taken.insert((host, path, route.tls()), Place::Flag(flag));
                         return Ok(None);
+                    }
+                    Some(_) if route.tls() == RouteTls::Passthrough => {
+                        return Err(route.host.mistake(format!("TLS for {host} is passed through already")));
                     }
                     Some(_) => return Err(route.host.mistake(format!("{host}{path} has a route already"))),
                     None => {}
@@ -183,11 +191,12 @@ impl Builder {
                 route.into_route(host, path, hsts, &mut context).map(Some)
             });
             match made {
-                Ok(route) => routes.extend(route),
+                Ok(route) => routes.extend(route.map(|route| (route, place))),
                 Err(mistake) => self.mistakes.push(mistake),
             }
         }
-        routes
+        self.mistakes.extend(passthrough::unreached(&routes));
+        routes.into_iter().map(|(route, _)| route).collect()
     }
 
     fn route_certificate(&mut self, route: &WrittenRoute, host: &HostPattern) -> Result<(), Mistake> {
@@ -212,8 +221,8 @@ impl Builder {
     /// Certificates by ACME: for the hosts that it lists, or else for those of routes that have none yet.
     fn acme(&mut self, table: AcmeTable, routes: &[Route], state: Option<PathBuf>) -> Option<AcmeConfig> {
         let mut hosts: Vec<String> = Vec::new();
-        for route in routes {
-            if let HostPattern::Exact(host) = &route.host
+        for host in route::terminated(routes) {
+            if let HostPattern::Exact(host) = host
                 && acme::is_issuable(host)
                 && !hosts.contains(host)
                 && !self.covered.iter().any(|names| names.covers(host))
@@ -224,7 +233,7 @@ impl Builder {
         table.read(hosts, state, &self.directory).map_err(|mistake| self.mistakes.push(mistake)).ok()
     }
 
-    /// Where to listen; `secure` if there is, or will be, a certificate.
+    /// Where to listen; `secure` if there is, or will be, a certificate, or an upstream that has one.
     fn listen(&mut self, table: ListenTable, flags: &Flags, secure: bool) -> Listen {
         let http = choose(&flags.http, table.http, "--http");
         let https = choose(&flags.https, table.https, "--https");
@@ -233,7 +242,7 @@ impl Builder {
             && !secure
         {
             let message = "listening for HTTPS needs a certificate; give --cert and --key, a [[certificate]], a route's cert and key, \
-                 [acme], or tls = \"self-signed\"";
+                 [acme], or tls = \"self-signed\"; or a route with tls = \"passthrough\", whose upstream has it";
             self.mistakes.push(https.mistake(message));
         }
         let default_https = if secure { vec![any(HTTPS_PORT)] } else { Vec::new() };

@@ -20,6 +20,7 @@ use super::upgrade;
 use super::upstreams::{self, HealthTable, RouteTimeouts, StickyTable, UpstreamKey};
 use super::{DnsConfig, Limits, Log, PassiveHealth, Retries, Timeouts};
 use crate::proxy::proxy_protocol;
+use crate::proxy::route::RouteTls;
 use crate::proxy::upstream::set::Balancing;
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -109,6 +110,8 @@ pub(super) struct RouteTable {
     pub(super) path: Option<Spanned<String>>,
     #[schemars(with = "super::schema::OneOrMany<super::schema::Upstream>")]
     pub(super) upstream: Spanned<UpstreamKey>,
+    #[schemars(with = "Option<RouteTls>")]
+    pub(super) tls: Option<Spanned<RouteTls>>,
     #[serde(default, deserialize_with = "upstreams::balancing")]
     #[schemars(with = "super::schema::Balance")]
     pub(super) balance: Balancing,
@@ -128,9 +131,9 @@ pub(super) struct RouteTable {
     pub(super) client_cert: Option<Spanned<String>>,
     #[schemars(with = "Option<String>")]
     pub(super) hsts: Option<Hsts>,
-    #[serde(default = "upgrade::default", deserialize_with = "upgrade::protocols")]
-    #[schemars(with = "super::schema::OneOrMany<String>")]
-    pub(super) upgrade: Vec<String>,
+    #[serde(default, deserialize_with = "upgrade::protocols")]
+    #[schemars(with = "Option<Vec<String>>")]
+    pub(super) upgrade: Option<Vec<String>>,
     pub(super) proxy_protocol: Option<proxy_protocol::Version>,
     #[serde(default = "default_https_redirect")]
     pub(super) https_redirect: bool,

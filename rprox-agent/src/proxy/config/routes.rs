@@ -16,7 +16,7 @@ use super::upgrade;
 use super::upstreams::{self, Context, HealthTable, RouteTimeouts, StickyTable, WrittenUpstream};
 use crate::proxy::host;
 use crate::proxy::proxy_protocol;
-use crate::proxy::route::{HostPattern, Route, UpstreamTemplate};
+use crate::proxy::route::{HostPattern, Route, RouteTls, UpstreamTemplate};
 use crate::proxy::upstream::set::{Balancing, UpstreamSet};
 
 /// What stands for the wildcard's label in a template.
@@ -33,6 +33,7 @@ pub(super) struct WrittenRoute {
     pub(super) host: Written<String>,
     pub(super) path: Option<Written<String>>,
     pub(super) upstream: Written<Vec<WrittenUpstream>>,
+    pub(super) tls: Option<Written<RouteTls>>,
     pub(super) balance: Balancing,
     pub(super) sticky: Option<StickyTable>,
     pub(super) health: Option<HealthTable>,
@@ -42,7 +43,7 @@ pub(super) struct WrittenRoute {
     pub(super) key: Option<Written<PathBuf>>,
     pub(super) client_auth: WrittenClientAuth,
     pub(super) hsts: Option<Hsts>,
-    pub(super) upgrade: Vec<String>,
+    pub(super) upgrade: Option<Vec<String>>,
     pub(super) proxy_protocol: Option<proxy_protocol::Version>,
     pub(super) https_redirect: bool,
 }
@@ -74,6 +75,7 @@ impl From<RouteTable> for WrittenRoute {
             host: table.host.into(),
             path: table.path.map(Written::from),
             upstream: upstreams::written(table.upstream),
+            tls: table.tls.map(Written::from),
             balance: table.balance,
             sticky: table.sticky,
             health: table.health,
@@ -100,6 +102,7 @@ impl From<FlagRoute> for WrittenRoute {
                 place: Place::Flag(flag.clone()),
                 value: vec![WrittenUpstream::from(written(upstream))],
             },
+            tls: None,
             balance: Balancing::default(),
             sticky: None,
             health: None,
@@ -109,7 +112,7 @@ impl From<FlagRoute> for WrittenRoute {
             key: None,
             client_auth: WrittenClientAuth::default(),
             hsts: None,
-            upgrade: upgrade::default(),
+            upgrade: None,
             proxy_protocol: None,
             https_redirect: true,
         }
@@ -132,6 +135,11 @@ impl WrittenRoute {
         Ok((host, path))
     }
 
+    /// Whose business its TLS is.
+    pub(super) fn tls(&self) -> RouteTls {
+        self.tls.as_ref().map_or_else(RouteTls::default, |tls| tls.value)
+    }
+
     /// The route, with what [`matched`](Self::matched) gave.
     pub(super) fn into_route(
         self,
@@ -149,15 +157,18 @@ impl WrittenRoute {
             }
             UpstreamTemplate::Plain(Arc::new(self.set(str::to_owned, &path, context)?))
         };
+        let tls = self.tls();
+        let is_passthrough = tls == RouteTls::Passthrough;
         Ok(Route {
-            label: format!("{host}{path}"),
+            label: if is_passthrough { host.to_string() } else { format!("{host}{path}") },
             host,
             path,
+            tls,
             upstream,
-            upgrade: self.upgrade,
+            upgrade: self.upgrade.unwrap_or_else(upgrade::default),
             https_redirect: self.https_redirect,
             client_auth,
-            hsts: self.hsts.unwrap_or_else(|| hsts.clone()).0,
+            hsts: self.hsts.unwrap_or_else(|| hsts.clone()).0.filter(|_| !is_passthrough),
         })
     }
 

@@ -5,6 +5,8 @@ mod podman;
 
 mod upstreams;
 
+mod passthrough;
+
 mod tls;
 
 use std::fs;

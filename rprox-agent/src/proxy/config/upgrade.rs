@@ -11,7 +11,7 @@ pub(in crate::proxy) fn default() -> Vec<String> {
 
 /// Reads a list of protocols as `Upgrade` names them. HTTP itself is refused: whoever speaks it through a tunnel asks the
 /// upstream for what no route was looked up for.
-pub(super) fn protocols<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+pub(super) fn protocols<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
     let mut protocols = Vec::<String>::deserialize(deserializer)?;
     for protocol in &mut protocols {
         protocol.make_ascii_lowercase();
@@ -27,7 +27,7 @@ pub(super) fn protocols<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ve
             )));
         }
     }
-    Ok(protocols)
+    Ok(Some(protocols))
 }
 
 /// RFC 9110 section 5.6.2.

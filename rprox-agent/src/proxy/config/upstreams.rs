@@ -91,6 +91,11 @@ pub(super) struct RouteTimeouts {
 }
 
 impl RouteTimeouts {
+    /// Whether any is of requests.
+    pub(super) fn is_of_requests(&self) -> bool {
+        self.response.is_some() || self.body.is_some()
+    }
+
     /// These, or else those for all.
     pub(super) fn over(&self, all: &Timeouts) -> UpstreamTimeouts {
         UpstreamTimeouts {

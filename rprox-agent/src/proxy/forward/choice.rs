@@ -1,8 +1,9 @@
-//! A request's way through the endpoints of its route until one takes it.
+//! The way through the endpoints of a route until one takes a connection.
 
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,10 +17,9 @@ use super::ejection::Standing;
 use super::endpoint::{Endpoint, Use};
 use super::failure::Failure;
 use super::group::Group;
-use super::pool::{self, Lease};
 use super::send::Lost;
-use crate::proxy::connection::client::Client;
 use crate::proxy::live::Live;
+use crate::proxy::proxy_protocol::Ends;
 use crate::proxy::worker::Worker;
 
 /// When no endpoint can be connected to, DNS is asked again after these pauses while they may just be moving: a pod that
@@ -27,8 +27,26 @@ use crate::proxy::worker::Worker;
 const PAUSES: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400)];
 
-/// The endpoints of a request's route and what has come of them.
-pub(super) struct Choice<'a> {
+/// How a connection to an endpoint is had, which depends on what it is for.
+pub(super) trait Connection: Sized {
+    /// One that waits to be used, no longer than `limit` so far; else `used` comes back.
+    fn idle(used: Use, limit: Duration, only_http1: bool) -> Result<Self, Use>;
+
+    /// One that is made.
+    async fn make(used: Use, dial: &Dial<'_>) -> Result<Self, (Failure, Use)>;
+
+    /// The endpoint.
+    fn endpoint(&self) -> &Rc<Endpoint>;
+
+    /// Whether somebody else made it, so that it says nothing of whether one can be made.
+    fn is_reused(&self) -> bool;
+
+    /// Keeps one that was not used, if such can be kept.
+    fn keep(self);
+}
+
+/// The endpoints of a route and what has come of them.
+pub(super) struct Choice<'a, C> {
     worker: &'a Worker,
     live: &'a Rc<Live>,
     group: Rc<Group>,
@@ -43,6 +61,7 @@ pub(super) struct Choice<'a> {
     lost: Option<Lost>,
     rounds: usize,
     start: Option<Instant>,
+    found: PhantomData<C>,
 }
 
 /// An attempt to connect that is under way.
@@ -51,33 +70,46 @@ struct Attempt {
     reached: Rc<Cell<bool>>,
 }
 
-impl<'a> Choice<'a> {
+impl<'a, C: Connection + 'static> Choice<'a, C> {
     /// The endpoints of `group`, each to be had.
     pub(super) async fn new(
-        client: &'a Client,
+        worker: &'a Worker,
         live: &'a Rc<Live>,
+        ends: Ends,
         group: Rc<Group>,
         only_http1: bool,
         marked: Option<u64>,
     ) -> Result<Self, Lost> {
-        let worker = &client.worker;
-        let preface = group.set.proxy_protocol.map(|version| version.header(client.ends).into());
+        let preface = group.set.proxy_protocol.map(|version| version.header(ends).into());
         let members = group.members(&live.names, &worker.pool).await;
         let members = members.map_err(|error| Lost { failure: Failure::Dns(error), endpoint: None })?;
         let (tried, lost, rounds, start) = (Vec::new(), None, 0, None);
-        Ok(Self { worker, live, group, members, only_http1, marked, preface, tried, lost, rounds, start })
+        let found = PhantomData;
+        Ok(Self {
+            worker,
+            live,
+            group,
+            members,
+            only_http1,
+            marked,
+            preface,
+            tried,
+            lost,
+            rounds,
+            start,
+            found,
+        })
     }
 
     /// A connection to the next endpoint that takes one.
-    pub(super) async fn connect(&mut self) -> Result<Lease, Lost> {
+    pub(super) async fn connect(&mut self) -> Result<C, Lost> {
         let limit = self.live.config.timeouts.upstream_idle;
         loop {
             let Some(used) = self.marked().or_else(|| self.next(|_| true)) else {
                 Box::pin(self.look_again()).await?;
                 continue;
             };
-            let idle =
-                if self.preface.is_some() { Err(used) } else { pool::idle(used, limit, self.only_http1) };
+            let idle = if self.preface.is_some() { Err(used) } else { C::idle(used, limit, self.only_http1) };
             match idle {
                 Ok(lease) => return Ok(lease),
                 // Rare, and large: it should not make every request's future large.
@@ -144,7 +176,7 @@ impl<'a> Choice<'a> {
             Standing::ProbeConnection => {
                 let (set, live) = (&self.group.set, Rc::clone(self.live));
                 let preface = set.proxy_protocol.map(|version| version.own_header().into());
-                tokio::task::spawn_local(probe(Use::of(endpoint), live, set.timeouts.connect, preface));
+                tokio::task::spawn_local(probe::<C>(Use::of(endpoint), live, set.timeouts.connect, preface));
                 false
             }
         }
@@ -152,7 +184,7 @@ impl<'a> Choice<'a> {
 
     /// Connects to an endpoint, and where that takes long beside it to another, preferably of the other family (RFC 8305
     /// section 5). The first connection wins. `None`: every attempt failed, which [`Self::lost`] tells of.
-    async fn race(&mut self, first: Use) -> Option<Lease> {
+    async fn race(&mut self, first: Use) -> Option<C> {
         let delay = self.live.config.timeouts.attempt_delay;
         let mut attempts = FuturesUnordered::new();
         let mut running: Vec<Attempt> = Vec::new();
@@ -161,7 +193,7 @@ impl<'a> Choice<'a> {
             if let Some(used) = next.take() {
                 let reached = Rc::new(Cell::new(false));
                 running.push(Attempt { endpoint: Rc::clone(used.endpoint()), reached: Rc::clone(&reached) });
-                attempts.push(attempt(
+                attempts.push(attempt::<C>(
                     used,
                     self.live,
                     self.group.set.timeouts.connect,
@@ -271,27 +303,27 @@ fn is_running(running: &[Attempt], member: &Member) -> bool {
     running.iter().any(|attempt| Rc::ptr_eq(&attempt.endpoint, &member.endpoint))
 }
 
-async fn attempt(
+async fn attempt<C: Connection>(
     used: Use,
     live: &Live,
     limit: Duration,
     only_http1: bool,
     preface: Option<Rc<[u8]>>,
     reached: Rc<Cell<bool>>,
-) -> Result<Lease, (Failure, Use)> {
+) -> Result<C, (Failure, Use)> {
     let dial =
         Dial { config: &live.config, limit, only_http1, preface: preface.as_deref(), reached: &reached };
-    let lease = pool::connect(used, &dial).await?;
+    let lease = C::make(used, &dial).await?;
     if !lease.is_reused() {
         lease.endpoint().connected();
     }
     Ok(lease)
 }
 
-/// Finds out whether an endpoint that could not be connected to is well again. The connection is kept for a request.
-async fn probe(used: Use, live: Rc<Live>, limit: Duration, preface: Option<Rc<[u8]>>) {
+/// Finds out whether an endpoint that could not be connected to is well again. The connection is kept where it can be.
+async fn probe<C: Connection>(used: Use, live: Rc<Live>, limit: Duration, preface: Option<Rc<[u8]>>) {
     let reached = Rc::default();
-    match attempt(used, &live, limit, false, preface, reached).await {
+    match attempt::<C>(used, &live, limit, false, preface, reached).await {
         Ok(lease) => {
             tracing::debug!(endpoint = %lease.endpoint().way.address, "can be connected to again");
             lease.keep();

@@ -55,6 +55,18 @@ impl Dial<'_> {
         timeout(self.limit, self.make(way)).await.map_err(|_| Failure::ConnectTimeout)?
     }
 
+    /// Makes a connection that no HTTP is spoken on.
+    ///
+    /// # Errors
+    ///
+    /// When that fails or takes too long.
+    pub async fn wire(&self, way: &Way) -> Result<TcpStream, Failure> {
+        let tcp = timeout(self.limit, self.tcp(way)).await.map_err(|_| Failure::ConnectTimeout)??;
+        // From here on it may be silent, and take nothing, for as long as both sides like.
+        SockRef::from(&tcp).set_tcp_user_timeout(None).map_err(Failure::Connect)?;
+        Ok(tcp)
+    }
+
     async fn make(&self, way: &Way) -> Result<Connected, Failure> {
         let tcp = self.tcp(way).await?;
         let (io, http2) = match (&way.tls, way.protocol) {

@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::ejection::{Ejection, Standing};
+use super::failure::Failure;
 use super::link::{Http1, Http2};
 use crate::proxy::config::PassiveHealth;
 use crate::proxy::metrics::EndpointMetrics;
@@ -126,6 +127,14 @@ impl Endpoint {
     /// It did not answer `Expect: 100-continue` in time.
     pub fn lets_expect_pass(&self) {
         self.ignores_expect.set(true);
+    }
+
+    /// Counts a connection that could not be made, if that was not for our own limits.
+    pub(super) fn not_connected(&self, failure: Failure) -> Failure {
+        if !matches!(failure, Failure::Busy) {
+            self.counts.connect_failures.increment();
+        }
+        failure
     }
 
     /// Connecting failed.

@@ -255,7 +255,7 @@ impl Drop for Exchange {
             }
         }
         if let Some(record) = &self.record {
-            let outcome = Outcome { status: self.status, bytes: self.bytes, lasted };
+            let outcome = Outcome { status: self.status, bytes: self.bytes, received: None, lasted };
             self.client.worker.access_log.write(self.live.config.log.access_format, record, outcome);
         }
         self.client.request_ends();

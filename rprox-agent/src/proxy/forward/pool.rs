@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
 use super::body::RequestBody;
+use super::choice::Connection;
 use super::endpoint::{Endpoint, Idle, Place, Use, Way};
 use super::failure::Failure;
 use super::link::{Connected, Dial, Http1, Http2, SendError};
@@ -102,23 +103,6 @@ impl Pool {
     }
 }
 
-/// A connection that waits for a request, no longer than `limit` so far, if there is one; else `used` comes back.
-///
-/// # Errors
-///
-/// When there is none.
-pub fn idle(used: Use, limit: Duration, only_http1: bool) -> Result<Lease, Use> {
-    let endpoint = used.endpoint();
-    let stream = if endpoint.way.protocol == Protocol::Http1 || only_http1 { None } else { share(endpoint) };
-    match stream.or_else(|| take_idle(endpoint, limit)) {
-        Some(link) => {
-            endpoint.counts.reuses.increment();
-            Ok(Lease { link, used })
-        }
-        None => Err(used),
-    }
-}
-
 /// A stream of the HTTP/2 connection, if there is one.
 fn share(endpoint: &Endpoint) -> Option<Link> {
     let mut slots = endpoint.slots.borrow_mut();
@@ -141,27 +125,45 @@ fn take_idle(endpoint: &Endpoint, limit: Duration) -> Option<Link> {
     None
 }
 
-/// A connection to the endpoint: a stream of one that there is, or a new one.
-///
-/// # Errors
-///
-/// When connecting fails or too many connections are open. The endpoint comes back with the reason.
-pub async fn connect(used: Use, dial: &Dial<'_>) -> Result<Lease, (Failure, Use)> {
-    let endpoint = used.endpoint();
-    let link = match (endpoint.way.protocol, endpoint.speaks_http2.get()) {
-        _ if dial.preface.is_some() => alone(endpoint, dial).await,
-        (Protocol::Http1, _) | (Protocol::Https, Some(false)) => open(endpoint, dial).await,
-        (Protocol::Https, _) if dial.only_http1 => open(endpoint, dial).await,
-        (Protocol::H2c | Protocol::Https, _) => stream(endpoint, dial).await,
-    };
-    match link {
-        Ok(link) => Ok(Lease { link, used }),
-        Err(failure) => {
-            if !matches!(failure, Failure::Busy) {
-                endpoint.counts.connect_failures.increment();
+impl Connection for Lease {
+    fn idle(used: Use, limit: Duration, only_http1: bool) -> Result<Self, Use> {
+        let endpoint = used.endpoint();
+        let stream =
+            if endpoint.way.protocol == Protocol::Http1 || only_http1 { None } else { share(endpoint) };
+        match stream.or_else(|| take_idle(endpoint, limit)) {
+            Some(link) => {
+                endpoint.counts.reuses.increment();
+                Ok(Self { link, used })
             }
-            Err((failure, used))
+            None => Err(used),
         }
+    }
+
+    /// A stream of a connection that there is, or a new one.
+    async fn make(used: Use, dial: &Dial<'_>) -> Result<Self, (Failure, Use)> {
+        let endpoint = used.endpoint();
+        let link = match (endpoint.way.protocol, endpoint.speaks_http2.get()) {
+            _ if dial.preface.is_some() => alone(endpoint, dial).await,
+            (Protocol::Http1, _) | (Protocol::Https, Some(false)) => open(endpoint, dial).await,
+            (Protocol::Https, _) if dial.only_http1 => open(endpoint, dial).await,
+            (Protocol::H2c | Protocol::Https, _) => stream(endpoint, dial).await,
+        };
+        match link {
+            Ok(link) => Ok(Self { link, used }),
+            Err(failure) => Err((endpoint.not_connected(failure), used)),
+        }
+    }
+
+    fn endpoint(&self) -> &Rc<Endpoint> {
+        self.endpoint()
+    }
+
+    fn is_reused(&self) -> bool {
+        self.is_reused()
+    }
+
+    fn keep(self) {
+        self.give_back(false);
     }
 }
 
@@ -319,10 +321,5 @@ impl Lease {
         } else if stop {
             link.abort();
         }
-    }
-
-    /// Keeps a connection that no request was sent on.
-    pub(super) fn keep(self) {
-        self.give_back(false);
     }
 }

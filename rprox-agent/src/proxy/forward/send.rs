@@ -92,7 +92,10 @@ pub async fn send(
         offer.make(request.headers_mut());
     }
     let marked = set.sticky.as_ref().and_then(|sticky| sticky::take(sticky, request.headers_mut()));
-    let mut choice = Choice::new(client, live, Rc::clone(&group), offer.is_some(), marked).await?;
+    let only_http1 = offer.is_some();
+    let mut choice =
+        Choice::<Lease>::new(&client.worker, live, client.ends, Rc::clone(&group), only_http1, marked)
+            .await?;
     let mut resends = 0;
     loop {
         let mut lease = choice.connect().await?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::claim::Claim;
 use crate::proxy::config::{Config, default_upgrade};
-use crate::proxy::route::{HostPattern, Route, UpstreamTemplate};
+use crate::proxy::route::{HostPattern, Route, RouteTls, UpstreamTemplate};
 use crate::proxy::upstream::set::{UpstreamSet, Weighted};
 
 /// The routes beside those of `config`, and for each claim that has none, why.
@@ -81,6 +81,7 @@ fn route(claims: &[&Claim], config: &Config) -> Option<Route> {
         label: format!("{}{}", first.host, first.path),
         host: HostPattern::Exact(first.host.clone()),
         path: first.path.clone(),
+        tls: RouteTls::Terminate,
         upstream: UpstreamTemplate::Plain(Arc::new(set)),
         https_redirect: first.https_redirect,
         client_auth: None,

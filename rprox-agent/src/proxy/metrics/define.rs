@@ -58,6 +58,8 @@ macro_rules! metrics {
             $(#[doc = $help] pub $field: define::metrics!(@type $kind $($values)?),)+
             /// What it counts of each route.
             pub routes: Family<String, RouteMetrics>,
+            /// What it counts of each route whose TLS is passed through.
+            pub passthrough: Family<String, PassthroughMetrics>,
             /// What it counts of each endpoint; `None`: of those that are too many to tell apart.
             pub endpoints: Family<Option<SocketAddr>, EndpointMetrics>,
         }

@@ -24,6 +24,22 @@ pub struct RouteMetrics {
     pub duration: Histogram,
 }
 
+/// What a worker counts of one route whose TLS is passed through.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct PassthroughMetrics {
+    /// Connections that an endpoint has taken.
+    pub connections: Counter,
+    /// Those of them that are open.
+    pub open: Gauge,
+    /// Connections that no endpoint has taken.
+    pub failures: Counter,
+    /// Bytes from clients.
+    pub received: Counter,
+    /// Bytes to clients.
+    pub sent: Counter,
+}
+
 /// What a worker counts of one endpoint.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -66,14 +82,12 @@ impl<K: Clone, M> Family<K, M> {
     }
 }
 
-impl Family<String, RouteMetrics> {
-    /// Those of these routes, in their order, and after them those of requests that no route is for. Routes that are not
-    /// among them are forgotten.
-    pub fn of<'a>(&self, labels: impl Iterator<Item = &'a str>) -> Box<[Arc<RouteMetrics>]> {
+impl<M: Default> Family<String, M> {
+    /// Those of these routes, in their order. Routes that are not among them are forgotten.
+    pub fn of<'a>(&self, labels: impl Iterator<Item = &'a str>) -> Box<[Arc<M>]> {
         let mut routes = self.lock();
         let mut before = std::mem::take(&mut *routes);
         labels
-            .chain([""])
             .map(|label| {
                 let metrics = before.remove(label).unwrap_or_default();
                 Arc::clone(routes.entry(label.to_owned()).or_insert(metrics))

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Certificate, Certificates, TlsError};
 use crate::proxy::config::{CertificateFiles, Config};
-use crate::proxy::route::HostPattern;
+use crate::proxy::route::{self, HostPattern};
 use crate::proxy::state::{StateError, StateFolder};
 
 /// How long it is good for.
@@ -31,8 +31,8 @@ pub(super) fn names(config: &Config) -> BTreeSet<String> {
     let by_acme =
         |host: &str| config.acme.as_ref().is_some_and(|acme| acme.hosts.iter().any(|by| by == host));
     let mut names = BTreeSet::new();
-    for route in &config.routes {
-        match &route.host {
+    for host in route::terminated(&config.routes) {
+        match host {
             HostPattern::Exact(host) if others.covers(host) || by_acme(host) => {}
             HostPattern::Exact(host) => drop(names.insert(host.clone())),
             HostPattern::Wildcard(domain) if others.covers(&format!("x.{domain}")) => {}

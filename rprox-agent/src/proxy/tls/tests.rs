@@ -18,6 +18,7 @@ use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::proxy::config::{CertificateFiles, Config, Flags};
+use crate::proxy::route::RouteTable;
 
 fn make(dir: &Path, label: &str, names: &[&str], algorithm: &'static SignatureAlgorithm) -> CertificateFiles {
     let key = KeyPair::generate_for(algorithm).unwrap();
@@ -103,7 +104,10 @@ async fn handshake(acceptor: &TlsAcceptor, config: Arc<ClientConfig>, name: &str
     let address = listener.local_addr().unwrap();
     let serve = async {
         let (tcp, _) = listener.accept().await.unwrap();
-        let mut connection = acceptor.accept(tcp).await?.expect("no validation");
+        let Accepted::Terminated(connection) = acceptor.accept(tcp, &RouteTable::default()).await? else {
+            panic!("neither a validation nor passed through");
+        };
+        let mut connection = *connection;
         connection.stream.write_all(b"x").await.map_err(TlsError::Handshake)?;
         Ok(connection)
     };

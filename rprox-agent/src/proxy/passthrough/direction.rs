@@ -1,0 +1,194 @@
+//! One way from a socket to another: by a copy while little comes, through a pipe while much does.
+//!
+//! `splice` spares the copy to here and back, and costs a system call more for each piece. So a piece that fills the buffer is
+//! followed by pieces through a pipe, until one is smaller than that. Nothing is taken from the sender before the receiver has
+//! taken what was there: where nothing moves there is neither buffer nor pipe.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::pipe::{Pipe, Pipes, is_unsupported};
+
+/// How much is copied at a time, at most. It lies on the stack.
+const PIECE: usize = 16 * 1024;
+
+/// How much may move before it is others' turn.
+const TURN: usize = 1024 * 1024;
+
+/// Whose connection broke.
+pub(super) enum Broken {
+    /// That which bytes come from.
+    Sender(io::Error),
+    /// That which they go to.
+    Receiver(io::Error),
+}
+
+/// One way.
+pub(super) struct Direction<'a> {
+    pipes: &'a Pipes,
+    /// What was read and not taken yet.
+    pending: Bytes,
+    /// The pipe in which there is something that was not taken yet.
+    filled: Option<Pipe>,
+    /// Whether the last piece was a large one.
+    in_bulk: bool,
+    state: State,
+    moved: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The sender may send.
+    Open,
+    /// The sender has closed its half, which the receiver must be told.
+    Closing,
+    /// The receiver knows.
+    Closed,
+}
+
+impl<'a> Direction<'a> {
+    /// One way that begins with `first`.
+    pub(super) fn new(first: Bytes, pipes: &'a Pipes) -> Self {
+        Self { pipes, pending: first, filled: None, in_bulk: false, state: State::Open, moved: 0 }
+    }
+
+    /// How much was handed over since somebody asked last.
+    pub(super) fn moved(&mut self) -> u64 {
+        mem::take(&mut self.moved)
+    }
+
+    /// Moves bytes until there is nothing to read or no room to write; ready once the sender's end has been passed on.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut TcpStream,
+        to: &mut TcpStream,
+    ) -> Poll<Result<(), Broken>> {
+        let mut left = TURN;
+        loop {
+            ready!(self.hand_over(cx, to)).map_err(Broken::Receiver)?;
+            match self.state {
+                State::Open => {}
+                State::Closing => {
+                    ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(Broken::Receiver)?;
+                    self.state = State::Closed;
+                    return Poll::Ready(Ok(()));
+                }
+                State::Closed => return Poll::Ready(Ok(())),
+            }
+            if left == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let taken = match self.pipe() {
+                Some(pipe) => ready!(self.fill(cx, from, pipe)).map_err(Broken::Sender)?,
+                None => Some(ready!(self.copy(cx, from, to))?),
+            };
+            match taken {
+                Some(0) => self.state = State::Closing,
+                Some(taken) => left = left.saturating_sub(taken),
+                None => {}
+            }
+        }
+    }
+
+    /// Gives the receiver what it has not taken yet.
+    fn hand_over(&mut self, cx: &mut Context<'_>, to: &mut TcpStream) -> Poll<io::Result<()>> {
+        while self.pending.has_remaining() {
+            let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.pending))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.moved += written as u64;
+            self.pending.advance(written);
+            if self.pending.is_empty() {
+                // Emptied it would still hold its memory.
+                self.pending = Bytes::new();
+            }
+        }
+        while let Some(pipe) = &mut self.filled {
+            ready!(to.poll_write_ready(cx))?;
+            match to.try_io(Interest::WRITABLE, || pipe.drain(&*to)) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(written) => self.moved += written as u64,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            if pipe.is_empty()
+                && let Some(pipe) = self.filled.take()
+            {
+                self.pipes.give_back(pipe);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// A pipe, where one is worth it and to be had.
+    fn pipe(&self) -> Option<Pipe> {
+        self.in_bulk.then(|| self.pipes.take())?
+    }
+
+    /// Takes a piece from the sender into `pipe`; how much that was, or `None` where it can't be done.
+    fn fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &TcpStream,
+        mut pipe: Pipe,
+    ) -> Poll<io::Result<Option<usize>>> {
+        loop {
+            if from.poll_read_ready(cx)?.is_pending() {
+                self.pipes.give_back(pipe);
+                return Poll::Pending;
+            }
+            match from.try_io(Interest::READABLE, || pipe.fill(from)) {
+                Ok(taken) => {
+                    self.in_bulk = taken >= PIECE;
+                    if pipe.is_empty() {
+                        self.pipes.give_back(pipe);
+                    } else {
+                        self.filled = Some(pipe);
+                    }
+                    return Poll::Ready(Ok(Some(taken)));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if is_unsupported(&error) => {
+                    self.in_bulk = false;
+                    self.pipes.are_of_no_use(&error);
+                    return Poll::Ready(Ok(None));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Takes a piece from the sender and gives it to the receiver, as far as that takes it at once; how much that was.
+    fn copy(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut TcpStream,
+        to: &mut TcpStream,
+    ) -> Poll<Result<usize, Broken>> {
+        let mut space = [const { MaybeUninit::uninit() }; PIECE];
+        let mut piece = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(from).poll_read(cx, &mut piece)).map_err(Broken::Sender)?;
+        let bytes = piece.filled();
+        self.in_bulk = bytes.len() == PIECE;
+        if !bytes.is_empty() {
+            let written = match Pin::new(to).poll_write(cx, bytes).map_err(Broken::Receiver)? {
+                Poll::Ready(written) => written,
+                Poll::Pending => 0,
+            };
+            self.moved += written as u64;
+            self.pending = Bytes::copy_from_slice(&bytes[written..]);
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+}

@@ -1,0 +1,80 @@
+//! Both ways between two sockets, until both have ended.
+
+#![forbid(unsafe_code)]
+
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::direction::{Broken, Direction};
+use super::pipe::Pipes;
+use crate::proxy::timer::LazyTimer;
+
+/// Bytes that were handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moved {
+    /// To the upstream.
+    pub(super) up: u64,
+    /// To the client.
+    pub(super) down: u64,
+}
+
+/// Why it ended before both sides had closed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RelayError {
+    /// The client's connection broke.
+    #[error("the client's connection: {0}")]
+    Client(#[source] io::Error),
+    /// The upstream's connection broke.
+    #[error("the upstream's connection: {0}")]
+    Upstream(#[source] io::Error),
+    /// Silence.
+    #[error("nothing was sent either way for timeouts.tunnel")]
+    Idle,
+}
+
+/// Passes on what either side sends, first `first` to the upstream. The end of what one side sends is passed on as such, and the
+/// other way goes on. `moved` is told of what was handed over.
+///
+/// # Errors
+///
+/// When a connection breaks, or nothing has moved for `limit`.
+pub(super) async fn relay(
+    client: &mut TcpStream,
+    first: Bytes,
+    upstream: &mut TcpStream,
+    pipes: &Pipes,
+    limit: Duration,
+    mut moved: impl FnMut(Moved),
+) -> Result<(), RelayError> {
+    let mut up = Direction::new(first, pipes);
+    let mut down = Direction::new(Bytes::new(), pipes);
+    let mut timer = LazyTimer::new(limit);
+    let mut deadline = Instant::now() + limit;
+    poll_fn(|cx| {
+        let sent = up.poll(cx, client, upstream).map_err(|broken| match broken {
+            Broken::Sender(error) => RelayError::Client(error),
+            Broken::Receiver(error) => RelayError::Upstream(error),
+        });
+        let answered = down.poll(cx, upstream, client).map_err(|broken| match broken {
+            Broken::Sender(error) => RelayError::Upstream(error),
+            Broken::Receiver(error) => RelayError::Client(error),
+        });
+        let now = Moved { up: up.moved(), down: down.moved() };
+        if now.up + now.down > 0 {
+            moved(now);
+            deadline = Instant::now() + limit;
+        }
+        let ended = (sent?, answered?);
+        if ended.0.is_ready() && ended.1.is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        timer.poll(cx, deadline).map(|()| Err(RelayError::Idle))
+    })
+    .await
+}
