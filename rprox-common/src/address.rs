@@ -77,11 +77,17 @@ impl Address {
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "a place is below ADDRESS_SLOTS")]
     pub const fn slot(self) -> u32 {
+        (self.scattered(0) >> (64 - ADDRESS_SLOTS.trailing_zeros())) as u32
+    }
+
+    /// A hash of it and of a number, best in the upper bits.
+    #[inline(always)]
+    pub(crate) const fn scattered(self, with: u32) -> u64 {
         /// 2^64 divided by the golden ratio: neighbours land far from each other (Knuth, vol. 3, section 6.4).
         const SCATTER: u64 = 0x9e37_79b9_7f4a_7c15;
 
         let [high, low] = self.halves();
-        ((high ^ low).wrapping_mul(SCATTER) >> (64 - ADDRESS_SLOTS.trailing_zeros())) as u32
+        (high ^ low ^ with as u64).wrapping_mul(SCATTER)
     }
 }
 

@@ -20,13 +20,15 @@ mod pod;
 pub use address::{ADDRESS_SLOTS, Address, AddressSlot};
 pub use counters::{AttachmentCounters, RuleCounters};
 pub use flow::DirectFlow;
-pub use listener::{ANY_OWNER, Listener, MAX_BOUND_SOCKETS, MAX_LISTENERS, MAX_LISTENERS_PER_ADDRESS};
+pub use listener::{
+    ANY_OWNER, LISTENED_LEN, Listener, MAX_BOUND_SOCKETS, MAX_LISTENERS, MAX_LISTENERS_PER_ADDRESS,
+};
 pub use ports::{PORT_TABLE_LEN, PortEntries, PortEntry, PortKind, Protocol, State, port_index};
 pub use rewrite_tcp::RewriteTcp;
 
 /// The version of the maps' layout. It is part of the path that they are pinned under, so that a build never reads
 /// maps of another layout.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// The most redirect rules that one attachment takes; a power of two, which a [`PortEntry`] relies on.
 pub const MAX_RULES: u32 = 16_384;
@@ -78,12 +80,15 @@ pub mod map {
     pub const LOGS: &str = "AYA_LOGS";
     /// Hash of [`Listener`](crate::Listener) to socket: those that listen on TO, for mode `steer`.
     pub const LISTENERS: &str = "LISTENERS";
+    /// Array of `u64`, indexed by [`Listener::place`](crate::Listener::place): not 0 where a socket has been in `LISTENERS`. What is
+    /// closed leaves it as it is.
+    pub const LISTENED: &str = "LISTENED";
 
     /// LRU hash of socket cookie (`u64`) to user id (`u32`): who bound which socket to TO under the port guard.
     pub const BOUND_BY: &str = "BOUND_BY";
 
     /// Every map of an attachment, each pinned under its name.
-    pub const ALL: [&str; 10] = [
+    pub const ALL: [&str; 11] = [
         PORTS,
         STATE,
         LOCAL_ADDRESSES,
@@ -93,6 +98,7 @@ pub mod map {
         DIRECT_FLOWS,
         LOGS,
         LISTENERS,
+        LISTENED,
         BOUND_BY,
     ];
 }

@@ -9,6 +9,9 @@ pub const MAX_LISTENERS_PER_ADDRESS: u32 = 32;
 /// The most listening sockets that an attachment remembers.
 pub const MAX_LISTENERS: u32 = 4_096;
 
+/// The places in which it is noted that somebody has listened.
+pub const LISTENED_LEN: u32 = 4_096;
+
 /// The most sockets whose binder is remembered; beyond it the one least recently looked at goes.
 pub const MAX_BOUND_SOCKETS: u32 = 4_096;
 
@@ -25,4 +28,15 @@ pub struct Listener {
     pub port: u32,
     /// Its place among those of the same address and port, below [`MAX_LISTENERS_PER_ADDRESS`].
     pub slot: u32,
+}
+
+impl Listener {
+    /// Which of the [`LISTENED_LEN`] places is that of its address and port. Others share it: where nobody has listened on any of them,
+    /// nobody listens here.
+    #[inline(always)]
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "a place is below LISTENED_LEN")]
+    pub const fn place(&self) -> u32 {
+        (self.address.scattered(self.port) >> (64 - LISTENED_LEN.trailing_zeros())) as u32
+    }
 }

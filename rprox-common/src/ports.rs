@@ -88,6 +88,11 @@ impl PortEntry {
 #[repr(C, align(8))]
 pub struct PortEntries(pub [PortEntry; 2]);
 
+impl PortEntries {
+    /// The bits of which one is set where either has the port as TO, in both as one word.
+    pub const TO: u64 = (PortKind::To as u64) << 32 | PortKind::To as u64;
+}
+
 /// What holds for the whole attachment, in one word so that it changes as one: the generation of rules in force, and
 /// whether direct connections are allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,10 +4,12 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum RewriteTcp {
-    /// Those that live on TO already: mode `steer` gets all others.
+    /// Those that live on TO already: mode `steer` gets all others. After mode `rewrite`.
     Begun = 0,
     /// All: mode `rewrite`.
     All = 1,
     /// All but those that live on FROM, having been steered: mode `rewrite` after mode `steer`.
     NotSteered = 2,
+    /// None: mode `steer`, where it was never `rewrite`.
+    None = 3,
 }

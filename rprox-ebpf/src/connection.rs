@@ -24,6 +24,12 @@ pub struct Ends {
     pub local: Address,
 }
 
+/// Whether no connection's packets are to be changed at all.
+#[inline(always)]
+pub fn is_none_rewritten() -> bool {
+    REWRITE_TCP.load() == RewriteTcp::None as u32
+}
+
 /// Whether a connection's packets are to be changed between `from` and `to`. `opens`: the packet opens it. The verifier knows which
 /// arm is taken, and cuts the others off.
 #[inline(always)]
@@ -37,6 +43,9 @@ pub fn is_rewritten(
     let mode = REWRITE_TCP.load();
     if mode == RewriteTcp::All as u32 {
         return true;
+    }
+    if mode == RewriteTcp::None as u32 {
+        return false;
     }
     if mode == RewriteTcp::Begun as u32 {
         return !opens && ends().is_some_and(|ends| lives_on(ctx, &ends, to));

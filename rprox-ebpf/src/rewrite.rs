@@ -95,6 +95,9 @@ fn redirect(ctx: &TcContext, packet: Packet) -> Result<i32, NotParsed> {
     let Some(named) = Named::look_up(segment.protocol, u16::from_be(segment.destination_port)) else {
         return Ok(NEXT);
     };
+    if is_left_alone(segment.protocol, named) {
+        return Ok(NEXT);
+    }
     let Some(local) = segment.destination(ctx).filter(is_local) else { return Ok(NEXT) };
     let Some(rules) = named.in_force() else { return Ok(NEXT) };
     if rules.entry.kind() == PortKind::To {
@@ -145,6 +148,12 @@ fn redirect(ctx: &TcContext, packet: Packet) -> Result<i32, NotParsed> {
     Ok(NEXT)
 }
 
+/// Whether it is a segment that steering has brought where it is for: the likeliest under mode `steer`, and not looked at further.
+#[inline(always)]
+fn is_left_alone(protocol: Protocol, named: Named) -> bool {
+    protocol == Protocol::Tcp && connection::is_none_rewritten() && !named.may_be_to()
+}
+
 #[inline(always)]
 fn log_refused(ctx: &TcContext, segment: &Segment) {
     if let Some(remote) = segment.source(ctx) {
@@ -168,6 +177,9 @@ fn restore(ctx: &TcContext, packet: Packet) -> Result<(), NotParsed> {
     let Some(named) = Named::look_up(segment.protocol, u16::from_be(segment.source_port)) else {
         return Ok(());
     };
+    if is_left_alone(segment.protocol, named) {
+        return Ok(());
+    }
     let Some(local) = segment.source(ctx).filter(is_local) else { return Ok(()) };
     let Some(rules) = named.in_force_as(PortKind::To) else { return Ok(()) };
     if rules.state.allow_direct()

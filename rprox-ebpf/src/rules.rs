@@ -18,7 +18,11 @@ static RULE_COUNTERS: PerCpuArray<RuleCounters> = PerCpuArray::with_max_entries(
 
 /// A port that rules name, which needn't be in force.
 #[derive(Clone, Copy)]
-pub struct Named(*const PortEntry);
+pub struct Named {
+    entries: *const PortEntry,
+    /// Both entries as one word.
+    word: u64,
+}
 
 impl Named {
     /// `None` where no rule of either generation names the port, given in host order: as a rule that is all there is to know of a
@@ -27,8 +31,14 @@ impl Named {
     pub fn look_up(protocol: Protocol, port: u16) -> Option<Self> {
         let entries = PORTS.get_ptr(port_index(protocol, port))?;
         // SAFETY: the pointer is to entries, which are as long and as aligned as a word.
-        let any = unsafe { entries.cast::<u64>().read_volatile() } != 0;
-        any.then_some(Self(entries.cast()))
+        let word = unsafe { entries.cast::<u64>().read_volatile() };
+        (word != 0).then_some(Self { entries: entries.cast(), word })
+    }
+
+    /// Whether either generation has the port as TO.
+    #[inline(always)]
+    pub fn may_be_to(self) -> bool {
+        self.word & PortEntries::TO != 0
     }
 
     /// `None` where the rules in force don't name the port.
@@ -37,7 +47,7 @@ impl Named {
         let state = *STATE.get(0)?;
         // Read behind the state: a generation is written before it is put in force.
         // SAFETY: the pointer is to the entries of both generations, of which this is one.
-        let entry = unsafe { self.0.add(state.generation() as usize).read_volatile() };
+        let entry = unsafe { self.entries.add(state.generation() as usize).read_volatile() };
         (entry.kind() != PortKind::None).then_some(Rules { state, entry })
     }
 

@@ -5,10 +5,12 @@ use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_ops},
     helpers::{bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release},
     macros::map,
-    maps::SockHash,
+    maps::{Array, SockHash},
     programs::{SkLookupContext, SockOpsContext},
 };
-use rprox_common::{Address, Listener, MAX_LISTENERS, MAX_LISTENERS_PER_ADDRESS, PortKind, Protocol};
+use rprox_common::{
+    Address, LISTENED_LEN, Listener, MAX_LISTENERS, MAX_LISTENERS_PER_ADDRESS, PortKind, Protocol,
+};
 
 use crate::{
     guard,
@@ -23,6 +25,9 @@ static INTERFACE: Global<u32> = Global::new(0);
 
 #[map]
 static LISTENERS: SockHash<Listener> = SockHash::with_max_entries(MAX_LISTENERS, 0);
+/// Where nobody has ever listened no socket is looked for: an index instead of a hash for each slot.
+#[map]
+static LISTENED: Array<u64> = Array::with_max_entries(LISTENED_LEN, 0);
 
 /// On with the next program, and with the kernel's own look-up.
 const PASS: u32 = 1;
@@ -74,6 +79,9 @@ pub fn steer(ctx: &SkLookupContext) -> u32 {
 /// IPv6 alone. Of a `SO_REUSEPORT` group the kernel chooses a member itself.
 #[inline(always)]
 fn assign(ctx: &SkLookupContext, interface: u32, address: Address, port: u32) -> bool {
+    if LISTENED.get((Listener { address, port, slot: 0 }).place()).is_none_or(|listened| *listened == 0) {
+        return false;
+    }
     for slot in 0..MAX_LISTENERS_PER_ADDRESS {
         let key = Listener { address, port, slot };
         // SAFETY: the map is a SOCKHASH with such keys, in which a look-up takes a reference to the socket that it finds.
@@ -113,6 +121,9 @@ pub fn note_listener(ctx: &SockOpsContext) {
         AF_INET6 => read_address(unsafe { &(*ctx.ops).local_ip6 }),
         _ => return,
     };
+    let Some(listened) = LISTENED.get_ptr_mut((Listener { address, port, slot: 0 }).place()) else { return };
+    // SAFETY: the pointer is to a word, to which nobody ever writes anything else.
+    unsafe { listened.write_volatile(1) };
     for slot in 0..MAX_LISTENERS_PER_ADDRESS {
         let mut key = Listener { address, port, slot };
         // SAFETY: the kernel hands the program a valid context.

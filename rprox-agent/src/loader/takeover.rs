@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsRawFd as _;
 
-use aya::maps::{HashMap, Map, MapData, MapError, SockHash};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, SockHash};
 use procfs::ProcError;
 use rprox_common::{Address, Listener, MAX_LISTENERS_PER_ADDRESS, Protocol, map};
 use rustix::io::Errno;
@@ -55,6 +55,7 @@ pub enum TakeoverError {
 pub struct Takeover {
     interface: String,
     listeners: SockHash<MapData, Listener>,
+    listened: Array<MapData, u64>,
     bound_by: HashMap<MapData, u64, u32>,
     /// Inodes of those that were found, whether they could be had or not.
     seen: BTreeSet<u64>,
@@ -81,6 +82,7 @@ impl Takeover {
         Ok(Self {
             interface: pins.interface().to_owned(),
             listeners: open(pins, map::LISTENERS)?,
+            listened: open(pins, map::LISTENED)?,
             bound_by: open(pins, map::BOUND_BY)?,
             seen: BTreeSet::new(),
         })
@@ -93,13 +95,13 @@ impl Takeover {
     /// The kernel refused.
     pub fn forget_all(&mut self) -> Result<(), TakeoverError> {
         let keys: Vec<Listener> =
-            self.listeners.keys().collect::<Result<_, _>>().map_err(|e| self.failed(e))?;
+            self.listeners.keys().collect::<Result<_, _>>().map_err(|e| self.failed(map::LISTENERS, e))?;
         for key in keys {
             match self.listeners.remove(&key) {
                 // Closed meanwhile.
                 Ok(()) | Err(MapError::KeyNotFound) => {}
                 Err(error) if errno(&error) == Some(Errno::NOENT) => {}
-                Err(error) => return Err(self.failed(error)),
+                Err(error) => return Err(self.failed(map::LISTENERS, error)),
             }
         }
         Ok(())
@@ -117,11 +119,9 @@ impl Takeover {
     ) -> Result<(), TakeoverError> {
         let Owner::User(owner) = owner else { return Ok(()) };
         for bound in bound::find(&ports.collect()).iter().filter(|bound| bound.user == owner) {
-            self.bound_by.insert(bound.cookie, owner, 0).map_err(|source| TakeoverError::Map {
-                interface: self.interface.clone(),
-                map: map::BOUND_BY,
-                source: Box::new(source),
-            })?;
+            self.bound_by
+                .insert(bound.cookie, owner, 0)
+                .map_err(|error| self.failed(map::BOUND_BY, error))?;
         }
         Ok(())
     }
@@ -169,23 +169,25 @@ impl Takeover {
 
     fn insert(&mut self, socket: &Socket, fd: &rustix::fd::OwnedFd) -> Result<(), TakeoverError> {
         self.seen.insert(socket.inode);
+        let (address, port) = (Address::from(socket.address), socket.port.1.into());
+        let place = Listener { address, port, slot: 0 }.place();
+        self.listened.set(place, 1, 0).map_err(|error| self.failed(map::LISTENED, error))?;
         for slot in 0..MAX_LISTENERS_PER_ADDRESS {
-            let key = Listener { address: Address::from(socket.address), port: socket.port.1.into(), slot };
+            let key = Listener { address, port, slot };
             match self.listeners.insert(key, fd.as_raw_fd(), NOEXIST) {
                 Ok(()) => return Ok(()),
                 Err(error) if errno(&error) == Some(Errno::EXIST) => {}
                 // It listens no more, or is not of the plain kind.
                 Err(error) if errno(&error) == Some(Errno::OPNOTSUPP) => return Ok(()),
-                Err(error) => return Err(self.failed(error)),
+                Err(error) => return Err(self.failed(map::LISTENERS, error)),
             }
         }
         // The kernel spreads the connections over the whole group that those known are of.
         Ok(())
     }
 
-    fn failed(&self, source: MapError) -> TakeoverError {
-        let interface = self.interface.clone();
-        TakeoverError::Map { interface, map: map::LISTENERS, source: Box::new(source) }
+    fn failed(&self, map: &'static str, source: MapError) -> TakeoverError {
+        TakeoverError::Map { interface: self.interface.clone(), map, source: Box::new(source) }
     }
 }
 
