@@ -2,8 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::RefCell;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{BufMut as _, BytesMut};
@@ -14,7 +15,7 @@ use crate::proxy::forward::headers;
 
 /// The interim responses of one request, which its upstream's connection offers and its client's takes.
 #[derive(Clone)]
-pub struct Interim(Arc<Mutex<State>>);
+pub struct Interim(Rc<RefCell<State>>);
 
 struct State {
     offered: Vec<Response<()>>,
@@ -31,12 +32,12 @@ impl Interim {
     #[must_use]
     pub fn new(limit: usize) -> Self {
         let state = State { offered: Vec::new(), left: limit, exceeded: false, taker: None };
-        Self(Arc::new(Mutex::new(state)))
+        Self(Rc::new(RefCell::new(state)))
     }
 
     /// One has come. It is dropped if those before it leave no room for it.
     pub fn offer(&self, status: StatusCode, headers: &HeaderMap) {
-        let mut state = self.lock();
+        let mut state = self.0.borrow_mut();
         let Some(left) = state.left.checked_sub(length(headers)) else {
             state.exceeded = true;
             return;
@@ -58,7 +59,7 @@ impl Interim {
     /// be taken may go on.
     #[must_use]
     pub fn take(&self, cx: &Context<'_>) -> Vec<Response<()>> {
-        let mut state = self.lock();
+        let mut state = self.0.borrow_mut();
         if !state.offered.is_empty() {
             cx.waker().wake_by_ref();
         }
@@ -70,18 +71,13 @@ impl Interim {
 
     /// Waits, in the task that takes them, until none is left to take.
     pub async fn taken(&self) {
-        poll_fn(|_| if self.lock().offered.is_empty() { Poll::Ready(()) } else { Poll::Pending }).await;
+        poll_fn(|_| if self.0.borrow().offered.is_empty() { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 
     /// Whether some were dropped.
     #[must_use]
     pub fn was_exceeded(&self) -> bool {
-        self.lock().exceeded
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it is held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.borrow().exceeded
     }
 }
 

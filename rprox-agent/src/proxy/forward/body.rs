@@ -6,4 +6,4 @@ mod request;
 mod response;
 
 pub use self::request::{Progress, RequestBody, UploadError};
-pub use self::response::{Download, DownloadError, ResponseBody};
+pub use self::response::{Download, DownloadError, ResponseBody, Source};

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
@@ -19,7 +18,8 @@ use tokio_rustls::client::TlsStream;
 
 use super::endpoint::Way;
 use super::failure::Failure;
-use super::link::{Http1, Http2};
+use super::http1::Http1;
+use super::http2::Http2;
 use crate::proxy::config::Config;
 use crate::proxy::upstream::Protocol;
 
@@ -40,7 +40,7 @@ pub struct Dial<'a> {
 /// A connection that is made.
 pub enum Connected {
     /// HTTP/1.1.
-    Http1(Http1),
+    Http1(Box<Http1>),
     /// HTTP/2.
     Http2(Http2),
 }
@@ -81,11 +81,10 @@ impl Dial<'_> {
             (None, Protocol::Https) => return Err(Failure::Handshake(io::ErrorKind::Unsupported.into())),
             (None, protocol) => (Io::Plain(tcp), protocol == Protocol::H2c),
         };
-        let io = TokioIo::new(io);
         if http2 {
             Http2::new(io, self).await.map(Connected::Http2)
         } else {
-            Http1::new(io, self).await.map(Connected::Http1)
+            Ok(Connected::Http1(Box::new(Http1::new(io, self))))
         }
     }
 

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::ejection::{Ejection, Standing};
 use super::failure::Failure;
-use super::link::{Http1, Http2};
+use super::http1::Http1;
+use super::http2::Http2;
 use crate::proxy::config::PassiveHealth;
 use crate::proxy::metrics::EndpointMetrics;
 use crate::proxy::upstream::tls::UpstreamTls;
@@ -68,7 +69,7 @@ pub(super) struct Slots {
 }
 
 pub(super) struct Idle {
-    pub(super) link: Http1,
+    pub(super) link: Box<Http1>,
     pub(super) place: Place,
     pub(super) since: Instant,
 }

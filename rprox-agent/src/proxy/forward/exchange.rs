@@ -14,6 +14,7 @@ use http::{HeaderValue, Response, StatusCode, Version};
 
 use super::body::{Download, DownloadError, ResponseBody};
 use super::connect;
+use super::http1::Http1;
 use super::send::{Answered, Switched};
 use super::tunnel::Tunnel;
 use super::upgrade;
@@ -173,11 +174,12 @@ impl Exchange {
         self.has_status(&response);
         self.client.framing.borrow_mut().stays_http();
         self.served_by(Some(lease.endpoint().way.address));
-        let (mut parts, incoming) = response.into_parts();
+        let (mut parts, source) = response.into_parts();
         // The version of this hop, not of the one behind us.
         parts.version = Version::HTTP_11;
         // A client that has not sent its body yet is not to send it, and could not say so.
-        let ends = self.client.worker.lets_connections_go() || lease.has_left_body();
+        let ends =
+            self.client.worker.lets_connections_go() || lease.http1().is_some_and(Http1::has_left_body);
         if ends && !self.client.http2 {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -186,7 +188,7 @@ impl Exchange {
         }
         let offered = self.offers(0);
         let download =
-            Download { incoming, lease: Some(lease), patience, deadline: None, broken: None, offered };
+            Download { source, lease: Some(lease), patience, deadline: None, broken: None, offered };
         Response::from_parts(parts, ResponseBody::upstream(download, self))
     }
 

@@ -2,7 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -39,7 +40,7 @@ pub(super) fn ask(request: &mut Request<RequestBody>, lease: &Lease, limit: Dura
 
 /// Whether an upstream wants a body, which its connection hears and the body waits for.
 #[derive(Clone, Default)]
-pub(super) struct Question(Arc<Mutex<State>>);
+pub(super) struct Question(Rc<RefCell<State>>);
 
 #[derive(Default)]
 struct State {
@@ -71,23 +72,18 @@ impl Question {
 
     /// Whether the upstream let it pass.
     pub(super) fn was_ignored(&self) -> bool {
-        self.lock().answer == Some(Answer::Missing)
+        self.0.borrow().answer == Some(Answer::Missing)
     }
 
     /// The first answer holds.
     fn answer(&self, answer: Answer) -> Answer {
-        let mut state = self.lock();
+        let mut state = self.0.borrow_mut();
         let (first, waiting) = (*state.answer.get_or_insert(answer), state.waiting.take());
         drop(state);
         if let Some(waiting) = waiting {
             waiting.wake();
         }
         first
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it is held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -111,7 +107,7 @@ impl Hold {
 
     /// Ready when the body may be sent, which is never if it is unwanted: its connection then ends with the response.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.question.lock();
+        let mut state = self.question.0.borrow_mut();
         match state.answer {
             Some(Answer::Unwanted) => return Poll::Pending,
             Some(Answer::Wanted | Answer::Missing) => return Poll::Ready(()),

@@ -4,9 +4,10 @@
 
 use std::io;
 
-use http::StatusCode;
+use http::{Request, StatusCode};
 
-use super::body::UploadError;
+use super::body::{RequestBody, UploadError};
+use super::http1;
 use crate::proxy::dns::DnsError;
 
 /// Why there is no response to pass on. The text is for the log; [`public`](Self::public) is for the client.
@@ -30,8 +31,8 @@ pub enum Failure {
     #[error("no response within timeouts.response")]
     ResponseTimeout,
     /// The connection broke, or what came is no HTTP.
-    #[error("{}", chain(.0))]
-    Broken(hyper::Error),
+    #[error(transparent)]
+    Broken(#[from] Broken),
     /// What has endpoints is not to serve.
     #[error("only upstreams of weight 0 have an endpoint at the moment")]
     Drained,
@@ -52,6 +53,41 @@ pub enum Failure {
     /// The client's own doing.
     #[error(transparent)]
     Upload(UploadError),
+}
+
+/// What is wrong with a connection, or with what comes by it.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// Of one that speaks HTTP/1.1.
+    #[error(transparent)]
+    Http1(#[from] http1::Error),
+    /// Of one that speaks HTTP/2.
+    #[error("{}", chain(.0))]
+    Http2(#[from] hyper::Error),
+}
+
+/// Why there is no response, and what can be sent again.
+pub struct SendError {
+    /// Why.
+    pub failure: Failure,
+    /// The request, if all of it is still there.
+    pub request: Option<Box<Request<RequestBody>>>,
+    /// Whether the upstream may have seen it.
+    pub was_sent: bool,
+}
+
+impl SendError {
+    /// Not a byte of it was sent.
+    #[must_use]
+    pub fn unsent(failure: impl Into<Failure>, request: Request<RequestBody>) -> Self {
+        Self { failure: failure.into(), request: Some(Box::new(request)), was_sent: false }
+    }
+
+    /// It was sent.
+    #[must_use]
+    pub fn sent(failure: Failure, request: Option<Request<RequestBody>>) -> Self {
+        Self { failure, request: request.map(Box::new), was_sent: true }
+    }
 }
 
 impl Failure {

@@ -7,18 +7,18 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Context;
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
-use super::body::RequestBody;
+use super::body::{RequestBody, Source};
 use super::choice::Connection;
+use super::dial::{Connected, Dial};
 use super::endpoint::{Endpoint, Idle, Place, Use, Way};
-use super::failure::Failure;
-use super::link::{Connected, Dial, Http1, Http2, SendError};
+use super::failure::{Failure, SendError};
+use super::http1::{Hears, Http1};
+use super::http2::Http2;
 use crate::proxy::health::{Board, Verdict};
 use crate::proxy::metrics::Metrics;
 use crate::proxy::timer::LazyTimer;
@@ -42,7 +42,7 @@ pub struct Lease {
 
 enum Link {
     Http1 {
-        link: Http1,
+        link: Box<Http1>,
         place: Place,
         reused: bool,
     },
@@ -242,14 +242,15 @@ impl Lease {
     pub async fn send(
         &mut self,
         request: Request<RequestBody>,
+        hears: Hears<'_>,
         limit: Duration,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<Source>, SendError> {
         match &mut self.link {
             Link::Http1 { link, .. } | Link::Alone { link: Connected::Http1(link), .. } => {
-                link.send(request, limit).await
+                Ok(link.send(request, hears, limit).await?.map(|()| Source::Http1))
             }
             Link::Http2 { link, .. } | Link::Alone { link: Connected::Http2(link), .. } => {
-                link.send(request, limit).await
+                Ok(link.send(request, limit).await?.map(Source::Http2))
             }
         }
     }
@@ -272,29 +273,20 @@ impl Lease {
         matches!(self.link, Link::Http1 { reused: true, .. } | Link::Http2 { reused: true, .. })
     }
 
-    /// The request's body is not wanted: the connection is in the middle of a message for good, and ends with the response.
-    pub(super) fn leaves_body(&mut self) {
-        if let Link::Http1 { link, .. } | Link::Alone { link: Connected::Http1(link), .. } = &mut self.link {
-            link.leaves_body();
-        }
-    }
-
-    /// Whether that is so.
+    /// The connection, where it speaks HTTP/1.1.
     #[must_use]
-    pub(super) fn has_left_body(&self) -> bool {
+    pub fn http1(&self) -> Option<&Http1> {
         match &self.link {
-            Link::Http1 { link, .. } | Link::Alone { link: Connected::Http1(link), .. } => {
-                link.has_left_body()
-            }
-            Link::Http2 { .. } | Link::Alone { .. } => false,
+            Link::Http1 { link, .. } | Link::Alone { link: Connected::Http1(link), .. } => Some(link),
+            Link::Http2 { .. } | Link::Alone { .. } => None,
         }
     }
 
-    /// Moves the connection on if that is up to the caller's task; whether it was.
-    pub fn drive(&mut self, cx: &mut Context<'_>) -> bool {
+    /// The same, to be moved on.
+    pub fn http1_mut(&mut self) -> Option<&mut Http1> {
         match &mut self.link {
-            Link::Http1 { link, .. } | Link::Alone { link: Connected::Http1(link), .. } => link.drive(cx),
-            Link::Http2 { .. } | Link::Alone { .. } => false,
+            Link::Http1 { link, .. } | Link::Alone { link: Connected::Http1(link), .. } => Some(link),
+            Link::Http2 { .. } | Link::Alone { .. } => None,
         }
     }
 
@@ -309,17 +301,19 @@ impl Lease {
     /// The response has been read to its end: the connection is for the next request, if it can take one. It can't while
     /// the request's body is still on its way; then it ends after that, or at once if `stop`.
     pub fn give_back(self, stop: bool) {
-        let (mut link, place, used) = match self {
-            Self { link: Link::Http1 { link, place, .. }, used } => (link, place, used),
-            Self { link: Link::Alone { link: Connected::Http1(link), .. }, .. } if stop => {
-                return link.abort();
+        match self {
+            Self { link: Link::Http1 { mut link, place, .. }, used } => {
+                if link.is_ready() {
+                    link.rest();
+                    used.endpoint().slots.borrow_mut().idle.push(Idle { link, place, since: Instant::now() });
+                } else if !stop {
+                    link.finish_upload();
+                }
             }
-            _ => return,
-        };
-        if link.is_ready() || link.is_usable() {
-            used.endpoint().slots.borrow_mut().idle.push(Idle { link, place, since: Instant::now() });
-        } else if stop {
-            link.abort();
+            Self { link: Link::Alone { link: Connected::Http1(link), .. }, .. } if !stop => {
+                link.finish_upload();
+            }
+            _ => {}
         }
     }
 }

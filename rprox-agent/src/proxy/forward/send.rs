@@ -2,25 +2,17 @@
 
 #![forbid(unsafe_code)]
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{HOST, TRANSFER_ENCODING};
-use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
-use hyper::body::{Body, Incoming};
-use hyper::upgrade::Upgraded;
-
-use super::body::RequestBody;
+use super::body::{RequestBody, Source};
 use super::choice::Choice;
 use super::expect::{self, Question};
 use super::failure::Failure;
-use super::interim;
+use super::http1::{self, Hears, Http1};
 use super::pool::Lease;
-use super::retry::{Copy, may_be_sent_again};
+use super::retry::may_be_sent_again;
 use super::sticky;
 use super::target::Target;
 use super::upgrade::Offer;
@@ -31,11 +23,14 @@ use crate::proxy::metrics::Limit;
 use crate::proxy::route::Match;
 use crate::proxy::upstream::Protocol;
 use crate::proxy::upstream::set::UpstreamSet;
+use http::header::HOST;
+use http::uri::{Authority, Scheme};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 
 /// A response, and the connection that its body comes by.
 pub struct Answered {
     /// The response, its header section made ours.
-    pub response: Response<Incoming>,
+    pub response: Response<Source>,
     /// The connection.
     pub lease: Lease,
     /// How long the next piece of its body may take.
@@ -55,7 +50,7 @@ pub struct Switched {
     /// As the response's `Upgrade` names it.
     pub protocol: HeaderValue,
     /// The upstream's end.
-    pub upstream: Upgraded,
+    pub upstream: http1::Switched,
 }
 
 /// Why there is no response, and whose fault it was.
@@ -101,11 +96,8 @@ pub async fn send(
         let mut lease = choice.connect().await?;
         address(&mut request, &lease, set, &target);
         let question = expect::ask(&mut request, &lease, config.timeouts.expect);
-        if !lease.is_http2() {
-            interim::hear(&mut request, question.as_ref(), interim);
-        }
-        let copy = may_be_sent_again(&request).then(|| Copy::of(&request));
-        let result = lease.send(request, set.timeouts.response).await;
+        let hears = Hears { question: question.as_ref(), interim };
+        let result = lease.send(request, hears, set.timeouts.response).await;
         if question.as_ref().is_some_and(Question::was_ignored) {
             client.worker.metrics.limit_hits[Limit::ExpectTimeout].increment();
         }
@@ -123,7 +115,6 @@ pub async fn send(
                 let endpoint = lease.endpoint().way.address;
                 let answered = Answered { response, lease, patience: set.timeouts.body };
                 return receive(answered, offer.as_ref())
-                    .await
                     .map_err(|failure| Lost { failure, endpoint: Some(endpoint) });
             }
             Err(error) => error,
@@ -131,11 +122,8 @@ pub async fn send(
         let endpoint = lease.endpoint();
         let lost = |failure| Lost { failure, endpoint: Some(endpoint.way.address) };
         let timed_out = matches!(error.failure, Failure::ResponseTimeout);
-        let again = match (error.unsent, copy) {
-            (Some(unsent), _) => Some(*unsent),
-            (None, Some(copy)) if !timed_out => Some(copy.into_request()),
-            _ => None,
-        };
+        let was_sent = error.was_sent;
+        let again = error.request.filter(|request| !was_sent || (!timed_out && may_be_sent_again(request)));
         if !lease.is_reused() && !error.failure.is_clients() {
             // A connection that was used before may have ended for its own reasons.
             endpoint.counts.failures.increment();
@@ -154,21 +142,21 @@ pub async fn send(
         tracing::debug!(endpoint = %endpoint.way.address, error = %error.failure, "sending the request again");
         // Its neighbours have most likely ended with it.
         endpoint.forget();
-        request = again;
+        request = *again;
     }
 }
 
 /// What the response tells of whether the request's body is wanted, and of whether the endpoint is worth asking.
 fn hear(lease: &mut Lease, question: &Question, status: StatusCode) {
     if question.is_refused_by(status) {
-        lease.leaves_body();
+        lease.http1_mut().map(Http1::leaves_body);
     } else if question.was_ignored() {
         lease.endpoint().lets_expect_pass();
     }
 }
 
 /// Makes an upstream's answer one for the client.
-async fn receive(mut answered: Answered, offer: Option<&Offer>) -> Result<Reply, Failure> {
+fn receive(mut answered: Answered, offer: Option<&Offer>) -> Result<Reply, Failure> {
     let response = &mut answered.response;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         if response.status().is_success() && offer.is_some_and(Offer::is_connect) {
@@ -180,12 +168,7 @@ async fn receive(mut answered: Answered, offer: Option<&Offer>) -> Result<Reply,
     let protocol = offer.and_then(|offer| offer.accepted(response.status(), response.headers()));
     let protocol = protocol.ok_or(Failure::UnaskedUpgrade)?;
     super::restore(response.headers_mut())?;
-    let mut upgraded = hyper::upgrade::on(response);
-    let upstream = poll_fn(|cx| {
-        answered.lease.drive(cx);
-        Pin::new(&mut upgraded).poll(cx)
-    });
-    let upstream = upstream.await.map_err(Failure::Broken)?;
+    let upstream = answered.lease.http1_mut().map(Http1::switch).ok_or(Failure::UnaskedUpgrade)?;
     Ok(Reply::Switched(answered, Switched { protocol, upstream }))
 }
 
@@ -203,7 +186,6 @@ fn address(request: &mut Request<RequestBody>, lease: &Lease, set: &UpstreamSet,
             parts.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
             parts.authority = Some(authority);
             request.headers_mut().remove(HOST);
-            request.headers_mut().remove(TRANSFER_ENCODING);
         }
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
         return;
@@ -220,10 +202,5 @@ fn address(request: &mut Request<RequestBody>, lease: &Lease, set: &UpstreamSet,
     };
     if let Some(host) = host.filter(|_| !request.headers().contains_key(HOST)) {
         request.headers_mut().insert(HOST, host);
-    }
-    let body = request.body();
-    // hyper would send a GET without its body if nothing says that there is one.
-    if !body.is_none() && body.size_hint().exact().is_none() {
-        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }

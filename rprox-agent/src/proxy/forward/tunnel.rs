@@ -10,12 +10,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::exchange::Exchange;
+use super::http1::Switched;
 use crate::proxy::metrics::Limit;
 use crate::proxy::timer::LazyTimer;
 
@@ -24,7 +23,7 @@ const PIECE: usize = 16 * 1024;
 
 /// The upstream's end of a tunnel, and the request that it began as.
 pub struct Tunnel {
-    upstream: TokioIo<Upgraded>,
+    upstream: Switched,
     exchange: Exchange,
 }
 
@@ -42,11 +41,11 @@ enum TunnelError {
 impl Tunnel {
     /// A tunnel to `upstream`.
     #[must_use]
-    pub fn new(upstream: Upgraded, exchange: Exchange) -> Self {
+    pub fn new(upstream: Switched, exchange: Exchange) -> Self {
         let metrics = &exchange.client().worker.metrics;
         metrics.tunnels.increment();
         metrics.tunnels_open.up();
-        Self { upstream: TokioIo::new(upstream), exchange }
+        Self { upstream, exchange }
     }
 
     /// Passes on what either side sends until both have closed, or nothing has come for `timeouts.tunnel`. `first` is what the

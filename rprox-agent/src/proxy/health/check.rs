@@ -14,6 +14,7 @@ use crate::proxy::config::Config;
 use crate::proxy::forward::body::RequestBody;
 use crate::proxy::forward::dial::{Connected, Dial};
 use crate::proxy::forward::endpoint::Way;
+use crate::proxy::forward::http1::Hears;
 use crate::proxy::upstream::set::HealthCheck;
 use crate::proxy::upstream::{Protocol, Upstream};
 
@@ -49,7 +50,7 @@ async fn ask(
         Connected::Http1(mut link) => {
             let host = HeaderValue::from_str(authority(upstream)).map_err(|error| error.to_string())?;
             request.headers_mut().insert(HOST, host);
-            link.send(request, check.timeout).await
+            link.send(request, Hears::default(), check.timeout).await.map(|response| response.status())
         }
         Connected::Http2(mut link) => {
             *request.version_mut() = Version::HTTP_2;
@@ -57,10 +58,10 @@ async fn ask(
             parts.scheme = Some(if way.protocol == Protocol::Https { Scheme::HTTPS } else { Scheme::HTTP });
             parts.authority = Authority::try_from(authority(upstream)).ok();
             *request.uri_mut() = Uri::from_parts(parts).map_err(|error| error.to_string())?;
-            link.send(request, check.timeout).await
+            link.send(request, check.timeout).await.map(|response| response.status())
         }
     };
-    sent.map(|response| response.status().as_u16()).map_err(|error| error.failure.to_string())
+    sent.map(|status| status.as_u16()).map_err(|error| error.failure.to_string())
 }
 
 /// Whom it asks for: the upstream as it is written or, where its certificate is for another name, that.

@@ -1,16 +1,15 @@
 //! nginx.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use rprox_tests::programs;
 
-use super::super::setup;
-use super::{Door, PASSTHROUGH_HOST, Peer, Setting};
+use super::Setting;
 
-pub(super) fn command(setting: &Setting<'_>) -> Result<Command> {
-    let [http, https] = [Door::Http, Door::Https].map(|door| Peer::Nginx.at(door));
+pub(super) fn command(setting: &Setting<'_>, http: SocketAddr, https: SocketAddr) -> Result<Command> {
     let program = programs::nginx().context("no nginx: run `cargo xtask setup`")?;
     let folder = setting.folder.join("nginx");
     std::fs::create_dir_all(folder.join("temp"))?;
@@ -21,9 +20,8 @@ pub(super) fn command(setting: &Setting<'_>) -> Result<Command> {
     for host in setting.hosts() {
         let _ = write!(names, " {host}");
     }
-    let (module, stream) = setting.passthrough.map_or_else(|| Ok(Default::default()), passthrough)?;
     let text = format!(
-        "{module}daemon off; master_process off; pid nginx.pid; error_log stderr warn;
+        "daemon off; master_process off; pid nginx.pid; error_log stderr warn;
 worker_rlimit_nofile 20000;
 events {{ worker_connections 19000; multi_accept on; }}
 http {{
@@ -49,7 +47,7 @@ http {{
         }}
     }}
 }}
-{stream}",
+",
         upstream = setting.upstream,
         cert = setting.cert.display(),
         key = setting.key.display(),
@@ -58,19 +56,4 @@ http {{
     let mut command = setting.command(&program);
     command.arg("-p").arg(&folder).args(["-c", "nginx.conf", "-e", "stderr"]);
     Ok(command)
-}
-
-/// What loads the module, and what it is to do.
-fn passthrough(upstream: u16) -> Result<(String, String)> {
-    let module = setup::nginx_stream().context("no stream module of nginx: run `cargo xtask bench`")?;
-    let stream = format!(
-        "stream {{
-    tcp_nodelay on;
-    map $ssl_preread_server_name $pod {{ {PASSTHROUGH_HOST} 127.0.0.1:{upstream}; }}
-    server {{ listen {address} backlog=16384; ssl_preread on; proxy_pass $pod; }}
-}}
-",
-        address = Peer::Nginx.at(Door::Passthrough),
-    );
-    Ok((format!("load_module {};\n", module.display()), stream))
 }

@@ -11,7 +11,8 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
 use crate::proxy::forward::exchange::{Exchange, Offered};
-use crate::proxy::forward::failure;
+use crate::proxy::forward::failure::Broken;
+use crate::proxy::forward::http1::Http1;
 use crate::proxy::forward::pool::Lease;
 use crate::proxy::forward::tunnel::Tunnel;
 
@@ -22,8 +23,8 @@ pub enum DownloadError {
     #[error("the upstream sent nothing of its response's body for timeouts.body")]
     Stalled,
     /// The upstream's connection broke.
-    #[error("the upstream's response broke off: {}", failure::chain(.0))]
-    Broken(hyper::Error),
+    #[error("the upstream's response broke off: {0}")]
+    Broken(#[from] Broken),
 }
 
 /// A response's body on its way to the client.
@@ -38,10 +39,18 @@ enum Content {
     Tunnel(Option<Box<Tunnel>>),
 }
 
+/// Where a response's body comes from.
+pub enum Source {
+    /// The connection itself.
+    Http1,
+    /// A stream of the connection.
+    Http2(Incoming),
+}
+
 /// A response's body and the upstream connection that it comes by.
 pub struct Download {
     /// The body.
-    pub incoming: Incoming,
+    pub source: Source,
     /// The connection; gone once the body has ended.
     pub lease: Option<Lease>,
     /// How long its next piece may take.
@@ -93,8 +102,38 @@ impl ResponseBody {
 impl Download {
     /// Gives the connection back once the body has ended.
     fn settle(&mut self, exchange: &Exchange) {
-        if self.incoming.is_end_stream() {
+        if self.is_end_stream() {
             self.end(exchange);
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Http1 => self.http1().is_none_or(Http1::is_end_stream),
+            Source::Http2(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Http1 => self.http1().map_or(SizeHint::with_exact(0), Http1::size_hint),
+            Source::Http2(incoming) => incoming.size_hint(),
+        }
+    }
+
+    fn http1(&self) -> Option<&Http1> {
+        self.lease.as_ref()?.http1()
+    }
+
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match &mut self.source {
+            Source::Http1 => {
+                let Some(link) = self.lease.as_mut().and_then(Lease::http1_mut) else {
+                    return Poll::Ready(None);
+                };
+                link.poll_frame(cx).map_err(Broken::from)
+            }
+            Source::Http2(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Broken::from),
         }
     }
 
@@ -116,14 +155,7 @@ impl Download {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        let mut frame = Pin::new(&mut self.incoming).poll_frame(cx);
-        if frame.is_pending()
-            && let Some(lease) = &mut self.lease
-            && lease.drive(cx)
-        {
-            frame = Pin::new(&mut self.incoming).poll_frame(cx);
-        }
-        match frame {
+        match self.poll_source(cx) {
             Poll::Pending => {
                 let limit = self.patience;
                 let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limit);
@@ -180,7 +212,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Content::Text(text, _) => text.is_empty(),
-            Content::Upstream(download, _) => download.incoming.is_end_stream(),
+            Content::Upstream(download, _) => download.is_end_stream(),
             Content::Tunnel(_) => true,
         }
     }
@@ -188,7 +220,7 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Content::Text(text, _) => SizeHint::with_exact(text.len() as u64),
-            Content::Upstream(download, _) => download.incoming.size_hint(),
+            Content::Upstream(download, _) => download.size_hint(),
             Content::Tunnel(_) => SizeHint::with_exact(0),
         }
     }

@@ -1,0 +1,372 @@
+//! An HTTP/1.1 connection to an endpoint (RFC 9112), which serves one request at a time.
+//!
+//! It runs inside the task of the request: its socket wakes that task, and the response is there in the same moment, without a word
+//! between tasks. Only a request whose body is not there at once gets a task to send it, since then both directions must move even
+//! while the client takes nothing.
+
+#![forbid(unsafe_code)]
+
+mod chunks;
+mod error;
+mod head;
+mod shared;
+mod upload;
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::{Frame, SizeHint};
+use tokio::time::Instant;
+
+use self::chunks::{Chunks, Piece};
+pub use self::error::Error;
+use self::head::{Head, Length};
+use self::shared::Shared;
+pub use self::shared::Switched;
+use self::upload::{Failed, Task, Upload};
+use super::body::RequestBody;
+use super::dial::{Dial, Io};
+use super::expect::Question;
+use super::failure::{Broken, Failure, SendError};
+use crate::proxy::connection::interim::Interim;
+use crate::proxy::timer::LazyTimer;
+
+/// Room for a usual response's head and a small body.
+const FIRST_READ: usize = 8 * 1024;
+
+/// How much is read of a large body at a time, at most.
+const LARGEST_READ: usize = 128 * 1024;
+
+/// A connection.
+pub struct Http1 {
+    socket: Shared,
+    /// What was read and not taken yet.
+    buffer: BytesMut,
+    /// How much to read next.
+    room: usize,
+    rest: Rest,
+    /// The request, while its body is sent.
+    upload: Option<Task>,
+    /// What a request's head is written to.
+    scratch: Vec<u8>,
+    /// How long a header section may be.
+    header_bytes: usize,
+    /// Whether another request may follow, as far as was said.
+    keeps_alive: bool,
+    /// Whether the body of its request is never sent.
+    left_body: bool,
+    timer: LazyTimer,
+}
+
+/// What is still to come of a response.
+#[derive(Debug)]
+enum Rest {
+    Exact(u64),
+    Chunked(Box<Chunks>),
+    UntilClose,
+}
+
+/// Who hears what comes before a response (RFC 9110 section 15.2).
+#[derive(Clone, Copy, Default)]
+pub struct Hears<'a> {
+    /// 100 is the answer to this.
+    pub(super) question: Option<&'a Question>,
+    /// Whatever else is for the client.
+    pub(super) interim: Option<&'a Interim>,
+}
+
+impl Http1 {
+    /// Speaks it on a connection that is made.
+    pub(super) fn new(io: Io, dial: &Dial<'_>) -> Self {
+        Self {
+            socket: Shared::new(io),
+            buffer: BytesMut::new(),
+            room: FIRST_READ,
+            rest: Rest::Exact(0),
+            upload: None,
+            scratch: Vec::new(),
+            header_bytes: dial.config.limits.header_bytes,
+            keeps_alive: true,
+            left_body: false,
+            timer: LazyTimer::new(dial.config.shortest_wait),
+        }
+    }
+
+    /// Sends a request and waits for the head of its response, for `limit` at most once it is sent.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+        hears: Hears<'_>,
+        limit: Duration,
+    ) -> Result<Response<()>, SendError> {
+        if !self.is_usable() {
+            return Err(SendError::unsent(Broken::from(Error::Closed), request));
+        }
+        let (parts, body) = request.into_parts();
+        let request = Request::from_parts(parts, ());
+        let length = Length::of(&body);
+        let mut head = std::mem::take(&mut self.scratch);
+        head.clear();
+        head::write(&request, length, &mut head);
+        let progress = body.progress();
+        let mut upload = Some(Upload::new(&self.socket, head, body, length, request.headers()));
+        let (mut sent, mut looked_at) = (None, 0);
+        let failure = poll_fn(|cx| {
+            if let Some(sending) = &mut upload {
+                match sending.poll(cx) {
+                    Poll::Ready(Ok(())) => {
+                        self.scratch = upload.take().map_or_else(Vec::new, |done| done.into_parts().0);
+                    }
+                    Poll::Ready(Err(Failed::Socket(error))) if !sending.is_begun() => {
+                        return Poll::Ready(Err(Broken::from(Error::from(error)).into()));
+                    }
+                    // What the upstream said before it closed may still be read.
+                    Poll::Ready(Err(Failed::Socket(_))) => {
+                        self.keeps_alive = false;
+                        upload = None;
+                    }
+                    Poll::Ready(Err(Failed::Body(error))) => {
+                        upload = None;
+                        return Poll::Ready(Err(Failure::Upload(error)));
+                    }
+                    Poll::Pending if sending.has_body() => self.upload = upload.take().map(Task::spawn),
+                    Poll::Pending => {}
+                }
+            }
+            self.watch_upload(cx)?;
+            if let Poll::Ready(response) = self.poll_head(cx, request.method(), hears, &mut looked_at) {
+                return Poll::Ready(response.map_err(|error| Broken::from(error).into()));
+            }
+            let since = match &progress {
+                None => *sent.get_or_insert_with(Instant::now),
+                Some(progress) => progress.upstreams_turn().unwrap_or_else(Instant::now),
+            };
+            self.timer.poll(cx, since + limit).map(|()| Err(Failure::ResponseTimeout))
+        });
+        let failure = match failure.await {
+            Ok(response) => return Ok(response),
+            Err(failure) => failure,
+        };
+        self.keeps_alive = false;
+        let parts = request.into_parts().0;
+        Err(match upload {
+            Some(upload) if !upload.is_begun() => {
+                SendError::unsent(failure, Request::from_parts(parts, upload.into_parts().1))
+            }
+            _ => {
+                let has_body = progress.is_some();
+                let again = (!has_body).then(|| Request::from_parts(parts, RequestBody::none()));
+                SendError::sent(failure, again)
+            }
+        })
+    }
+
+    /// Hears what has become of the upload, while it has a task.
+    fn watch_upload(&mut self, cx: &Context<'_>) -> Result<(), Failure> {
+        let Some(Poll::Ready(result)) = self.upload.as_ref().map(|upload| upload.poll(cx)) else {
+            return Ok(());
+        };
+        self.upload = None;
+        match result {
+            Ok(()) => Ok(()),
+            Err(Failed::Socket(_)) => {
+                self.keeps_alive = false;
+                Ok(())
+            }
+            Err(Failed::Body(error)) => {
+                self.keeps_alive = false;
+                Err(Failure::Upload(error))
+            }
+        }
+    }
+
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        method: &Method,
+        hears: Hears<'_>,
+        looked_at: &mut usize,
+    ) -> Poll<Result<Response<()>, Error>> {
+        loop {
+            let Some(end) = head::end(&self.buffer, *looked_at) else {
+                *looked_at = self.buffer.len();
+                if *looked_at >= self.header_bytes {
+                    return Poll::Ready(Err(Error::TooLarge));
+                }
+                if ready!(self.poll_read(cx))? == 0 {
+                    return Poll::Ready(Err(Error::Closed));
+                }
+                continue;
+            };
+            if end > self.header_bytes {
+                return Poll::Ready(Err(Error::TooLarge));
+            }
+            *looked_at = 0;
+            let section = self.buffer.split_to(end).freeze();
+            let Head { response, length, keeps_alive } = head::read(&section, method)?;
+            match response.status() {
+                StatusCode::SWITCHING_PROTOCOLS => {}
+                StatusCode::CONTINUE => hears.question.into_iter().for_each(Question::is_wanted),
+                status if status.is_informational() => {
+                    hears.interim.into_iter().for_each(|interim| interim.offer(status, response.headers()));
+                }
+                _ => {}
+            }
+            if response.status().is_informational() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                continue;
+            }
+            self.keeps_alive &= keeps_alive;
+            self.rest = match length {
+                Length::Exact(length) => Rest::Exact(length),
+                Length::Chunked => Rest::Chunked(Box::new(Chunks::new(self.header_bytes))),
+                Length::UntilClose => Rest::UntilClose,
+            };
+            return Poll::Ready(Ok(response));
+        }
+    }
+
+    /// The next of the response's body; `None` at its end.
+    ///
+    /// # Errors
+    ///
+    /// When it breaks off.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        loop {
+            match &mut self.rest {
+                Rest::Exact(0) => return Poll::Ready(None),
+                Rest::Exact(left) if !self.buffer.is_empty() => {
+                    let length =
+                        usize::try_from(*left).map_or(self.buffer.len(), |left| left.min(self.buffer.len()));
+                    *left -= length as u64;
+                    return Poll::Ready(Some(Ok(Frame::data(self.buffer.split_to(length).freeze()))));
+                }
+                Rest::UntilClose if !self.buffer.is_empty() => {
+                    return Poll::Ready(Some(Ok(Frame::data(self.buffer.split().freeze()))));
+                }
+                Rest::Exact(_) | Rest::UntilClose => {}
+                Rest::Chunked(chunks) => match chunks.next(&mut self.buffer) {
+                    Ok(Piece::More) => {}
+                    Ok(Piece::End) => return Poll::Ready(None),
+                    Ok(Piece::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                    Ok(Piece::Trailers(trailers)) => {
+                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                    }
+                    Err(error) => return Poll::Ready(Some(Err(self.fails(error)))),
+                },
+            }
+            match self.poll_read(cx) {
+                Poll::Pending if self.watch_upload(cx).is_err() => {
+                    return Poll::Ready(Some(Err(self.fails(Error::Upload))));
+                }
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) if matches!(self.rest, Rest::UntilClose) => {
+                    self.rest = Rest::Exact(0);
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Ok(0)) => return Poll::Ready(Some(Err(self.fails(Error::Closed)))),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(self.fails(error.into())))),
+            }
+        }
+    }
+
+    fn fails(&mut self, error: Error) -> Error {
+        self.keeps_alive = false;
+        error
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        self.buffer.reserve(self.room);
+        let read = ready!(self.socket.poll_read(cx, &mut self.buffer))?;
+        if read >= self.room {
+            self.room = (self.room * 2).min(LARGEST_READ);
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// Whether the response's body has been taken whole.
+    #[must_use]
+    pub fn is_end_stream(&self) -> bool {
+        match &self.rest {
+            Rest::Exact(left) => *left == 0,
+            Rest::Chunked(chunks) => chunks.is_end(),
+            Rest::UntilClose => false,
+        }
+    }
+
+    /// How long the rest of the response's body is, as far as that is known.
+    #[must_use]
+    pub fn size_hint(&self) -> SizeHint {
+        match &self.rest {
+            Rest::Exact(left) => SizeHint::with_exact(*left),
+            Rest::Chunked(_) | Rest::UntilClose => SizeHint::default(),
+        }
+    }
+
+    /// Whether the last request is over, and left it so that another can be sent.
+    pub fn is_ready(&mut self) -> bool {
+        let _ = self.watch_upload(&Context::from_waker(Waker::noop()));
+        self.keeps_alive && self.upload.is_none() && self.is_end_stream() && self.buffer.is_empty()
+    }
+
+    /// Whether another request can be sent. What the kernel knows already of the connection's end, or of bytes that nobody asked for, is
+    /// noticed.
+    pub fn is_usable(&mut self) -> bool {
+        self.is_ready() && self.poll_read(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    /// It waits for a request now, and should be small.
+    pub fn rest(&mut self) {
+        if self.room > FIRST_READ {
+            self.room = FIRST_READ;
+            self.buffer = BytesMut::new();
+        }
+    }
+
+    /// Lets what is left of the request's body be sent, if it is wanted, and ends then.
+    pub fn finish_upload(mut self) {
+        if !self.left_body {
+            // The task has the socket.
+            self.upload = None;
+        }
+    }
+
+    /// The connection, once it speaks another protocol.
+    #[must_use]
+    pub fn switch(&mut self) -> Switched {
+        self.keeps_alive = false;
+        Switched::new(self.socket.clone(), self.buffer.split().freeze())
+    }
+
+    /// The rest of the request is not wanted, and so it ends with the response.
+    pub fn leaves_body(&mut self) {
+        self.left_body = true;
+        self.keeps_alive = false;
+    }
+
+    /// Whether that is so.
+    #[must_use]
+    pub fn has_left_body(&self) -> bool {
+        self.left_body
+    }
+
+    /// For the waits of its request.
+    pub fn timer(&mut self) -> &mut LazyTimer {
+        &mut self.timer
+    }
+}
+
+impl Drop for Http1 {
+    fn drop(&mut self) {
+        if let Some(upload) = &self.upload {
+            upload.abort();
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! A connection's socket, from which one task may read while another writes.
+
+#![forbid(unsafe_code)]
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::io::poll_read_buf;
+
+use crate::proxy::forward::dial::Io;
+
+/// The socket.
+#[derive(Clone)]
+pub(super) struct Shared(Rc<RefCell<Io>>);
+
+impl Shared {
+    pub(super) fn new(io: Io) -> Self {
+        Self(Rc::new(RefCell::new(io)))
+    }
+
+    pub(super) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+        poll_read_buf(Pin::new(&mut *self.0.borrow_mut()), cx, buffer)
+    }
+
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let mut io = self.0.borrow_mut();
+        let io = Pin::new(&mut *io);
+        match slices {
+            [slice] => io.poll_write(cx, slice),
+            slices => io.poll_write_vectored(cx, slices),
+        }
+    }
+
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
+    }
+}
+
+/// The connection once it speaks another protocol than HTTP.
+pub struct Switched {
+    socket: Shared,
+    /// What was read behind the response's head.
+    first: Bytes,
+}
+
+impl Switched {
+    pub(super) fn new(socket: Shared, first: Bytes) -> Self {
+        Self { socket, first }
+    }
+}
+
+impl AsyncRead for Switched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut *self.socket.0.borrow_mut()).poll_read(cx, buffer);
+        }
+        let length = self.first.len().min(buffer.remaining());
+        buffer.put_slice(&self.first[..length]);
+        self.first.advance(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Switched {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.socket.poll_write(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.socket.0.borrow_mut()).poll_shutdown(cx)
+    }
+}
