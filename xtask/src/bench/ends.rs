@@ -22,6 +22,8 @@ use super::load::LOAD_PROCESSOR;
 
 /// The host that everything is asked for.
 pub(super) const HOST: &str = "bench.test";
+/// The host whose TLS is the upstream's.
+pub(super) const PASSTHROUGH_HOST: &str = "passthrough.bench.test";
 
 /// Connections of one process.
 const EACH: usize = 10_000;

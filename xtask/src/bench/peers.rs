@@ -17,7 +17,7 @@ use rprox_tests::process::Process;
 use rustix::process::Signal;
 
 use super::cost;
-use super::ends::HOST;
+use super::ends::{HOST, PASSTHROUGH_HOST};
 
 /// The processor that the proxy under test has to itself.
 pub(super) const PROCESSOR: &str = "0";
@@ -32,11 +32,34 @@ pub(super) enum Peer {
     Rprox,
 }
 
+/// A way in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    Http,
+    /// TLS that the proxy ends.
+    Https,
+    /// TLS that it passes on by the name in it.
+    Passthrough,
+}
+
+impl Door {
+    pub(super) fn scheme(self) -> &'static str {
+        if self == Self::Http { "http" } else { "https" }
+    }
+
+    /// The host that is asked for there.
+    pub(super) fn host(self) -> &'static str {
+        if self == Self::Passthrough { PASSTHROUGH_HOST } else { HOST }
+    }
+}
+
 /// What every proxy is set up with.
 pub(super) struct Setting<'a> {
     pub(super) netns: &'a Netns,
     pub(super) folder: PathBuf,
     pub(super) upstream: u16,
+    /// The port of the upstream that ends TLS by itself.
+    pub(super) passthrough: Option<u16>,
     /// `HOST` and this many others, all to the same upstream.
     pub(super) other_hosts: usize,
     /// Workers of rprox; the others have one.
@@ -83,14 +106,23 @@ impl Peer {
         }
     }
 
-    /// Where it accepts plain HTTP.
-    pub(super) fn http(self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, 8000 + self as u16 * 10).into()
+    /// Where it accepts connections.
+    pub(super) fn at(self, door: Door) -> SocketAddr {
+        let port = match (self, door) {
+            (_, Door::Http) => 8000,
+            // rprox tells the two apart on one listener.
+            (_, Door::Https) | (Self::Rprox, Door::Passthrough) => 8001,
+            (_, Door::Passthrough) => 8002,
+        };
+        (Ipv4Addr::LOCALHOST, port + self as u16 * 10).into()
     }
 
-    /// Where it accepts TLS.
-    pub(super) fn https(self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, 8001 + self as u16 * 10).into()
+    /// Why it can't pass TLS on, if so.
+    pub(super) fn cannot_pass(self) -> Option<&'static str> {
+        match self {
+            Self::Caddy => Some("it needs a plug-in for that"),
+            Self::Nginx | Self::Haproxy | Self::Sozu | Self::Rprox => None,
+        }
     }
 
     /// Why it can't hold ten thousand idle connections here, if so.
@@ -110,14 +142,16 @@ impl Peer {
     /// It is missing, or does not start.
     pub(super) fn start(self, setting: &Setting<'_>) -> Result<Running> {
         let command = match self {
-            Self::Nginx => nginx::command(setting, self.http(), self.https())?,
-            Self::Haproxy => haproxy::command(setting, self.http(), self.https())?,
-            Self::Caddy => caddy::command(setting, self.http(), self.https())?,
-            Self::Sozu => sozu::command(setting, self.http(), self.https())?,
-            Self::Rprox => rprox::command(setting, self.http(), self.https())?,
+            Self::Nginx => nginx::command(setting)?,
+            Self::Haproxy => haproxy::command(setting)?,
+            Self::Caddy => caddy::command(setting)?,
+            Self::Sozu => sozu::command(setting)?,
+            Self::Rprox => rprox::command(setting)?,
         };
         let mut process = Process::start(self.name(), command)?;
-        for address in [self.http(), self.https()] {
+        let passthrough = setting.passthrough.map(|_| Door::Passthrough);
+        for door in [Door::Http, Door::Https].into_iter().chain(passthrough) {
+            let address = self.at(door);
             process.wait_until(&format!("{address} to answer"), |_| setting.netns.can_connect(address))?;
         }
         Ok(Running { peer: self, process })

@@ -12,12 +12,10 @@ mod testbed;
 mod work;
 
 use anyhow::{Result, bail};
-use rprox_tests::playground::AGENT;
 
-use self::testbed::{Testbed, UPSTREAM};
+use self::testbed::Testbed;
 use super::Extent;
 use super::report::Report;
-use super::upstream;
 
 /// Which rows are measured, and how much is done for each.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +42,7 @@ pub(super) fn measure(extent: Extent, only: Option<&str>) -> Result<Report> {
     }
     let plan = Plan { extent, only };
     let testbed = Testbed::new()?;
-    let _upstream = upstream::start(&testbed.netns, AGENT, UPSTREAM, 1, &testbed.bodies())?;
+    let _upstream = testbed.upstream()?;
     let mut report = Report::new("proxy", extent.quick);
     cost::measure(&testbed, plan, &mut report)?;
     latency::measure(&testbed, plan, &mut report)?;

@@ -11,6 +11,7 @@ use rprox_tests::programs;
 use serde::Serialize;
 
 use self::table::Section;
+use super::peers::Peer;
 use super::plot;
 use super::series::{Better, Measurement, Summary};
 
@@ -81,6 +82,12 @@ impl Report {
             Better::Lower => Verdict::at_most(target, ratio, 1.0),
         });
         self.measurements.push(measurement);
+    }
+
+    /// Says of which peers a row has no figure, and why.
+    pub(super) fn note_missing(&mut self, row: &str, why: fn(Peer) -> Option<&'static str>) {
+        let missing = Peer::ALL.into_iter().filter_map(|peer| Some((peer.name(), why(peer)?)));
+        self.notes.extend(missing.map(|(name, why)| format!("{row}: no figure of {name}: {why}.")));
     }
 
     /// Shows it, and writes it to `bench/results`. Returns whether every target was met.

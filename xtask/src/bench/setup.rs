@@ -16,6 +16,9 @@ const TOOLS: [(&str, &str); 4] =
 /// Programs of peers, each with its package.
 const PEERS: [(&str, &str); 2] = [("haproxy", "haproxy"), ("caddy", "caddy")];
 
+/// nginx's module for connections that are not HTTP.
+const NGINX_STREAM: &str = "libnginx-mod-stream";
+
 /// The newest version of sozu, which no distribution has.
 const SOZU: &str = "2.3.3";
 /// aws-lc-rs is rprox's cryptography too, and what sozu's documentation calls the faster one.
@@ -35,6 +38,9 @@ pub(super) fn set_up(peers: bool) -> Result<()> {
                 apt::unpack(&step, package)?;
             }
         }
+        if nginx_stream().is_none() {
+            apt::unpack(&step, NGINX_STREAM)?;
+        }
         if !sozu().exists() {
             build_sozu(&step)?;
         }
@@ -46,6 +52,15 @@ pub(super) fn set_up(peers: bool) -> Result<()> {
 /// Where sozu is, once it is built.
 pub(super) fn sozu() -> PathBuf {
     programs::tools().join("sozu/bin/sozu")
+}
+
+/// nginx's stream module.
+pub(super) fn nginx_stream() -> Option<PathBuf> {
+    const FILE: &str = "usr/lib/nginx/modules/ngx_stream_module.so";
+    [PathBuf::from("/"), programs::tools().join(NGINX_STREAM)]
+        .map(|root| root.join(FILE))
+        .into_iter()
+        .find(|module| module.exists())
 }
 
 /// Some minutes; what is left over of it is a gigabyte, and goes.

@@ -3,7 +3,6 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result};
 use rprox_tests::netns::{Netns, Unprivileged};
@@ -11,6 +10,7 @@ use rprox_tests::process::Process;
 use rprox_tests::programs;
 
 use super::ends::{self, Deed};
+use super::load::LOAD_PROCESSOR;
 
 /// Bodies that it serves, by their path.
 pub(super) const BODIES: [(&str, usize); 3] = [("/1k", 1 << 10), ("/100k", 100 << 10), ("/100m", 100 << 20)];
@@ -35,11 +35,31 @@ impl Drop for Upstream {
     }
 }
 
-/// Starts it as `user` on `port`, nginx as `workers` processes.
+/// How it is set up.
+pub(super) struct Setup<'a> {
+    pub(super) netns: &'a Netns,
+    pub(super) user: Unprivileged,
+    pub(super) port: u16,
+    pub(super) workers: usize,
+    /// For its files, and what it serves.
+    pub(super) folder: &'a Path,
+    pub(super) tls: Option<Tls<'a>>,
+    /// Whether nginx keeps to the load's processor.
+    pub(super) pinned: bool,
+}
+
+/// A second listener, on which it ends TLS.
+pub(super) struct Tls<'a> {
+    pub(super) port: u16,
+    pub(super) cert: &'a Path,
+    pub(super) key: &'a Path,
+}
+
+/// Starts it as `user` on `port`, nginx as `workers` processes, on any processor and without TLS.
 ///
 /// # Errors
 ///
-/// nginx is missing or does not start.
+/// As for [`Setup::start`].
 pub(super) fn start(
     netns: &Netns,
     user: Unprivileged,
@@ -47,34 +67,60 @@ pub(super) fn start(
     workers: usize,
     folder: &Path,
 ) -> Result<Upstream> {
-    let nginx = programs::nginx().context("no nginx: run `cargo xtask setup`")?;
-    fs::create_dir_all(folder.join("temp"))?;
-    for owned in [folder, &folder.join("temp")] {
-        std::os::unix::fs::chown(owned, Some(user.id), Some(user.id))?;
-    }
-    for (path, length) in BODIES {
-        fs::write(folder.join(path.trim_start_matches('/')), vec![b'x'; length])?;
-    }
-    fs::write(folder.join("nginx.conf"), configuration(port, workers))?;
-    let ends = [
-        ends::serve(netns, user, Deed::Take, (Ipv4Addr::LOCALHOST, UPLOADS).into())?,
-        ends::serve(netns, user, Deed::Echo, (Ipv4Addr::LOCALHOST, ECHO).into())?,
-    ];
-    let mut command: Command = netns.command_as(user, nginx);
-    command.arg("-p").arg(folder).args(["-c", "nginx.conf", "-e", "stderr"]);
-    let mut process = Process::start("upstream", command)?;
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    process.wait_until(&format!("{address} to answer"), |_| netns.can_connect(address))?;
-    Ok(Upstream { nginx: process, _ends: ends })
+    Setup { netns, user, port, workers, folder, tls: None, pinned: false }.start()
 }
 
-fn configuration(port: u16, workers: usize) -> String {
-    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|kind| format!("{kind}_temp_path temp/{kind}; "))
-        .concat();
-    let (uploads, echo) = (UPLOADS, ECHO);
-    format!(
-        "daemon off; worker_processes {workers}; pid nginx.pid; error_log stderr warn;
+impl Setup<'_> {
+    /// Starts it.
+    ///
+    /// # Errors
+    ///
+    /// nginx is missing or does not start.
+    pub(super) fn start(&self) -> Result<Upstream> {
+        let Self { netns, user, port, folder, .. } = *self;
+        let nginx = programs::nginx().context("no nginx: run `cargo xtask setup`")?;
+        fs::create_dir_all(folder.join("temp"))?;
+        for owned in [folder, &folder.join("temp")] {
+            std::os::unix::fs::chown(owned, Some(user.id), Some(user.id))?;
+        }
+        for (path, length) in BODIES {
+            fs::write(folder.join(path.trim_start_matches('/')), vec![b'x'; length])?;
+        }
+        fs::write(folder.join("nginx.conf"), self.configuration())?;
+        let ends = [
+            ends::serve(netns, user, Deed::Take, (Ipv4Addr::LOCALHOST, UPLOADS).into())?,
+            ends::serve(netns, user, Deed::Echo, (Ipv4Addr::LOCALHOST, ECHO).into())?,
+        ];
+        let mut command = if self.pinned {
+            let mut taskset = netns.command_as(user, "taskset");
+            taskset.args(["--cpu-list", LOAD_PROCESSOR]).arg(nginx);
+            taskset
+        } else {
+            netns.command_as(user, nginx)
+        };
+        command.arg("-p").arg(folder).args(["-c", "nginx.conf", "-e", "stderr"]);
+        let mut process = Process::start("upstream", command)?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        process.wait_until(&format!("{address} to answer"), |_| netns.can_connect(address))?;
+        Ok(Upstream { nginx: process, _ends: ends })
+    }
+
+    fn configuration(&self) -> String {
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|kind| format!("{kind}_temp_path temp/{kind}; "))
+            .concat();
+        let Self { port, workers, .. } = self;
+        let (uploads, echo) = (UPLOADS, ECHO);
+        let tls = self.tls.as_ref().map_or_else(String::new, |Tls { port, cert, key }| {
+            let (cert, key) = (cert.display(), key.display());
+            format!(
+                "listen 127.0.0.1:{port} ssl backlog=16384; ssl_certificate {cert}; ssl_certificate_key {key};
+        ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache shared:tls:10m;
+        "
+            )
+        });
+        format!(
+            "daemon off; worker_processes {workers}; pid nginx.pid; error_log stderr warn;
 worker_rlimit_nofile 20000;
 events {{ worker_connections 19000; multi_accept on; }}
 http {{
@@ -83,7 +129,7 @@ http {{
     {temporary}
     upstream uploads {{ server 127.0.0.1:{uploads}; keepalive 64; keepalive_requests 1000000000; }}
     server {{
-        listen 0.0.0.0:{port} backlog=16384; listen [::]:{port} ipv6only=on backlog=16384;
+        {tls}listen 0.0.0.0:{port} backlog=16384; listen [::]:{port} ipv6only=on backlog=16384;
         root .;
         location = /load {{ return 200 load; }}
         location = /upload {{
@@ -97,5 +143,6 @@ http {{
     }}
 }}
 "
-    )
+        )
+    }
 }

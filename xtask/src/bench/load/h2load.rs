@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail};
 use rprox_tests::command;
 use rprox_tests::netns::Netns;
 
-use super::super::ends::HOST;
 use super::LOAD_PROCESSOR;
 
 /// What is asked for, and how.
@@ -17,10 +16,10 @@ use super::LOAD_PROCESSOR;
 pub(in super::super) struct H2load<'a> {
     /// Where it comes from.
     pub(in super::super) netns: &'a Netns,
-    /// Where the requests for `HOST` go.
+    pub(in super::super) scheme: &'a str,
+    pub(in super::super) host: &'a str,
+    /// Where the requests for `host` go.
     pub(in super::super) target: SocketAddr,
-    /// Over TLS.
-    pub(in super::super) secure: bool,
     /// Concurrent streams of an HTTP/2 connection; `None` is HTTP/1.1.
     pub(in super::super) streams: Option<usize>,
     pub(in super::super) path: &'a str,
@@ -43,7 +42,8 @@ impl H2load<'_> {
     ///
     /// h2load is missing, a response was not a 2xx or did not come, or the bodies are not as long as they should be.
     pub(in super::super) fn run(&self, requests: usize) -> Result<f64> {
-        let said = command::run(self.command().arg(format!("--requests={requests}")).arg(self.url()))?;
+        let mut h2load = self.command(self.connections.min(requests));
+        let said = command::run(h2load.arg(format!("--requests={requests}")).arg(self.url()))?;
         let line = |start: &str| said.lines().find(|line| line.starts_with(start)).unwrap_or_default();
         if !line("status codes:").starts_with(&format!("status codes: {requests} 2xx")) {
             bail!("not all of {requests} requests to {} were answered:\n{said}", self.url());
@@ -66,7 +66,7 @@ impl H2load<'_> {
         let log = scratch.join("h2load.log");
         let _ = fs::remove_file(&log);
         let connections = u32::try_from(self.connections)?;
-        let mut h2load = self.command();
+        let mut h2load = self.command(self.connections);
         h2load
             .arg(format!("--rps={:.0}", (rate / f64::from(connections)).max(1.0)))
             .arg(format!("--duration={seconds}"))
@@ -87,7 +87,7 @@ impl H2load<'_> {
         times.get(place).map(|time| time / 1e3).context("h2load logged no request")
     }
 
-    fn command(&self) -> Command {
+    fn command(&self, connections: usize) -> Command {
         let mut h2load = if self.pinned {
             let mut taskset = self.netns.command("taskset");
             taskset.args(["--cpu-list", LOAD_PROCESSOR, "h2load"]);
@@ -95,7 +95,7 @@ impl H2load<'_> {
         } else {
             self.netns.command("h2load")
         };
-        h2load.arg(format!("--clients={}", self.connections)).arg(format!("--connect-to={}", self.target));
+        h2load.arg(format!("--clients={connections}")).arg(format!("--connect-to={}", self.target));
         match self.streams {
             None => h2load.arg("--h1"),
             Some(streams) => h2load.arg(format!("--max-concurrent-streams={streams}")),
@@ -110,8 +110,7 @@ impl H2load<'_> {
     }
 
     fn url(&self) -> String {
-        let scheme = if self.secure { "https" } else { "http" };
-        format!("{scheme}://{HOST}:{}{}", self.target.port(), self.path)
+        format!("{}://{}:{}{}", self.scheme, self.host, self.target.port(), self.path)
     }
 }
 

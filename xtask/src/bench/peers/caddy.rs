@@ -1,14 +1,14 @@
 //! Caddy.
 
-use std::net::SocketAddr;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use rprox_tests::programs;
 
-use super::Setting;
+use super::{Door, Peer, Setting};
 
-pub(super) fn command(setting: &Setting<'_>, http: SocketAddr, https: SocketAddr) -> Result<Command> {
+pub(super) fn command(setting: &Setting<'_>) -> Result<Command> {
+    let [http, https] = [Door::Http, Door::Https].map(|door| Peer::Caddy.at(door));
     let program = programs::unpacked("caddy", "caddy").context("no caddy: run `cargo xtask bench`")?;
     let sites = |scheme: &str, port: u16| {
         setting.hosts().map(|host| format!("{scheme}://{host}:{port}")).collect::<Vec<_>>().join(", ")

@@ -1,14 +1,14 @@
 //! HAProxy.
 
-use std::net::SocketAddr;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use rprox_tests::programs;
 
-use super::Setting;
+use super::{Door, PASSTHROUGH_HOST, Peer, Setting};
 
-pub(super) fn command(setting: &Setting<'_>, http: SocketAddr, https: SocketAddr) -> Result<Command> {
+pub(super) fn command(setting: &Setting<'_>) -> Result<Command> {
+    let [http, https] = [Door::Http, Door::Https].map(|door| Peer::Haproxy.at(door));
     let program = programs::unpacked("haproxy", "haproxy").context("no haproxy: run `cargo xtask bench`")?;
     let hosts: String = setting.hosts().map(|host| host + " pod\n").collect();
     let hosts = setting.write("haproxy.map", &hosts)?;
@@ -26,6 +26,7 @@ defaults
     timeout server 1h
     timeout http-keep-alive 1h
     http-reuse always
+    option splice-auto
 frontend bench
     bind {http} backlog 16384
     bind {https} ssl crt {both} alpn h2,http/1.1 backlog 16384
@@ -35,13 +36,30 @@ frontend bench
     use_backend %[req.hdr(host),host_only,lower,map({hosts})]
 backend pod
     server pod 127.0.0.1:{upstream}
-",
+{passthrough}",
         both = setting.both.display(),
         hosts = hosts.display(),
         upstream = setting.upstream,
+        passthrough = setting.passthrough.map(passthrough).unwrap_or_default(),
     );
     let file = setting.write("haproxy.cfg", &text)?;
     let mut command = setting.command(&program);
     command.arg("-db").arg("-f").arg(file);
     Ok(command)
+}
+
+fn passthrough(upstream: u16) -> String {
+    format!(
+        "frontend tls
+    mode tcp
+    bind {address} backlog 16384
+    tcp-request inspect-delay 5s
+    tcp-request content accept if {{ req.ssl_hello_type 1 }}
+    use_backend tls if {{ req.ssl_sni -i {PASSTHROUGH_HOST} }}
+backend tls
+    mode tcp
+    server pod 127.0.0.1:{upstream}
+",
+        address = Peer::Haproxy.at(Door::Passthrough),
+    )
 }

@@ -1,15 +1,16 @@
 //! nginx.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use rprox_tests::programs;
 
-use super::Setting;
+use super::super::setup;
+use super::{Door, PASSTHROUGH_HOST, Peer, Setting};
 
-pub(super) fn command(setting: &Setting<'_>, http: SocketAddr, https: SocketAddr) -> Result<Command> {
+pub(super) fn command(setting: &Setting<'_>) -> Result<Command> {
+    let [http, https] = [Door::Http, Door::Https].map(|door| Peer::Nginx.at(door));
     let program = programs::nginx().context("no nginx: run `cargo xtask setup`")?;
     let folder = setting.folder.join("nginx");
     std::fs::create_dir_all(folder.join("temp"))?;
@@ -20,8 +21,9 @@ pub(super) fn command(setting: &Setting<'_>, http: SocketAddr, https: SocketAddr
     for host in setting.hosts() {
         let _ = write!(names, " {host}");
     }
+    let (module, stream) = setting.passthrough.map_or_else(|| Ok(Default::default()), passthrough)?;
     let text = format!(
-        "daemon off; master_process off; pid nginx.pid; error_log stderr warn;
+        "{module}daemon off; master_process off; pid nginx.pid; error_log stderr warn;
 worker_rlimit_nofile 20000;
 events {{ worker_connections 19000; multi_accept on; }}
 http {{
@@ -40,6 +42,7 @@ http {{
             proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr;
             proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Host $host;
             proxy_request_buffering off; proxy_max_temp_file_size 0;
+            proxy_buffer_size 16k; proxy_buffers 8 32k;
         }}
         location = /echo {{
             proxy_pass http://pod; proxy_http_version 1.1; proxy_set_header Host $host;
@@ -47,7 +50,7 @@ http {{
         }}
     }}
 }}
-",
+{stream}",
         upstream = setting.upstream,
         cert = setting.cert.display(),
         key = setting.key.display(),
@@ -56,4 +59,19 @@ http {{
     let mut command = setting.command(&program);
     command.arg("-p").arg(&folder).args(["-c", "nginx.conf", "-e", "stderr"]);
     Ok(command)
+}
+
+/// What loads the module, and what it is to do.
+fn passthrough(upstream: u16) -> Result<(String, String)> {
+    let module = setup::nginx_stream().context("no stream module of nginx: run `cargo xtask bench`")?;
+    let stream = format!(
+        "stream {{
+    tcp_nodelay on; proxy_buffer_size 64k;
+    map $ssl_preread_server_name $pod {{ {PASSTHROUGH_HOST} 127.0.0.1:{upstream}; }}
+    server {{ listen {address} backlog=16384; ssl_preread on; proxy_pass $pod; }}
+}}
+",
+        address = Peer::Nginx.at(Door::Passthrough),
+    );
+    Ok((format!("load_module {};\n", module.display()), stream))
 }

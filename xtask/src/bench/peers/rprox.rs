@@ -1,15 +1,15 @@
 //! rprox-agent.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::process::Command;
 
 use anyhow::Result;
 use rprox_tests::programs::Programs;
 
-use super::Setting;
+use super::{Door, PASSTHROUGH_HOST, Peer, Setting};
 
-pub(super) fn command(setting: &Setting<'_>, http: SocketAddr, https: SocketAddr) -> Result<Command> {
+pub(super) fn command(setting: &Setting<'_>) -> Result<Command> {
+    let [http, https] = [Door::Http, Door::Https].map(|door| Peer::Rprox.at(door));
     let mut text = format!(
         "workers = {}
 [listen]
@@ -35,6 +35,12 @@ key = \"{}\"
         let _ = write!(
             text,
             "[[route]]\nhost = \"{host}\"\nupstream = \"127.0.0.1:{upstream}\"\nhttps_redirect = false\n"
+        );
+    }
+    if let Some(upstream) = setting.passthrough {
+        let _ = write!(
+            text,
+            "[[route]]\nhost = \"{PASSTHROUGH_HOST}\"\ntls = \"passthrough\"\nupstream = \"127.0.0.1:{upstream}\"\n"
         );
     }
     let file = setting.write("rprox.toml", &text)?;

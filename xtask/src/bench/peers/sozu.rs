@@ -1,18 +1,18 @@
 //! Sōzu.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::process::Command;
 
 use anyhow::{Result, bail};
 
 use super::super::setup;
-use super::{HOST, Setting};
+use super::{Door, HOST, PASSTHROUGH_HOST, Peer, Setting};
 
 /// As many connections as two descriptors each allow, within the limit of a process.
 const CONNECTIONS: usize = 10_000;
 
-pub(super) fn command(setting: &Setting<'_>, http: SocketAddr, https: SocketAddr) -> Result<Command> {
+pub(super) fn command(setting: &Setting<'_>) -> Result<Command> {
+    let [http, https] = [Door::Http, Door::Https].map(|door| Peer::Sozu.at(door));
     let program = setup::sozu();
     if !program.exists() {
         bail!("no sozu: run `cargo xtask bench`");
@@ -36,7 +36,7 @@ address = \"{http}\"
 [[listeners]]
 protocol = \"https\"
 address = \"{https}\"
-[clusters.pod]
+{passthrough}[clusters.pod]
 protocol = \"http\"
 backends = [{{ address = \"127.0.0.1:{upstream}\" }}]
 frontends = [
@@ -44,6 +44,7 @@ frontends = [
 ",
         folder = setting.folder.display(),
         upstream = setting.upstream,
+        passthrough = setting.passthrough.map(passthrough).unwrap_or_default(),
         cert = setting.cert.display(),
         key = setting.key.display(),
     );
@@ -54,4 +55,18 @@ frontends = [
     let mut command = setting.command(&program);
     command.args(["start", "--config"]).arg(file);
     Ok(command)
+}
+
+fn passthrough(upstream: u16) -> String {
+    let address = Peer::Sozu.at(Door::Passthrough);
+    format!(
+        "[[listeners]]
+protocol = \"tcp\"
+address = \"{address}\"
+[clusters.tls]
+protocol = \"tcp\"
+backends = [{{ address = \"127.0.0.1:{upstream}\" }}]
+frontends = [{{ address = \"{address}\", hostname = \"{PASSTHROUGH_HOST}\" }}]
+"
+    )
 }

@@ -3,23 +3,31 @@
 use anyhow::{Context, Result, bail};
 use rprox_tests::command;
 
-use super::super::ends::HOST;
-use super::super::peers::{Peer, Running};
+use super::super::peers::{Door, Peer, Running};
 use super::super::upstream::BODIES;
 use super::testbed::Testbed;
+use super::work::Case;
 
-/// The ways to ask: the scheme, and curl's flag for the version.
-const WAYS: [(&str, &str); 3] = [("http", "--http1.1"), ("https", "--http1.1"), ("https", "--http2")];
+/// A door, and curl's flag for the version of HTTP.
+pub(super) type Way = (Door, &'static str);
 
-/// Asks for each body once each way, and uploads one.
+/// All of HTTP.
+pub(super) const HTTP: [Way; 3] =
+    [(Door::Http, "--http1.1"), (Door::Https, "--http1.1"), (Door::Https, "--http2")];
+/// TLS that the upstream ends.
+pub(super) const PASSTHROUGH: [Way; 1] = [(Door::Passthrough, "--http1.1")];
+
+/// Asks for each body that is part of the load once each way, and uploads one.
 ///
 /// # Errors
 ///
 /// A body is not as it should be.
-pub(super) fn bodies(testbed: &Testbed, running: &[Running]) -> Result<()> {
+pub(super) fn bodies(testbed: &Testbed, running: &[Running], cases: &[&Case], ways: &[Way]) -> Result<()> {
+    let asked_for = |path| cases.iter().any(|case| case.work.asks_for(path));
+    let bodies: Vec<_> = BODIES.into_iter().filter(|(path, _)| asked_for(*path)).collect();
     for peer in running.iter().map(|running| running.peer) {
-        for way in WAYS {
-            for (path, length) in BODIES {
+        for &way in ways {
+            for &(path, length) in &bodies {
                 let body = curl(testbed, peer, way, path, &[]).with_context(|| peer.name())?;
                 if body.len() != length || body.bytes().any(|byte| byte != b'x') {
                     bail!("{} gave {} bytes for {path} by {way:?}", peer.name(), body.len());
@@ -33,12 +41,18 @@ pub(super) fn bodies(testbed: &Testbed, running: &[Running]) -> Result<()> {
     Ok(())
 }
 
-fn curl(testbed: &Testbed, peer: Peer, way: (&str, &str), path: &str, flags: &[&str]) -> Result<String> {
-    let (scheme, version) = way;
-    let port = if scheme == "https" { peer.https().port() } else { peer.http().port() };
+fn curl(testbed: &Testbed, peer: Peer, way: Way, path: &str, flags: &[&str]) -> Result<String> {
+    let (door, version) = way;
+    let (host, address) = (door.host(), peer.at(door));
     let mut curl = testbed.netns.command("curl");
-    curl.args(["--silent", "--show-error", "--fail", "--resolve", &format!("{HOST}:{port}:127.0.0.1")]);
+    curl.args([
+        "--silent",
+        "--show-error",
+        "--fail",
+        "--resolve",
+        &format!("{host}:{}:{}", address.port(), address.ip()),
+    ]);
     curl.arg("--cacert").arg(&testbed.authority).arg(version).args(flags);
-    curl.arg(format!("{scheme}://{HOST}:{port}{path}"));
+    curl.arg(format!("{}://{host}:{}{path}", door.scheme(), address.port()));
     command::run(&mut curl)
 }

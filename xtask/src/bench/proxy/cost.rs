@@ -5,53 +5,58 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::super::Extent;
-use super::super::peers::Running;
+use super::super::peers::{Peer, Running};
 use super::super::report::Report;
 use super::super::series::{Better, Measurement, in_turn};
-use super::testbed::Testbed;
-use super::work::{self, CASES, PLAIN, PLAIN_COUNT, Work};
-use super::{Plan, check};
+use super::Plan;
+use super::check::{self, Way};
+use super::testbed::{self, Testbed};
+use super::work::{self, CASES, Case, MANY_ROUTES, PASSTHROUGH};
 use crate::steps::Step;
-
-const MANY_ROUTES: &str = "HTTP/1.1, keep-alive, 1 KiB, 1,000 routes";
 
 /// Every kind of work, then the plainest of it among a thousand routes.
 pub(super) fn measure(testbed: &Testbed, plan: Plan<'_>, report: &mut Report) -> Result<()> {
-    let cases: Vec<_> = CASES.iter().filter(|case| plan.has(case.name, case.quick)).collect();
-    if !cases.is_empty() {
-        let running = testbed.start_all(0)?;
-        check::bodies(testbed, &running)?;
-        for case in cases {
-            let step = Step::begin(case.name);
-            let count = work::round(case.count, plan.extent);
-            report.add_row(of_each(testbed, &running, case.name, case.work, count, plan.extent)?);
-            step.finish("measured");
-        }
-        check::bodies(testbed, &running)?;
+    let start = || testbed::start(&testbed.setting(), |_| true);
+    group(testbed, plan, report, &CASES, &check::HTTP, start)?;
+    let start = || testbed::start(&testbed.with_passthrough(), |peer| peer.cannot_pass().is_none());
+    group(testbed, plan, report, &PASSTHROUGH, &check::PASSTHROUGH, start)?;
+    if PASSTHROUGH.iter().any(|case| plan.has(case.name, case.quick)) {
+        report.note_missing("TLS passthrough", Peer::cannot_pass);
     }
-    if plan.has(MANY_ROUTES, true) {
-        let step = Step::begin(MANY_ROUTES);
-        let running = testbed.start_all(999)?;
-        let count = work::round(PLAIN_COUNT, plan.extent);
-        let work = Work::Requests(PLAIN);
-        report.add_row(of_each(testbed, &running, MANY_ROUTES, work, count, plan.extent)?);
-        step.finish("measured");
-    }
-    Ok(())
+    let start = || testbed::start(&testbed.with_other_hosts(999), |_| true);
+    group(testbed, plan, report, &MANY_ROUTES, &check::HTTP, start)
 }
 
-fn of_each(
+/// The cases of `all` that are to be measured, between two looks at what comes.
+fn group(
     testbed: &Testbed,
-    running: &[Running],
-    name: &str,
-    work: Work,
-    count: usize,
-    extent: Extent,
-) -> Result<Measurement> {
+    plan: Plan<'_>,
+    report: &mut Report,
+    all: &[Case],
+    ways: &[Way],
+    start: impl FnOnce() -> Result<Vec<Running>>,
+) -> Result<()> {
+    let cases: Vec<_> = all.iter().filter(|case| plan.has(case.name, case.quick)).collect();
+    if cases.is_empty() {
+        return Ok(());
+    }
+    let running = start()?;
+    check::bodies(testbed, &running, &cases, ways)?;
+    for case in &cases {
+        let step = Step::begin(case.name);
+        report.add_row(of_each(testbed, &running, case, plan.extent)?);
+        step.finish("measured");
+    }
+    check::bodies(testbed, &running, &cases, ways)
+}
+
+fn of_each(testbed: &Testbed, running: &[Running], case: &Case, extent: Extent) -> Result<Measurement> {
+    let Case { name, work, .. } = *case;
     let mut measurement = Measurement::new(name, work.unit(), Better::Lower);
     let contenders: Vec<&Running> = running.iter().collect();
     in_turn(extent.rounds, &contenders, |running, counts| {
         // The round that does not count warms caches, and needs less for that.
+        let count = work::round(case.count, extent);
         let count = if counts { count } else { count.div_ceil(4) };
         let used = running.time_for(|| work.run(testbed, running.peer, count))?;
         if counts {

@@ -9,7 +9,7 @@ use super::super::peers::{Peer, Running};
 use super::super::report::{Report, Verdict};
 use super::super::series::{Better, Measurement, in_turn};
 use super::Plan;
-use super::testbed::Testbed;
+use super::testbed::{self, Testbed};
 use super::work::{self, PLAIN, PLAIN_COUNT};
 use crate::steps::Step;
 
@@ -38,7 +38,7 @@ pub(super) fn measure(testbed: &Testbed, plan: Plan<'_>, report: &mut Report) ->
 
 /// At half of the rate at which the slowest is saturated.
 fn beside_peers(testbed: &Testbed, plan: Plan<'_>, report: &mut Report) -> Result<()> {
-    let running = testbed.start_all(0)?;
+    let running = testbed::start(&testbed.setting(), |_| true)?;
     let mut least = f64::INFINITY;
     for running in &running {
         least = least.min(saturation(testbed, plan, running.peer)?);
@@ -58,7 +58,7 @@ fn beside_peers(testbed: &Testbed, plan: Plan<'_>, report: &mut Report) -> Resul
 
 /// Of rprox with and without reloads, one after the other without a pause.
 fn reloads(testbed: &Testbed, plan: Plan<'_>, report: &mut Report) -> Result<()> {
-    let mut running = Peer::Rprox.start(&testbed.setting(9_999))?;
+    let mut running = Peer::Rprox.start(&testbed.with_other_hosts(9_999))?;
     let rate = saturation(testbed, plan, Peer::Rprox)? / 2.0;
     let mut measurement = Measurement::new(RELOADS, "ms", Better::Lower);
     in_turn(plan.extent.rounds, &[QUIET, RELOADING], |column, counts| {

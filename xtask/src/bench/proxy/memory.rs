@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 
 use super::super::ends::{self, Deed};
-use super::super::peers::Peer;
+use super::super::peers::{Door, Peer};
 use super::super::report::{Report, Verdict};
 use super::super::series::{Better, Measurement, in_turn};
 use super::Plan;
@@ -22,7 +22,7 @@ pub(super) fn measure(testbed: &Testbed, plan: Plan<'_>, report: &mut Report) ->
     let rounds = if plan.extent.quick { 0 } else { 2 };
     for (deed, what, limit) in KINDS {
         let name = format!("memory of {what}");
-        if !plan.has(&name, deed == Deed::Hold) {
+        if !plan.has(&name, true) {
             continue;
         }
         let step = Step::begin(&name);
@@ -30,10 +30,11 @@ pub(super) fn measure(testbed: &Testbed, plan: Plan<'_>, report: &mut Report) ->
         let mut total = Measurement::new(&format!("{name}, 10,000 in all"), "MiB", Better::Lower);
         let contenders: Vec<_> = Peer::ALL.into_iter().filter(|peer| peer.cannot_hold().is_none()).collect();
         in_turn(rounds, &contenders, |peer, _| {
-            let running = peer.start(&testbed.setting(0))?;
+            let running = peer.start(&testbed.setting())?;
             let before = running.memory()?;
-            let target = if deed == Deed::Hold { peer.http() } else { peer.https() };
-            let held = ends::hold(&testbed.netns, deed, target, CONNECTIONS as usize, &testbed.authority);
+            let door = if deed == Deed::Hold { Door::Http } else { Door::Https };
+            let held =
+                ends::hold(&testbed.netns, deed, peer.at(door), CONNECTIONS as usize, &testbed.authority);
             let held = held.with_context(|| peer.name())?;
             let after = running.memory()?;
             drop(held);
@@ -47,9 +48,7 @@ pub(super) fn measure(testbed: &Testbed, plan: Plan<'_>, report: &mut Report) ->
         report.verdicts.push(Verdict::at_most(target, total.ratio("rprox", "nginx"), 1.0));
         step.finish("measured");
         report.measurements.extend([each, total]);
-        report.notes.extend(Peer::ALL.into_iter().filter_map(|peer| {
-            Some(format!("{name}: none of {}, since {}.", peer.name(), peer.cannot_hold()?))
-        }));
+        report.note_missing(&name, Peer::cannot_hold);
     }
     Ok(())
 }

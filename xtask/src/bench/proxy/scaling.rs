@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::super::ends::{self, Deed};
 use super::super::load::H2load;
-use super::super::peers::{Peer, Running, Setting};
+use super::super::peers::{Door, Peer, Running, Setting};
 use super::super::report::{Report, Verdict};
 use super::super::series::{Better, Measurement, in_turn};
 use super::Plan;
@@ -42,19 +42,19 @@ const WORKERS: Row = Row {
 /// All rows.
 pub(super) fn measure(testbed: &Testbed, plan: Plan<'_>, report: &mut Report) -> Result<()> {
     row(testbed, plan, report, &ROUTES, |second| {
-        let running = Peer::Rprox.start(&testbed.setting(if second { 9_999 } else { 0 }))?;
+        let running = Peer::Rprox.start(&testbed.with_other_hosts(if second { 9_999 } else { 0 }))?;
         cost(testbed, plan, &running, true)
     })?;
     row(testbed, plan, report, &IDLE, |second| {
-        let running = Peer::Rprox.start(&testbed.setting(0))?;
+        let running = Peer::Rprox.start(&testbed.setting())?;
         let count = if second { 10_000 } else { 1 };
-        let target = Peer::Rprox.http();
+        let target = Peer::Rprox.at(Door::Http);
         let _held = ends::hold(&testbed.netns, Deed::Hold, target, count, &testbed.authority)?;
         cost(testbed, plan, &running, true)
     })?;
     row(testbed, plan, report, &WORKERS, |second| {
         let workers = if second { 2 } else { 1 };
-        let setting = Setting { workers, processors: "0,1", ..testbed.setting(0) };
+        let setting = Setting { workers, processors: "0,1", ..testbed.setting() };
         cost(testbed, plan, &Peer::Rprox.start(&setting)?, false)
     })
 }
@@ -66,7 +66,7 @@ fn row(
     row: &Row,
     mut measure: impl FnMut(bool) -> Result<f64>,
 ) -> Result<()> {
-    if !plan.has(row.name, false) {
+    if !plan.has(row.name, true) {
         return Ok(());
     }
     let step = Step::begin(row.name);

@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use rprox_tests::certificates::Authority;
 use rprox_tests::netns::Netns;
+use rprox_tests::playground::AGENT;
 use rprox_tests::run_dir::RunDir;
 
-use super::super::ends::HOST;
+use super::super::ends::{HOST, PASSTHROUGH_HOST};
 use super::super::peers::{PROCESSOR, Peer, Running, Setting};
+use super::super::upstream::{self, Tls, Upstream};
 
-/// The port of the upstream.
-pub(super) const UPSTREAM: u16 = 9000;
+/// The ports of the upstream.
+const UPSTREAM: u16 = 9000;
+const UPSTREAM_TLS: u16 = 9443;
 
 /// The namespace and the files.
 pub(super) struct Testbed {
@@ -21,6 +24,9 @@ pub(super) struct Testbed {
     cert: PathBuf,
     key: PathBuf,
     both: PathBuf,
+    /// The upstream's own.
+    upstream_cert: PathBuf,
+    upstream_key: PathBuf,
     run_dir: RunDir,
 }
 
@@ -33,6 +39,7 @@ impl Testbed {
         netns.sysctl("net/ipv4/tcp_max_tw_buckets", "0")?;
         let authority = Authority::new()?;
         let made = authority.sign(HOST)?;
+        let upstreams = authority.sign(PASSTHROUGH_HOST)?;
         let write = |name: &str, text: &str| -> Result<PathBuf> {
             let file = run_dir.path().join(name);
             std::fs::write(&file, text)?;
@@ -43,6 +50,8 @@ impl Testbed {
             cert: write("cert.pem", &made.certificate)?,
             key: write("key.pem", &made.key)?,
             both: write("both.pem", &format!("{}{}", made.certificate, made.key))?,
+            upstream_cert: write("upstream.pem", &upstreams.certificate)?,
+            upstream_key: write("upstream-key.pem", &upstreams.key)?,
             netns,
             run_dir,
         })
@@ -57,12 +66,29 @@ impl Testbed {
         self.folder().join("upstream")
     }
 
-    pub(super) fn setting(&self, other_hosts: usize) -> Setting<'_> {
+    /// Starts the upstream.
+    pub(super) fn upstream(&self) -> Result<Upstream> {
+        let tls = Tls { port: UPSTREAM_TLS, cert: &self.upstream_cert, key: &self.upstream_key };
+        upstream::Setup {
+            netns: &self.netns,
+            user: AGENT,
+            port: UPSTREAM,
+            workers: 1,
+            folder: &self.bodies(),
+            tls: Some(tls),
+            pinned: true,
+        }
+        .start()
+    }
+
+    /// One worker on the proxy's processor, and one host.
+    pub(super) fn setting(&self) -> Setting<'_> {
         Setting {
             netns: &self.netns,
             folder: self.folder().to_path_buf(),
             upstream: UPSTREAM,
-            other_hosts,
+            passthrough: None,
+            other_hosts: 0,
             workers: 1,
             processors: PROCESSOR,
             cert: self.cert.clone(),
@@ -71,9 +97,18 @@ impl Testbed {
         }
     }
 
-    /// Every proxy, with so many hosts beside the one that is asked for.
-    pub(super) fn start_all(&self, other_hosts: usize) -> Result<Vec<Running>> {
-        let setting = self.setting(other_hosts);
-        Peer::ALL.into_iter().map(|peer| peer.start(&setting)).collect()
+    /// The same with so many hosts beside the one that is asked for.
+    pub(super) fn with_other_hosts(&self, other_hosts: usize) -> Setting<'_> {
+        Setting { other_hosts, ..self.setting() }
     }
+
+    /// The same with the upstream that ends TLS itself.
+    pub(super) fn with_passthrough(&self) -> Setting<'_> {
+        Setting { passthrough: Some(UPSTREAM_TLS), ..self.setting() }
+    }
+}
+
+/// Every proxy that `wanted` names.
+pub(super) fn start(setting: &Setting<'_>, wanted: fn(&Peer) -> bool) -> Result<Vec<Running>> {
+    Peer::ALL.into_iter().filter(wanted).map(|peer| peer.start(setting)).collect()
 }

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use super::super::Extent;
 use super::super::ends::{self, Deed};
 use super::super::load::H2load;
-use super::super::peers::Peer;
+use super::super::peers::{Door, Peer};
 use super::super::upstream::BODIES;
 use super::testbed::Testbed;
 
@@ -20,19 +20,19 @@ pub(super) struct Case {
 }
 
 /// How many times as much is done at length.
-const AT_LENGTH: usize = 6;
+const AT_LENGTH: usize = 8;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Work {
     /// Requests by h2load.
     Requests(Requests),
     /// What an end of ours does.
-    End { deed: Deed, secure: bool },
+    End { deed: Deed, door: Door },
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Requests {
-    secure: bool,
+    door: Door,
     streams: Option<usize>,
     path: &'static str,
     connections: usize,
@@ -42,35 +42,47 @@ pub(super) struct Requests {
 
 /// The plainest of all, and how many a round of `--quick` has of them.
 pub(super) const PLAIN: Requests = get("/1k", 32);
-pub(super) const PLAIN_COUNT: usize = 10_000;
+pub(super) const PLAIN_COUNT: usize = 8_000;
 
 pub(super) const CASES: [Case; 14] = [
     case("HTTP/1.1, keep-alive, 1 KiB", PLAIN, PLAIN_COUNT, true),
-    case("HTTP/1.1, new connections, 1 KiB", get("/1k", 32).close(), 4_000, true),
-    case("HTTP/1.1, keep-alive, 100 KiB", get("/100k", 16), 3_000, true),
+    case("HTTP/1.1, new connections, 1 KiB", get("/1k", 32).close(), 3_000, true),
+    case("HTTP/1.1, keep-alive, 100 KiB", get("/100k", 16), 1_500, true),
     case("HTTP/1.1, keep-alive, 100 MiB", get("/100m", 2), 8, false),
-    case("HTTP/1.1, upload, 100 KiB", post("/100k", 16), 1_500, true),
+    case("HTTP/1.1, upload, 100 KiB", post("/100k", 16), 1_200, true),
     case("HTTP/1.1, upload, 100 MiB", post("/100m", 2), 4, false),
-    case("HTTP/1.1 over TLS, keep-alive, 1 KiB", get("/1k", 32).secure(), 6_000, true),
+    case("HTTP/1.1 over TLS, keep-alive, 1 KiB", get("/1k", 32).secure(), 5_000, true),
     case("HTTP/1.1 over TLS, keep-alive, 100 KiB", get("/100k", 16).secure(), 1_500, false),
     case("HTTP/1.1 over TLS, keep-alive, 100 MiB", get("/100m", 2).secure(), 4, false),
-    end("TLS 1.3, full handshakes", Deed::Handshakes, true, 200),
-    end("TLS 1.3, resumed handshakes", Deed::Resumptions, true, 200),
-    case("HTTP/2, 100 streams, 1 KiB", get("/1k", 4).http2(), 10_000, true),
+    end("TLS 1.3, full handshakes", Deed::Handshakes, Door::Https, 150),
+    end("TLS 1.3, resumed handshakes", Deed::Resumptions, Door::Https, 150),
+    case("HTTP/2, 100 streams, 1 KiB", get("/1k", 4).http2(), 6_000, true),
     case("HTTP/2, 100 streams, 100 KiB", get("/100k", 4).http2(), 1_000, false),
-    end("WebSocket, messages of 1 KiB to and fro", Deed::Messages, false, 6_400),
+    end("WebSocket, messages of 1 KiB to and fro", Deed::Messages, Door::Http, 3_200),
 ];
+
+/// TLS that the upstream ends. A new connection has a full handshake with it, of which the proxy sees bytes.
+pub(super) const PASSTHROUGH: [Case; 4] = [
+    case("TLS passthrough, keep-alive, 1 KiB", get("/1k", 32).passthrough(), 5_000, true),
+    case("TLS passthrough, new connections, 1 KiB", get("/1k", 32).passthrough().close(), 500, false),
+    case("TLS passthrough, keep-alive, 100 KiB", get("/100k", 16).passthrough(), 1_500, false),
+    case("TLS passthrough, keep-alive, 100 MiB", get("/100m", 2).passthrough(), 4, false),
+];
+
+/// Among a thousand routes.
+pub(super) const MANY_ROUTES: [Case; 1] =
+    [case("HTTP/1.1, keep-alive, 1 KiB, 1,000 routes", PLAIN, PLAIN_COUNT, true)];
 
 const fn case(name: &'static str, requests: Requests, count: usize, quick: bool) -> Case {
     Case { name, work: Work::Requests(requests), count, quick }
 }
 
-const fn end(name: &'static str, deed: Deed, secure: bool, count: usize) -> Case {
-    Case { name, work: Work::End { deed, secure }, count, quick: true }
+const fn end(name: &'static str, deed: Deed, door: Door, count: usize) -> Case {
+    Case { name, work: Work::End { deed, door }, count, quick: true }
 }
 
 const fn get(path: &'static str, connections: usize) -> Requests {
-    Requests { secure: false, streams: None, path, connections, close: false, upload: None }
+    Requests { door: Door::Http, streams: None, path, connections, close: false, upload: None }
 }
 
 const fn post(body: &'static str, connections: usize) -> Requests {
@@ -83,7 +95,11 @@ impl Requests {
     }
 
     const fn secure(self) -> Self {
-        Self { secure: true, ..self }
+        Self { door: Door::Https, ..self }
+    }
+
+    const fn passthrough(self) -> Self {
+        Self { door: Door::Passthrough, ..self }
     }
 
     const fn http2(self) -> Self {
@@ -94,8 +110,9 @@ impl Requests {
     pub(super) fn load(self, testbed: &Testbed, peer: Peer) -> H2load<'_> {
         H2load {
             netns: &testbed.netns,
-            target: if self.secure { peer.https() } else { peer.http() },
-            secure: self.secure,
+            scheme: self.door.scheme(),
+            host: self.door.host(),
+            target: peer.at(self.door),
             streams: self.streams,
             path: self.path,
             length: BODIES.iter().find(|(path, _)| *path == self.path).map_or(0, |(_, length)| *length),
@@ -122,6 +139,14 @@ impl Work {
         }
     }
 
+    /// Whether the body at `path` comes back in it.
+    pub(super) fn asks_for(self, path: &str) -> bool {
+        match self {
+            Self::Requests(requests) => requests.path == path,
+            Self::End { .. } => path == "/1k",
+        }
+    }
+
     /// Has `peer` do it `count` times.
     ///
     /// # Errors
@@ -130,9 +155,8 @@ impl Work {
     pub(super) fn run(self, testbed: &Testbed, peer: Peer, count: usize) -> Result<()> {
         match self {
             Self::Requests(requests) => requests.load(testbed, peer).run(count).map(drop),
-            Self::End { deed, secure } => {
-                let target = if secure { peer.https() } else { peer.http() };
-                ends::run(&testbed.netns, deed, target, count, &testbed.authority)
+            Self::End { deed, door } => {
+                ends::run(&testbed.netns, deed, peer.at(door), count, &testbed.authority)
             }
         }
         .with_context(|| peer.name())
