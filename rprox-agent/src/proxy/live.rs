@@ -64,6 +64,12 @@ impl Rules {
         }
     }
 
+    /// Whether any host is, or may come to be, served over HTTPS.
+    #[must_use]
+    pub fn may_serve_https(&self) -> bool {
+        !self.tls.is_empty() || self.routes.passes_through() || self.config.podman.is_some()
+    }
+
     /// All routes, in the order of their [places](super::route::Match::place).
     pub fn all_routes(&self) -> impl Iterator<Item = &Route> {
         self.config.routes.iter().chain(&self.found)

@@ -122,7 +122,7 @@ impl Reloader {
         // Workers set DNS up for themselves; what would keep them from it shows here.
         Names::new(&config.dns, Arc::default(), |_, _| {})?;
         let rules = Rules::new(config, &self.shared.tls)?;
-        if self.secure && rules.tls.is_empty() && !rules.routes.passes_through() {
+        if self.secure && !rules.may_serve_https() {
             return Err(ReloadError::NoCertificate);
         }
         Ok(rules)

@@ -91,7 +91,7 @@ async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
     let rules = Rules::new(config, &kept)?;
     let groups = open(&rules.config, &mut inherited)?;
     let secure = groups.iter().any(Group::is_secure);
-    if secure && rules.tls.is_empty() && !rules.routes.passes_through() {
+    if secure && !rules.may_serve_https() {
         return Err(RunError::NoCertificate);
     }
     let admin = admin::open(&rules.config.admin, &mut inherited)?;

@@ -32,7 +32,7 @@ impl<'a> Agent<'a> {
     fn write(host: &Host, more: &str) {
         let folder = host.path("").display().to_string();
         let configuration = format!(
-            "listen.http = '127.0.0.1:8080'\nadmin.listen = 'unix:{folder}admin.sock'\nworkers = 2\n\
+            "listen.http = '127.0.0.1:8080'\nlisten.https = '127.0.0.1:8443'\nadmin.listen = 'unix:{folder}admin.sock'\nworkers = 2\n\
              [podman]\nsocket = 'unix:{folder}podman.sock'\nnetworks = ['pods']\nresync = '1h'\nstale = '2s'\n{more}"
         );
         fs::write(host.path("rprox.new"), configuration).unwrap();
@@ -182,6 +182,26 @@ fn labels_say_how_endpoints_are_watched_kept_to_and_waited_for() {
     until("the second to be left out", || (seen() == BTreeSet::from(["first".to_owned()])).then_some(()));
     host.podman("exec second /bin/busybox mv /gone /load");
     until("the second to be back", || (seen().len() == 2).then_some(()));
+}
+
+#[test]
+fn a_container_with_a_certificate_of_its_own_gets_tls_as_it_comes() {
+    let host = Host::boot();
+    let _api = host.serve_api();
+    host.podman("network create pods");
+    let web = "--network pods --label rprox.port=80 --label rprox.host=web.example";
+    host.web("passed", &format!("{web} --label rprox.tls=passthrough"));
+    host.web("other", &format!("{web} --label rprox.path=/x"));
+    let agent = Agent::start(&host, "");
+    agent.refuses("container other: rprox.tls is another one than that of passed");
+    until("the route", || (agent.upstreams("web.example") == 1).then_some(()));
+    assert_eq!(host.get("web.example", "/").0, "301");
+    // What is behind port 80 speaks no TLS, which is the client's to find out.
+    let mut command = host.command("curl");
+    command.args(["--silent", "--connect-to", "web.example:443:127.0.0.1:8443", "https://web.example/"]);
+    assert!(!command.status().unwrap().success());
+    let line = "rprox_passthrough_connections_total{route=\"web.example\"} 1\n";
+    until("it to be passed through", || agent.admin("metrics").contains(line).then_some(()));
 }
 
 #[test]

@@ -84,7 +84,7 @@ impl Builder {
             || acme.is_some()
             || routes.iter().any(Route::is_passthrough);
         let proxy_protocol = std::mem::take(&mut file.listen.proxy_protocol);
-        let listen = self.listen(file.listen, flags, secure);
+        let listen = self.listen(file.listen, flags, secure, by_labels);
         let mut log = file.log;
         log.level = flags.log_level.clone().unwrap_or(log.level);
         log.format = flags.log_format.unwrap_or(log.format);
@@ -233,13 +233,15 @@ impl Builder {
         table.read(hosts, state, &self.directory).map_err(|mistake| self.mistakes.push(mistake)).ok()
     }
 
-    /// Where to listen; `secure` if there is, or will be, a certificate, or an upstream that has one.
-    fn listen(&mut self, table: ListenTable, flags: &Flags, secure: bool) -> Listen {
+    /// Where to listen; `secure` if there is, or will be, a certificate, or an upstream that has one. A container that comes may
+    /// have one too, if routes are made `by_labels`.
+    fn listen(&mut self, table: ListenTable, flags: &Flags, secure: bool, by_labels: bool) -> Listen {
         let http = choose(&flags.http, table.http, "--http");
         let https = choose(&flags.https, table.https, "--https");
         if let Some(https) = &https
             && !https.value.is_empty()
             && !secure
+            && !by_labels
         {
             let message = "listening for HTTPS needs a certificate; give --cert and --key, a [[certificate]], a route's cert and key, \
                  [acme], or tls = \"self-signed\"; or a route with tls = \"passthrough\", whose upstream has it";

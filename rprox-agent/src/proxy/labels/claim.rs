@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::terms::{self, Labelled};
 use crate::proxy::config::parse_path;
-use crate::proxy::route::HostPattern;
+use crate::proxy::route::{HostPattern, RouteTls};
 use crate::proxy::upstream::Upstream;
 use crate::proxy::upstream::set::HEAVIEST;
 
@@ -15,7 +15,10 @@ use crate::proxy::upstream::set::HEAVIEST;
 const PREFIX: &str = "rprox.";
 
 /// The labels that there are.
-const KEYS: &str = "rprox.host, .port, .path, .scheme, .weight, .https_redirect";
+const KEYS: &str = "rprox.host, .port, .path, .scheme, .tls, .weight, .https_redirect";
+
+/// Beginnings of those that are about requests, which nobody but the container can read where it has its own TLS.
+const OF_REQUESTS: [&str; 6] = ["path", "scheme", "sticky.", "health.", "timeouts.response", "timeouts.body"];
 
 /// A container with labels, as far as that concerns routes.
 #[derive(Clone, Debug)]
@@ -45,6 +48,8 @@ pub struct Claim {
     pub path: String,
     /// `h2c://10.89.0.5:80` or the like: an address, so that no name decides where requests go.
     pub upstream: String,
+    /// Whose business TLS is.
+    pub tls: RouteTls,
     /// The upstream's weight.
     pub weight: u32,
     /// Whether plain HTTP is redirected to HTTPS.
@@ -66,6 +71,7 @@ impl Container {
     fn read(&self) -> Result<Vec<Claim>, String> {
         let (mut hosts, mut port, mut path) = (Vec::new(), None, "/".to_owned());
         let (mut scheme, mut weight, mut https_redirect) = ("http", 1, true);
+        let mut tls = RouteTls::Terminate;
         let mut terms = Labelled::default();
         let labels = self.labels.iter().filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value)));
         for (key, value) in labels {
@@ -81,6 +87,13 @@ impl Container {
                 "path" => path = parse_path(value).map_err(|reason| format!("{PREFIX}{key}: {reason}"))?,
                 "scheme" if matches!(value.as_str(), "http" | "h2c") => scheme = value,
                 "scheme" => return Err(wrong("\"http\" or \"h2c\"")),
+                "tls" => {
+                    tls = match value.as_str() {
+                        "passthrough" => RouteTls::Passthrough,
+                        "terminate" => RouteTls::Terminate,
+                        _ => return Err(wrong("\"passthrough\" or \"terminate\"")),
+                    };
+                }
                 "weight" => {
                     let number = value.parse().ok().filter(|weight| (1..=HEAVIEST).contains(weight));
                     weight = number.ok_or_else(|| wrong(&format!("a number from 1 to {HEAVIEST}")))?;
@@ -97,6 +110,15 @@ impl Container {
                 }
             }
         }
+        if tls == RouteTls::Passthrough {
+            let mut keys = self.labels.keys().filter_map(|key| key.strip_prefix(PREFIX));
+            let is_of_requests = |key: &&str| OF_REQUESTS.iter().any(|start| key.starts_with(start));
+            if let Some(key) = keys.find(is_of_requests) {
+                return Err(format!(
+                    "{PREFIX}{key} is about requests, which {PREFIX}tls=passthrough leaves alone"
+                ));
+            }
+        }
         if let Some(key) = terms.missing() {
             return Err(format!("{PREFIX}{key} is missing, without which other labels have no meaning"));
         }
@@ -110,6 +132,7 @@ impl Container {
             host,
             path: path.clone(),
             upstream: format!("{scheme}://{socket}"),
+            tls,
             weight,
             https_redirect,
             terms: terms.clone(),
@@ -186,6 +209,7 @@ mod tests {
             ("rprox.path", "/../x", "clients resolve"),
             ("rprox.scheme", "https", "\"http\" or \"h2c\""),
             ("rprox.scheme", "unix", "\"http\" or \"h2c\""),
+            ("rprox.tls", "pass", "\"passthrough\" or \"terminate\""),
             ("rprox.weight", "0", "from 1 to"),
             ("rprox.https_redirect", "yes", "\"true\" or \"false\""),
             ("rprox.cert", "/etc/shadow", "there is no label rprox.cert"),
@@ -206,5 +230,12 @@ mod tests {
             assert!(error.contains("container web") && error.contains(reason), "{key}={value}: {error}");
         }
         assert!(container(&good[..1]).claims().unwrap_err().contains("rprox.port is missing"));
+        for (key, value) in [("rprox.path", "/x"), ("rprox.scheme", "h2c"), ("rprox.health.path", "/")] {
+            let labels = [&good[..], &[("rprox.tls", "passthrough"), (key, value)]].concat();
+            let error = container(&labels).claims().unwrap_err();
+            assert!(error.contains(&format!("{key} is about requests")), "{error}");
+        }
+        let labels = [&good[..], &[("rprox.tls", "passthrough"), ("rprox.timeouts.connect", "1s")]].concat();
+        assert_eq!(container(&labels).claims().unwrap()[0].tls, RouteTls::Passthrough);
     }
 }

@@ -17,26 +17,27 @@ use crate::proxy::upstream::set::{UpstreamSet, Weighted};
 pub(super) fn arrange(claims: &[Claim], config: &Config) -> (Vec<Route>, BTreeSet<String>) {
     let mut refused = BTreeSet::new();
     let mut by_match: BTreeMap<(&str, &str), Vec<&Claim>> = BTreeMap::new();
+    // A host's TLS is one's business or another's, whatever the path.
+    let mut eldest: BTreeMap<&str, &Claim> = BTreeMap::new();
     let mut eldest_first: Vec<_> = claims.iter().collect();
     eldest_first.sort();
     for claim in eldest_first {
         let group = by_match.entry((&claim.host, &claim.path)).or_default();
-        match refusal(claim, group, config) {
-            Some(reason) => {
-                let Claim { host, path, container, .. } = claim;
-                refused.insert(format!(
-                    "no route {host}{path} for the labels of container {container}: {reason}"
-                ));
-            }
-            None => group.push(claim),
+        if let Some(reason) = refusal(claim, eldest.get(claim.host.as_str()).copied(), group, config) {
+            let Claim { host, path, container, .. } = claim;
+            refused
+                .insert(format!("no route {host}{path} for the labels of container {container}: {reason}"));
+        } else {
+            eldest.entry(&claim.host).or_insert(claim);
+            group.push(claim);
         }
     }
     let routes = by_match.into_values().filter_map(|claims| route(&claims, config));
     (routes.collect(), refused)
 }
 
-/// Why `claim` can't be one of `others`, if it can't.
-fn refusal(claim: &Claim, others: &[&Claim], config: &Config) -> Option<String> {
+/// Why `claim` can't be one of `others` on a host that is `eldest`'s, if it can't.
+fn refusal(claim: &Claim, eldest: Option<&Claim>, others: &[&Claim], config: &Config) -> Option<String> {
     let podman = config.podman.as_ref()?;
     if !podman.networks.contains(&claim.network) {
         return Some(format!("podman.networks does not name {}", claim.network));
@@ -48,6 +49,9 @@ fn refusal(claim: &Claim, others: &[&Claim], config: &Config) -> Option<String> 
     let mut ours = patterns.filter(|pattern| **pattern != HostPattern::Any && pattern.covers(&claim.host));
     if let Some(pattern) = ours.next() {
         return Some(format!("the configuration has the route of {pattern}"));
+    }
+    if let Some(eldest) = eldest.filter(|eldest| eldest.tls != claim.tls) {
+        return Some(format!("rprox.tls is another one than that of {}", eldest.container));
     }
     let first = others.first()?;
     let different = if first.https_redirect == claim.https_redirect {
@@ -77,15 +81,16 @@ fn route(claims: &[&Claim], config: &Config) -> Option<Route> {
         timeouts: terms.timeouts,
         proxy_protocol: None,
     };
+    let is_passthrough = first.tls == RouteTls::Passthrough;
     Some(Route {
-        label: format!("{}{}", first.host, first.path),
+        label: if is_passthrough { first.host.clone() } else { format!("{}{}", first.host, first.path) },
         host: HostPattern::Exact(first.host.clone()),
         path: first.path.clone(),
-        tls: RouteTls::Terminate,
+        tls: first.tls,
         upstream: UpstreamTemplate::Plain(Arc::new(set)),
         https_redirect: first.https_redirect,
         client_auth: None,
-        hsts: config.hsts.clone(),
+        hsts: config.hsts.clone().filter(|_| !is_passthrough),
         upgrade: default_upgrade(),
     })
 }
