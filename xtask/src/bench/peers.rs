@@ -1,23 +1,27 @@
 //! The proxies side by side: the same certificate, upstream and processor, each set up as its own manual advises for speed.
 
 mod caddy;
+mod door;
 mod haproxy;
 mod nginx;
 mod rprox;
+mod running;
+mod setting;
 mod sozu;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
-use anyhow::Result;
-use rprox_tests::netns::Netns;
+use anyhow::{Context, Result};
+use rprox_tests::command;
 use rprox_tests::process::Process;
-use rustix::process::Signal;
+use rprox_tests::programs::{self, Programs};
 
-use super::cost;
-use super::ends::{HOST, PASSTHROUGH_HOST};
+pub(super) use self::door::Door;
+pub(super) use self::running::Running;
+pub(super) use self::setting::Setting;
+use super::setup;
 
 /// The processor that the proxy under test has to itself.
 pub(super) const PROCESSOR: &str = "0";
@@ -30,67 +34,6 @@ pub(super) enum Peer {
     Caddy,
     Sozu,
     Rprox,
-}
-
-/// A way in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Door {
-    Http,
-    /// TLS that the proxy ends.
-    Https,
-    /// TLS that it passes on by the name in it.
-    Passthrough,
-}
-
-impl Door {
-    pub(super) fn scheme(self) -> &'static str {
-        if self == Self::Http { "http" } else { "https" }
-    }
-
-    /// The host that is asked for there.
-    pub(super) fn host(self) -> &'static str {
-        if self == Self::Passthrough { PASSTHROUGH_HOST } else { HOST }
-    }
-}
-
-/// What every proxy is set up with.
-pub(super) struct Setting<'a> {
-    pub(super) netns: &'a Netns,
-    pub(super) folder: PathBuf,
-    pub(super) upstream: u16,
-    /// The port of the upstream that ends TLS by itself.
-    pub(super) passthrough: Option<u16>,
-    /// `HOST` and this many others, all to the same upstream.
-    pub(super) other_hosts: usize,
-    /// Workers of rprox; the others have one.
-    pub(super) workers: usize,
-    /// Where it runs, as taskset takes it.
-    pub(super) processors: &'static str,
-    /// Files with the certificate, its key, and both.
-    pub(super) cert: PathBuf,
-    pub(super) key: PathBuf,
-    pub(super) both: PathBuf,
-}
-
-impl Setting<'_> {
-    /// The hosts that are routed.
-    fn hosts(&self) -> impl Iterator<Item = String> {
-        std::iter::once(HOST.to_owned())
-            .chain((0..self.other_hosts).map(|number| format!("r{number}.{HOST}")))
-    }
-
-    fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
-        let file = self.folder.join(name);
-        std::fs::write(&file, text)?;
-        Ok(file)
-    }
-
-    /// A command that runs `program` on the proxy's processors.
-    fn command(&self, program: &Path) -> Command {
-        let mut command = self.netns.command("taskset");
-        command.args(["--cpu-list", self.processors]).arg(program);
-        command
-    }
 }
 
 impl Peer {
@@ -141,12 +84,13 @@ impl Peer {
     ///
     /// It is missing, or does not start.
     pub(super) fn start(self, setting: &Setting<'_>) -> Result<Running> {
+        let program = self.program()?;
         let command = match self {
-            Self::Nginx => nginx::command(setting)?,
-            Self::Haproxy => haproxy::command(setting)?,
-            Self::Caddy => caddy::command(setting)?,
-            Self::Sozu => sozu::command(setting)?,
-            Self::Rprox => rprox::command(setting)?,
+            Self::Nginx => nginx::command(&program, setting)?,
+            Self::Haproxy => haproxy::command(&program, setting)?,
+            Self::Caddy => caddy::command(&program, setting)?,
+            Self::Sozu => sozu::command(&program, setting)?,
+            Self::Rprox => rprox::command(&program, setting)?,
         };
         let mut process = Process::start(self.name(), command)?;
         let passthrough = setting.passthrough.map(|_| Door::Passthrough);
@@ -156,40 +100,33 @@ impl Peer {
         }
         Ok(Running { peer: self, process })
     }
-}
 
-/// A proxy that runs.
-pub(super) struct Running {
-    pub(super) peer: Peer,
-    process: Process,
-}
-
-impl Running {
-    /// Processor time that it uses while `work` is done.
+    /// Its name and version.
     ///
     /// # Errors
     ///
-    /// It has ended, or those of `work`.
-    pub(super) fn time_for(&self, work: impl FnOnce() -> Result<()>) -> Result<Duration> {
-        let before = cost::processor_time(self.process.pid())?;
-        work()?;
-        Ok(cost::processor_time(self.process.pid())?.saturating_sub(before))
+    /// It is missing, or does not tell.
+    pub(super) fn title(self) -> Result<String> {
+        let flag = match self {
+            Self::Nginx | Self::Haproxy => "-v",
+            Self::Caddy => "version",
+            Self::Sozu | Self::Rprox => "--version",
+        };
+        let said = command::finish(Command::new(self.program()?).arg(flag))?;
+        let said = said.stdout + &said.stderr;
+        let mut words = said.split([' ', '/', '\n']);
+        let version = words.find(|word| word.starts_with(|first: char| first.is_ascii_digit()));
+        Ok(format!("{} {}", self.name(), version.with_context(|| format!("no version in: {said}"))?))
     }
 
-    /// Memory that it has, in bytes.
-    pub(super) fn memory(&self) -> Result<u64> {
-        cost::memory(self.process.pid())
-    }
-
-    /// Has it load its configuration anew, and waits for the line with `done`.
-    ///
-    /// # Errors
-    ///
-    /// It has ended, or does not say so.
-    pub(super) fn reload(&mut self, done: &str) -> Result<()> {
-        let count = |process: &Process| process.said().iter().filter(|line| line.contains(done)).count();
-        let before = count(&self.process);
-        self.process.signal(Signal::HUP)?;
-        self.process.wait_until("a reload", |process| count(process) > before)
+    fn program(self) -> Result<PathBuf> {
+        let found = match self {
+            Self::Nginx => programs::nginx(),
+            Self::Haproxy => programs::unpacked("haproxy", "haproxy"),
+            Self::Caddy => programs::unpacked("caddy", "caddy"),
+            Self::Sozu => Some(setup::sozu()).filter(|program| program.exists()),
+            Self::Rprox => Some(Programs::find()?.agent),
+        };
+        found.with_context(|| format!("no {}: run `cargo xtask bench`", self.name()))
     }
 }

@@ -15,6 +15,7 @@ use anyhow::{Result, bail};
 
 use self::testbed::Testbed;
 use super::Extent;
+use super::peers::Peer;
 use super::report::Report;
 
 /// Which rows are measured, and how much is done for each.
@@ -44,6 +45,8 @@ pub(super) fn measure(extent: Extent, only: Option<&str>) -> Result<Report> {
     let testbed = Testbed::new()?;
     let _upstream = testbed.upstream()?;
     let mut report = Report::new("proxy", extent.quick);
+    let titles = Peer::ALL.into_iter().map(Peer::title).collect::<Result<Vec<_>>>()?;
+    report.notes.push(format!("{}.", titles.join(", ")));
     cost::measure(&testbed, plan, &mut report)?;
     latency::measure(&testbed, plan, &mut report)?;
     memory::measure(&testbed, plan, &mut report)?;

@@ -1,15 +1,14 @@
 //! Caddy.
 
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result};
-use rprox_tests::programs;
+use anyhow::Result;
 
 use super::{Door, Peer, Setting};
 
-pub(super) fn command(setting: &Setting<'_>) -> Result<Command> {
+pub(super) fn command(program: &Path, setting: &Setting<'_>) -> Result<Command> {
     let [http, https] = [Door::Http, Door::Https].map(|door| Peer::Caddy.at(door));
-    let program = programs::unpacked("caddy", "caddy").context("no caddy: run `cargo xtask bench`")?;
     let sites = |scheme: &str, port: u16| {
         setting.hosts().map(|host| format!("{scheme}://{host}:{port}")).collect::<Vec<_>>().join(", ")
     };
@@ -34,7 +33,7 @@ pub(super) fn command(setting: &Setting<'_>) -> Result<Command> {
         key = setting.key.display(),
     );
     let file = setting.write("Caddyfile", &text)?;
-    let mut command = setting.command(&program);
+    let mut command = setting.command(program);
     command
         .env("GOMAXPROCS", "1")
         .env("XDG_DATA_HOME", &setting.folder)

@@ -1,15 +1,15 @@
 //! HAProxy.
 
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result};
-use rprox_tests::programs;
+use anyhow::Result;
 
-use super::{Door, PASSTHROUGH_HOST, Peer, Setting};
+use super::super::ends::PASSTHROUGH_HOST;
+use super::{Door, Peer, Setting};
 
-pub(super) fn command(setting: &Setting<'_>) -> Result<Command> {
+pub(super) fn command(program: &Path, setting: &Setting<'_>) -> Result<Command> {
     let [http, https] = [Door::Http, Door::Https].map(|door| Peer::Haproxy.at(door));
-    let program = programs::unpacked("haproxy", "haproxy").context("no haproxy: run `cargo xtask bench`")?;
     let hosts: String = setting.hosts().map(|host| host + " pod\n").collect();
     let hosts = setting.write("haproxy.map", &hosts)?;
     let text = format!(
@@ -43,7 +43,7 @@ backend pod
         passthrough = setting.passthrough.map(passthrough).unwrap_or_default(),
     );
     let file = setting.write("haproxy.cfg", &text)?;
-    let mut command = setting.command(&program);
+    let mut command = setting.command(program);
     command.arg("-db").arg("-f").arg(file);
     Ok(command)
 }

@@ -1,17 +1,17 @@
 //! nginx.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use rprox_tests::programs;
 
+use super::super::ends::PASSTHROUGH_HOST;
 use super::super::setup;
-use super::{Door, PASSTHROUGH_HOST, Peer, Setting};
+use super::{Door, Peer, Setting};
 
-pub(super) fn command(setting: &Setting<'_>) -> Result<Command> {
+pub(super) fn command(program: &Path, setting: &Setting<'_>) -> Result<Command> {
     let [http, https] = [Door::Http, Door::Https].map(|door| Peer::Nginx.at(door));
-    let program = programs::nginx().context("no nginx: run `cargo xtask setup`")?;
     let folder = setting.folder.join("nginx");
     std::fs::create_dir_all(folder.join("temp"))?;
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -56,7 +56,7 @@ http {{
         key = setting.key.display(),
     );
     std::fs::write(folder.join("nginx.conf"), text)?;
-    let mut command = setting.command(&program);
+    let mut command = setting.command(program);
     command.arg("-p").arg(&folder).args(["-c", "nginx.conf", "-e", "stderr"]);
     Ok(command)
 }

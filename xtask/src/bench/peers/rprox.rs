@@ -1,14 +1,15 @@
 //! rprox-agent.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
-use rprox_tests::programs::Programs;
 
-use super::{Door, PASSTHROUGH_HOST, Peer, Setting};
+use super::super::ends::PASSTHROUGH_HOST;
+use super::{Door, Peer, Setting};
 
-pub(super) fn command(setting: &Setting<'_>) -> Result<Command> {
+pub(super) fn command(program: &Path, setting: &Setting<'_>) -> Result<Command> {
     let [http, https] = [Door::Http, Door::Https].map(|door| Peer::Rprox.at(door));
     let mut text = format!(
         "workers = {}
@@ -44,7 +45,7 @@ key = \"{}\"
         );
     }
     let file = setting.write("rprox.toml", &text)?;
-    let mut command = setting.command(&Programs::find()?.agent);
+    let mut command = setting.command(program);
     // As the others are run here.
     command.args(["run", "--allow-root", "--config"]).arg(file);
     Ok(command)

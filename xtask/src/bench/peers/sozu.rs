@@ -1,22 +1,19 @@
 //! Sōzu.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use super::super::setup;
-use super::{Door, HOST, PASSTHROUGH_HOST, Peer, Setting};
+use super::super::ends::{HOST, PASSTHROUGH_HOST};
+use super::{Door, Peer, Setting};
 
 /// As many connections as two descriptors each allow, within the limit of a process.
 const CONNECTIONS: usize = 10_000;
 
-pub(super) fn command(setting: &Setting<'_>) -> Result<Command> {
+pub(super) fn command(program: &Path, setting: &Setting<'_>) -> Result<Command> {
     let [http, https] = [Door::Http, Door::Https].map(|door| Peer::Sozu.at(door));
-    let program = setup::sozu();
-    if !program.exists() {
-        bail!("no sozu: run `cargo xtask bench`");
-    }
     let mut text = format!(
         "command_socket = \"{folder}/sozu.sock\"
 log_level = \"error\"
@@ -52,7 +49,7 @@ frontends = [
         let _ = writeln!(text, "    {{ address = \"{http}\", hostname = \"{host}\" }},");
     }
     let file = setting.write("sozu.toml", &(text + "]\n"))?;
-    let mut command = setting.command(&program);
+    let mut command = setting.command(program);
     command.args(["start", "--config"]).arg(file);
     Ok(command)
 }
