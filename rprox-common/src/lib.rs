@@ -19,7 +19,7 @@ mod pod;
 
 pub use address::{ADDRESS_SLOTS, Address, AddressSlot};
 pub use counters::{AttachmentCounters, RuleCounters};
-pub use flow::DirectFlow;
+pub use flow::{DirectFlow, OPENED_LEN, opened_place};
 pub use listener::{
     ANY_OWNER, LISTENED_LEN, Listener, MAX_BOUND_SOCKETS, MAX_LISTENERS, MAX_LISTENERS_PER_ADDRESS,
 };
@@ -75,6 +75,8 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
     /// LRU hash of [`DirectFlow`](crate::DirectFlow) to `u8` (always 1): direct flows under `--direct allow`.
     pub const DIRECT_FLOWS: &str = "DIRECT_FLOWS";
+    /// Array of `u64`, indexed by [`opened_place`](crate::opened_place): not 0 where, under mode `steer`, a TCP packet has gone out from TO.
+    pub const OPENED: &str = "OPENED";
 
     /// Ring buffer of log records, in aya-log's form and under its name.
     pub const LOGS: &str = "AYA_LOGS";
@@ -88,7 +90,7 @@ pub mod map {
     pub const BOUND_BY: &str = "BOUND_BY";
 
     /// Every map of an attachment, each pinned under its name.
-    pub const ALL: [&str; 11] = [
+    pub const ALL: [&str; 12] = [
         PORTS,
         STATE,
         LOCAL_ADDRESSES,
@@ -96,6 +98,7 @@ pub mod map {
         RULE_COUNTERS,
         COUNTERS,
         DIRECT_FLOWS,
+        OPENED,
         LOGS,
         LISTENERS,
         LISTENED,

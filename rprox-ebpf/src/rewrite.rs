@@ -95,7 +95,11 @@ fn redirect(ctx: &TcContext, packet: Packet) -> Result<i32, NotParsed> {
     let Some(named) = Named::look_up(segment.protocol, u16::from_be(segment.destination_port)) else {
         return Ok(NEXT);
     };
-    if is_left_alone(segment.protocol, named) {
+    // The likeliest under mode `steer`, so it is not looked at further.
+    if segment.protocol == Protocol::Tcp
+        && !named.may_be_to()
+        && connection::is_steered(|| Some((segment.source(ctx)?, segment.source_port)))
+    {
         return Ok(NEXT);
     }
     let Some(local) = segment.destination(ctx).filter(is_local) else { return Ok(NEXT) };
@@ -148,12 +152,6 @@ fn redirect(ctx: &TcContext, packet: Packet) -> Result<i32, NotParsed> {
     Ok(NEXT)
 }
 
-/// Whether it is a segment that steering has brought where it is for: the likeliest under mode `steer`, and not looked at further.
-#[inline(always)]
-fn is_left_alone(protocol: Protocol, named: Named) -> bool {
-    protocol == Protocol::Tcp && connection::is_none_rewritten() && !named.may_be_to()
-}
-
 #[inline(always)]
 fn log_refused(ctx: &TcContext, segment: &Segment) {
     if let Some(remote) = segment.source(ctx) {
@@ -177,7 +175,7 @@ fn restore(ctx: &TcContext, packet: Packet) -> Result<(), NotParsed> {
     let Some(named) = Named::look_up(segment.protocol, u16::from_be(segment.source_port)) else {
         return Ok(());
     };
-    if is_left_alone(segment.protocol, named) {
+    if !named.may_be_to() {
         return Ok(());
     }
     let Some(local) = segment.source(ctx).filter(is_local) else { return Ok(()) };
@@ -187,6 +185,11 @@ fn restore(ctx: &TcContext, packet: Packet) -> Result<(), NotParsed> {
         && is_direct(&direct_flow(&segment, remote, segment.destination_port, local, segment.source_port))
     {
         return Ok(());
+    }
+    if segment.protocol == Protocol::Tcp
+        && let Some(remote) = segment.destination(ctx)
+    {
+        connection::note_opened(remote, segment.destination_port);
     }
     replace_port(ctx, &segment, SOURCE_PORT, segment.source_port, rules.entry.peer())?;
     rules.count(|counters| {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a scenario fails where its helpers do")]
 
-use std::io::{ErrorKind, Read as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use rprox_tests::command::{self, Finished};
 use rprox_tests::netns::{Netns, Unprivileged};
 use rprox_tests::playground::{AGENT, Playground, SERVICES};
 use rprox_tests::sockets::{KINDS, Kind};
-use rprox_tests::topology::{HOST, INTERFACE};
+use rprox_tests::topology::{CLIENT, HOST, INTERFACE};
 use rprox_tests::wait;
 use socket2::{Domain, Socket, Type};
 
@@ -171,6 +171,32 @@ fn local_clients_are_steered_on_loopback() {
     }
     let free = host.enter(|| TcpListener::bind("127.0.0.1:0")).unwrap().unwrap();
     connect(host, Ipv4Addr::LOCALHOST.into(), free.local_addr().unwrap().port()).unwrap();
+}
+
+#[test]
+fn a_connection_that_the_host_opens_from_to_gets_its_answers() {
+    let playground = attached(&["--mode", "steer"]);
+    let topology = &playground.topology;
+    let _agents = KINDS[2].listen(&topology.host, AGENT, 8080).unwrap().unwrap();
+    for (kind, ip) in KINDS.into_iter().zip(CLIENT.both()) {
+        let server = kind.listen(&topology.client, ROOT, 7000).unwrap().unwrap();
+        let target = SocketAddr::new(ip, 7000);
+        let opened = topology.host.enter_as(AGENT, || {
+            let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
+            socket.set_reuse_port(true)?;
+            socket.bind(&SocketAddr::new(HOST.both()[usize::from(ip.is_ipv6())], 8080).into())?;
+            socket.connect_timeout(&target.into(), LIMIT)?;
+            Ok::<TcpStream, std::io::Error>(socket.into())
+        });
+        let mut opened = opened.unwrap().unwrap();
+        let mut accepted: TcpStream = server.accept().unwrap().0.into();
+        accepted.write_all(b"?").unwrap();
+        opened.set_read_timeout(Some(LIMIT)).unwrap();
+        let mut answer = [0];
+        opened.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"?");
+    }
+    assert!(connect(&topology.client, HOST.v4.into(), 80).is_ok(), "clients are steered as before");
 }
 
 #[test]

@@ -109,8 +109,8 @@ impl Shape {
     #[must_use]
     pub fn tcp(&self, before: Option<Mode>, done: RewriteTcp) -> RewriteTcp {
         match (self.mode, before) {
-            (Mode::Steer | Mode::Grant, None) => RewriteTcp::None,
-            (Mode::Steer | Mode::Grant, Some(_)) if done == RewriteTcp::None => done,
+            (Mode::Steer | Mode::Grant, None) => RewriteTcp::Opened,
+            (Mode::Steer | Mode::Grant, Some(_)) if done == RewriteTcp::Opened => done,
             // Connections that were rewritten live on.
             (Mode::Steer | Mode::Grant, Some(_)) => RewriteTcp::Begun,
             // Connections that were steered live on.
@@ -196,14 +196,14 @@ mod tests {
     fn connections_that_began_otherwise_are_looked_for_only_where_there_can_be_any() {
         let shape = |mode| Shape { mode, reason: String::new(), owner: Owner::Any };
         let (rewrite, steer) = (shape(Mode::Rewrite), shape(Mode::Steer));
-        assert_eq!(steer.tcp(None, RewriteTcp::All), RewriteTcp::None);
+        assert_eq!(steer.tcp(None, RewriteTcp::All), RewriteTcp::Opened);
         for before in [Mode::Steer, Mode::Grant] {
-            assert_eq!(steer.tcp(Some(before), RewriteTcp::None), RewriteTcp::None);
+            assert_eq!(steer.tcp(Some(before), RewriteTcp::Opened), RewriteTcp::Opened);
             assert_eq!(steer.tcp(Some(before), RewriteTcp::Begun), RewriteTcp::Begun);
         }
         assert_eq!(steer.tcp(Some(Mode::Rewrite), RewriteTcp::All), RewriteTcp::Begun);
         // After a change that was cut short, whose globals nobody knows.
         assert_eq!(steer.tcp(Some(Mode::Steer), RewriteTcp::All), RewriteTcp::Begun);
-        assert_eq!(rewrite.tcp(Some(Mode::Steer), RewriteTcp::None), RewriteTcp::NotSteered);
+        assert_eq!(rewrite.tcp(Some(Mode::Steer), RewriteTcp::Opened), RewriteTcp::NotSteered);
     }
 }

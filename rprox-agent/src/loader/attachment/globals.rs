@@ -73,7 +73,7 @@ pub(super) fn rewrite_tcp(globals: &str) -> RewriteTcp {
     match globals.rsplit_once("tcp=") {
         Some((_, "0")) => RewriteTcp::Begun,
         Some((_, "2")) => RewriteTcp::NotSteered,
-        Some((_, "3")) => RewriteTcp::None,
+        Some((_, "3")) => RewriteTcp::Opened,
         _ => RewriteTcp::All,
     }
 }
