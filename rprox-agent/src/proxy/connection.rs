@@ -62,9 +62,6 @@ pub async fn serve(worker: Rc<Worker>, mut tcp: TcpStream, peer: SocketAddr, sec
     let ticket = worker.drain.enter();
     let metrics = Arc::clone(&worker.metrics);
     metrics.client_connections_open.up();
-    if let Err(error) = tcp.set_nodelay(true) {
-        tracing::debug!(client = %peer, %error, "TCP_NODELAY refused");
-    }
     // The rarer and larger ways are boxed: a task is moved when it is made, at the size of its largest.
     if let Some(ends) = ends(&worker, &mut tcp, peer).await
         && let Some(_place) = place(&worker, &tcp, ends.client, secure)

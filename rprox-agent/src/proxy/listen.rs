@@ -3,12 +3,15 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -232,6 +235,8 @@ impl Listener {
     ///
     /// When the socket can't be added to it.
     pub fn into_async(self) -> io::Result<(TcpListener, bool)> {
+        // Linux gives it to each connection that is accepted.
+        self.socket.set_tcp_nodelay(true)?;
         Ok((TcpListener::from_std(self.socket.into())?, self.secure))
     }
 }
@@ -254,17 +259,18 @@ pub async fn accept(
     mut stop: watch::Receiver<Stop>,
 ) {
     let mut complaints = Complaints::default();
+    let mut stopped = pin!(stop.wait_for(|stop| *stop != Stop::No));
     loop {
-        let accepted = tokio::select! {
-            biased;
-            _ = stop.wait_for(|stop| *stop != Stop::No) => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((tcp, peer)) => admit(&worker, tcp, peer, secure, &mut complaints),
+        let accepted = poll_fn(|cx| match stopped.as_mut().poll(cx) {
+            Poll::Ready(_) => Poll::Ready(None),
+            Poll::Pending => listener.poll_accept(cx).map(Some),
+        });
+        match accepted.await {
+            None => break,
+            Some(Ok((tcp, peer))) => admit(&worker, tcp, peer, secure, &mut complaints),
             // The client left before it was its turn.
-            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-            Err(error) => {
+            Some(Err(error)) if error.kind() == ErrorKind::ConnectionAborted => {}
+            Some(Err(error)) => {
                 complaints.log(|| tracing::error!(%error, "can't accept connections; trying again"));
                 sleep(ACCEPT_PAUSE).await;
             }
@@ -341,5 +347,26 @@ impl Complaints {
             self.0 = Some(Instant::now());
             write();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream as Client;
+
+    use super::*;
+
+    #[test]
+    fn what_is_accepted_sends_at_once() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        runtime.block_on(async {
+            let group = Group::bind("127.0.0.1:0".parse().unwrap(), false, 1).unwrap();
+            let address = group.sockets[0].local_addr().unwrap().as_socket().unwrap();
+            let mut dealt = [Vec::new()];
+            group.deal(&mut dealt).unwrap();
+            let (listener, _) = dealt[0].pop().unwrap().into_async().unwrap();
+            let _client = Client::connect(address).unwrap();
+            assert!(listener.accept().await.unwrap().0.nodelay().unwrap());
+        });
     }
 }
