@@ -38,7 +38,8 @@ pub use self::body::ResponseBody;
 use self::body::{RequestBody, UploadError};
 use self::exchange::Exchange;
 use self::failure::Failure;
-use self::send::Reply;
+use self::forwarded::Forwarded;
+use self::send::{Outgoing, Reply};
 use self::target::Target;
 use self::upgrade::Offer;
 use super::connection::body::ClientBody;
@@ -92,11 +93,13 @@ pub async fn handle(
         let reason = "WebSockets are not served here";
         return exchange.answer(respond::text(StatusCode::NOT_IMPLEMENTED, reason));
     }
-    if let Err(response) = prepare(client, &live, found.route, &mut parts, &target) {
-        return exchange.answer(*response);
-    }
+    let forwarded = match prepare(client, &live, found.route, &mut parts, &target) {
+        Ok(forwarded) => forwarded,
+        Err(response) => return exchange.answer(*response),
+    };
     let request = Request::from_parts(parts, body);
-    match send::send(client, &live, &found, target, request, offer, interim).await {
+    let outgoing = Outgoing { target, request, forwarded, offer, interim };
+    match send::send(client, &live, &found, outgoing).await {
         Ok(Reply::Switched(answered, switched)) if is_connect => exchange.connect(answered, switched),
         Ok(Reply::Switched(answered, switched)) => exchange.switch(answered, switched),
         Ok(Reply::Answered(answered)) => exchange.forward(answered),
@@ -229,14 +232,14 @@ fn ends_here(parts: &mut Parts) -> bool {
     }
 }
 
-/// Makes the client's header section the one for the upstream.
+/// Makes the client's header section the one for the upstream; returns what goes with it.
 fn prepare(
     client: &Client,
     live: &Live,
     route: &Route,
     parts: &mut Parts,
     target: &Target,
-) -> Result<(), Box<Response<Bytes>>> {
+) -> Result<Option<Rc<Forwarded>>, Box<Response<Bytes>>> {
     let headers = &mut parts.headers;
     if !headers::only_chunked(headers) {
         let reason = "of the transfer codings only chunked is served";
@@ -254,7 +257,7 @@ fn prepare(
         headers::announce_trailers(headers);
     }
     let trusted = live.config.trusts(client.peer);
-    client.forwarding.apply(headers, target.authority(), trusted);
+    let forwarded = client.forwarding.apply(headers, target.authority(), trusted);
     client_certificate::apply(client, route, headers);
     let via = &client.worker.shared.via;
     if via.passes(headers) > live.config.limits.passes {
@@ -267,7 +270,7 @@ fn prepare(
         return Err(Box::new(respond::text(StatusCode::LOOP_DETECTED, reason)));
     }
     via.mark(parts.version, headers);
-    Ok(())
+    Ok(forwarded)
 }
 
 /// Makes the upstream's header section the one for the client.

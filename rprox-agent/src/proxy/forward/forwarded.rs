@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{FORWARDED, HeaderName};
@@ -25,7 +26,39 @@ pub struct Forwarding {
     proto: HeaderValue,
     /// `for=…;proto=…`, to which the host is added.
     prefix: HeaderValue,
-    last: RefCell<Option<(HeaderValue, HeaderValue)>>,
+    last: RefCell<Option<Rc<Forwarded>>>,
+}
+
+/// The fields of one request, which stay beside its own until it is sent.
+pub struct Forwarded {
+    authority: HeaderValue,
+    fields: Vec<(HeaderName, HeaderValue)>,
+    lines: Vec<u8>,
+}
+
+impl Forwarded {
+    fn new(authority: HeaderValue, fields: Vec<(HeaderName, HeaderValue)>) -> Self {
+        let mut lines = Vec::new();
+        for (name, value) in &fields {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                lines.extend_from_slice(part);
+            }
+        }
+        Self { authority, fields, lines }
+    }
+
+    /// As HTTP/1.1 writes them.
+    #[must_use]
+    pub fn lines(&self) -> &[u8] {
+        &self.lines
+    }
+
+    /// Puts them among a request's own.
+    pub fn insert(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.fields {
+            headers.insert(name, value.clone());
+        }
+    }
 }
 
 impl Forwarding {
@@ -51,47 +84,53 @@ impl Forwarding {
         }
     }
 
-    /// Sets the fields of a request for `authority`: those of a peer that is `trusted` with what it says about its own
-    /// clients are kept and extended, anybody else's replaced.
-    pub fn apply(&self, headers: &mut HeaderMap, authority: &HeaderValue, trusted: bool) {
-        let forwarded = self.forwarded(authority);
-        if trusted {
-            extend(headers, FOR, &self.address);
-            extend(headers, FORWARDED, &forwarded);
-            headers.entry(PROTO).or_insert_with(|| self.proto.clone());
-            if !authority.is_empty() {
-                headers.entry(HOST).or_insert_with(|| authority.clone());
+    /// The fields of a request for `authority`. What a peer says about its own clients that is `trusted` with that is kept and
+    /// extended, where it stands; anybody else's goes, and ours is returned, to be sent with the rest.
+    #[must_use]
+    pub fn apply(
+        &self,
+        headers: &mut HeaderMap,
+        authority: &HeaderValue,
+        trusted: bool,
+    ) -> Option<Rc<Forwarded>> {
+        if !trusted {
+            for name in [FOR, FORWARDED, PROTO, HOST, PORT, REAL_IP] {
+                headers.remove(name);
             }
-        } else {
-            headers.insert(FOR, self.address.clone());
-            headers.insert(FORWARDED, forwarded);
-            headers.insert(PROTO, self.proto.clone());
-            headers.insert(HOST, authority.clone());
-            if authority.is_empty() {
-                headers.remove(HOST);
-            }
-            headers.remove(PORT);
-            headers.remove(REAL_IP);
+            return Some(self.all(authority));
         }
+        extend(headers, FOR, &self.address);
+        extend(headers, FORWARDED, &self.element(authority));
+        headers.entry(PROTO).or_insert_with(|| self.proto.clone());
+        if !authority.is_empty() {
+            headers.entry(HOST).or_insert_with(|| authority.clone());
+        }
+        None
     }
 
-    fn forwarded(&self, authority: &HeaderValue) -> HeaderValue {
+    fn all(&self, authority: &HeaderValue) -> Rc<Forwarded> {
         let mut last = self.last.borrow_mut();
-        match &*last {
-            Some((host, forwarded)) if host == authority => forwarded.clone(),
-            _ => {
-                // A checked authority holds neither quote nor backslash, so it needs no escapes.
-                let forwarded = if authority.is_empty() {
-                    self.prefix.clone()
-                } else {
-                    visible(
-                        [self.prefix.as_bytes(), b";host=\"", authority.as_bytes(), b"\""].concat().into(),
-                    )
-                };
-                *last = Some((authority.clone(), forwarded.clone()));
-                forwarded
-            }
+        if let Some(last) = last.as_ref().filter(|last| last.authority == authority) {
+            return Rc::clone(last);
         }
+        let mut fields = vec![
+            (FOR, self.address.clone()),
+            (FORWARDED, self.element(authority)),
+            (PROTO, self.proto.clone()),
+        ];
+        if !authority.is_empty() {
+            fields.push((HOST, authority.clone()));
+        }
+        Rc::clone(last.insert(Rc::new(Forwarded::new(authority.clone(), fields))))
+    }
+
+    /// This hop's element of `Forwarded`.
+    fn element(&self, authority: &HeaderValue) -> HeaderValue {
+        if authority.is_empty() {
+            return self.prefix.clone();
+        }
+        // A checked authority holds neither quote nor backslash, so it needs no escapes.
+        visible([self.prefix.as_bytes(), b";host=\"", authority.as_bytes(), b"\""].concat().into())
     }
 }
 
@@ -123,7 +162,15 @@ mod tests {
             headers.append(*name, value.parse().unwrap());
         }
         let forwarding = Forwarding::new(peer.parse().unwrap(), secure);
-        forwarding.apply(&mut headers, &HeaderValue::from_static("a.example:8443"), trusted);
+        let authority = HeaderValue::from_static("a.example:8443");
+        if let Some(forwarded) = forwarding.apply(&mut headers, &authority, trusted) {
+            let names = [FOR, FORWARDED, PROTO, HOST, PORT, REAL_IP];
+            assert!(names.iter().all(|name| !headers.contains_key(name)), "{headers:?}");
+            forwarded.insert(&mut headers);
+            let lines = String::from_utf8(forwarded.lines().to_vec()).unwrap();
+            let written = lines.lines().filter_map(|line| line.split_once(": "));
+            assert!(written.eq(headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap()))));
+        }
         headers
     }
 

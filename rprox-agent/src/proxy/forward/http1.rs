@@ -31,6 +31,7 @@ use super::body::RequestBody;
 use super::dial::{Dial, Io};
 use super::expect::Question;
 use super::failure::{Broken, Failure, SendError};
+use super::forwarded::Forwarded;
 use crate::proxy::connection::interim::Interim;
 use crate::proxy::timer::LazyTimer;
 
@@ -69,12 +70,14 @@ enum Rest {
     UntilClose,
 }
 
-/// Who hears what comes before a response (RFC 9110 section 15.2).
+/// What goes with a request.
 #[derive(Clone, Copy, Default)]
-pub struct Hears<'a> {
-    /// 100 is the answer to this.
+pub struct Beside<'a> {
+    /// Fields besides its own.
+    pub(super) forwarded: Option<&'a Forwarded>,
+    /// What 100 is the answer to.
     pub(super) question: Option<&'a Question>,
-    /// Whatever else is for the client.
+    /// Who hears whatever else comes before the response (RFC 9110 section 15.2).
     pub(super) interim: Option<&'a Interim>,
 }
 
@@ -103,7 +106,7 @@ impl Http1 {
     pub async fn send(
         &mut self,
         request: Request<RequestBody>,
-        hears: Hears<'_>,
+        beside: Beside<'_>,
         limit: Duration,
     ) -> Result<Response<()>, SendError> {
         if !self.is_usable() {
@@ -114,7 +117,8 @@ impl Http1 {
         let length = Length::of(&body);
         let mut head = std::mem::take(&mut self.scratch);
         head.clear();
-        head::write(&request, length, &mut head);
+        let more = beside.forwarded.map_or(&[][..], Forwarded::lines);
+        head::write(&request, more, length, &mut head);
         let progress = body.progress();
         let mut upload = Some(Upload::new(&self.socket, head, body, length, request.headers()));
         let (mut sent, mut looked_at) = (None, 0);
@@ -141,7 +145,7 @@ impl Http1 {
                 }
             }
             self.watch_upload(cx)?;
-            if let Poll::Ready(response) = self.poll_head(cx, request.method(), hears, &mut looked_at) {
+            if let Poll::Ready(response) = self.poll_head(cx, request.method(), beside, &mut looked_at) {
                 return Poll::Ready(response.map_err(|error| Broken::from(error).into()));
             }
             let since = match &progress {
@@ -191,7 +195,7 @@ impl Http1 {
         &mut self,
         cx: &mut Context<'_>,
         method: &Method,
-        hears: Hears<'_>,
+        beside: Beside<'_>,
         looked_at: &mut usize,
     ) -> Poll<Result<Response<()>, Error>> {
         loop {
@@ -213,9 +217,9 @@ impl Http1 {
             let Head { response, length, keeps_alive } = head::read(&section, method)?;
             match response.status() {
                 StatusCode::SWITCHING_PROTOCOLS => {}
-                StatusCode::CONTINUE => hears.question.into_iter().for_each(Question::is_wanted),
+                StatusCode::CONTINUE => beside.question.into_iter().for_each(Question::is_wanted),
                 status if status.is_informational() => {
-                    hears.interim.into_iter().for_each(|interim| interim.offer(status, response.headers()));
+                    beside.interim.into_iter().for_each(|interim| interim.offer(status, response.headers()));
                 }
                 _ => {}
             }

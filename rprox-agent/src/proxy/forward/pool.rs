@@ -17,7 +17,7 @@ use super::choice::Connection;
 use super::dial::{Connected, Dial};
 use super::endpoint::{Endpoint, Idle, Place, Use, Way};
 use super::failure::{Failure, SendError};
-use super::http1::{Hears, Http1};
+use super::http1::{Beside, Http1};
 use super::http2::Http2;
 use crate::proxy::health::{Board, Verdict};
 use crate::proxy::metrics::Metrics;
@@ -241,15 +241,18 @@ impl Lease {
     /// When there is none.
     pub async fn send(
         &mut self,
-        request: Request<RequestBody>,
-        hears: Hears<'_>,
+        mut request: Request<RequestBody>,
+        beside: Beside<'_>,
         limit: Duration,
     ) -> Result<Response<Source>, SendError> {
         match &mut self.link {
             Link::Http1 { link, .. } | Link::Alone { link: Connected::Http1(link), .. } => {
-                Ok(link.send(request, hears, limit).await?.map(|()| Source::Http1))
+                Ok(link.send(request, beside, limit).await?.map(|()| Source::Http1))
             }
             Link::Http2 { link, .. } | Link::Alone { link: Connected::Http2(link), .. } => {
+                if let Some(forwarded) = beside.forwarded {
+                    forwarded.insert(request.headers_mut());
+                }
                 Ok(link.send(request, limit).await?.map(Source::Http2))
             }
         }

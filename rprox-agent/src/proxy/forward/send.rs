@@ -10,7 +10,8 @@ use super::body::{RequestBody, Source};
 use super::choice::Choice;
 use super::expect::{self, Question};
 use super::failure::Failure;
-use super::http1::{self, Hears, Http1};
+use super::forwarded::Forwarded;
+use super::http1::{self, Beside, Http1};
 use super::pool::Lease;
 use super::retry::may_be_sent_again;
 use super::sticky;
@@ -26,6 +27,20 @@ use crate::proxy::upstream::set::UpstreamSet;
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+
+/// A request on its way, and what goes with it.
+pub struct Outgoing<'a> {
+    /// Whom it is for.
+    pub target: Target,
+    /// The request, its header section made the upstream's.
+    pub request: Request<RequestBody>,
+    /// What the upstream is told of the client, if that isn't in the request.
+    pub forwarded: Option<Rc<Forwarded>>,
+    /// What the connection may go on in instead of HTTP.
+    pub offer: Option<Offer>,
+    /// Where the client hears what comes before the response.
+    pub interim: Option<&'a Interim>,
+}
 
 /// A response, and the connection that its body comes by.
 pub struct Answered {
@@ -65,7 +80,7 @@ pub struct Lost {
 ///
 /// One that can't be connected to is passed over for the next: nothing was sent. Neither was it on a connection that had
 /// ended unnoticed. A request that was sent is sent again only if doing it twice is doing it once (RFC 9110 section 9.2.2),
-/// it has no body, and no byte of a response came. `offer` is what the connection may go on in instead of HTTP.
+/// it has no body, and no byte of a response came.
 ///
 /// # Errors
 ///
@@ -74,11 +89,9 @@ pub async fn send(
     client: &Client,
     live: &Rc<Live>,
     found: &Match<'_>,
-    target: Target,
-    mut request: Request<RequestBody>,
-    offer: Option<Offer>,
-    interim: Option<&Interim>,
+    outgoing: Outgoing<'_>,
 ) -> Result<Reply, Lost> {
+    let Outgoing { target, mut request, forwarded, offer, interim } = outgoing;
     let config = &live.config;
     let set = found.upstreams;
     let group = live.groups.of(set);
@@ -96,8 +109,8 @@ pub async fn send(
         let mut lease = choice.connect().await?;
         address(&mut request, &lease, set, &target);
         let question = expect::ask(&mut request, &lease, config.timeouts.expect);
-        let hears = Hears { question: question.as_ref(), interim };
-        let result = lease.send(request, hears, set.timeouts.response).await;
+        let beside = Beside { forwarded: forwarded.as_deref(), question: question.as_ref(), interim };
+        let result = lease.send(request, beside, set.timeouts.response).await;
         if question.as_ref().is_some_and(Question::was_ignored) {
             client.worker.metrics.limit_hits[Limit::ExpectTimeout].increment();
         }

@@ -14,7 +14,7 @@ use crate::proxy::config::Config;
 use crate::proxy::forward::body::RequestBody;
 use crate::proxy::forward::dial::{Connected, Dial};
 use crate::proxy::forward::endpoint::Way;
-use crate::proxy::forward::http1::Hears;
+use crate::proxy::forward::http1::Beside;
 use crate::proxy::upstream::set::HealthCheck;
 use crate::proxy::upstream::{Protocol, Upstream};
 
@@ -50,7 +50,7 @@ async fn ask(
         Connected::Http1(mut link) => {
             let host = HeaderValue::from_str(authority(upstream)).map_err(|error| error.to_string())?;
             request.headers_mut().insert(HOST, host);
-            link.send(request, Hears::default(), check.timeout).await.map(|response| response.status())
+            link.send(request, Beside::default(), check.timeout).await.map(|response| response.status())
         }
         Connected::Http2(mut link) => {
             *request.version_mut() = Version::HTTP_2;

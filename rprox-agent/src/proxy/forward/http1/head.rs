@@ -39,8 +39,8 @@ impl Length {
     }
 }
 
-/// Writes a request's head. Whatever its fields say, the body's `length` is what is written of it: there is one opinion on where it ends.
-pub(super) fn write<B>(request: &Request<B>, length: Option<Length>, into: &mut Vec<u8>) {
+/// Writes a request's head, with the lines of `more` fields. Whatever its own say, the body's `length` is what is written of it: there is one opinion on where it ends.
+pub(super) fn write<B>(request: &Request<B>, more: &[u8], length: Option<Length>, into: &mut Vec<u8>) {
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
     into.extend_from_slice(request.method().as_str().as_bytes());
     into.push(b' ');
@@ -63,6 +63,7 @@ pub(super) fn write<B>(request: &Request<B>, length: Option<Length>, into: &mut 
             write_field(name, value, into);
         }
     }
+    into.extend_from_slice(more);
     if let Some(length) = exact {
         write_length(length, into);
     }
@@ -239,7 +240,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let mut head = Vec::new();
-        write(&request.body(()).unwrap(), length, &mut head);
+        write(&request.body(()).unwrap(), b"a: b\r\n", length, &mut head);
         String::from_utf8(head).unwrap()
     }
 
@@ -248,11 +249,17 @@ mod tests {
         let lying =
             [("content-length", "7"), ("transfer-encoding", "gzip"), ("x", "y"), ("content-length", "8")];
         let head = |rest: &str| format!("POST /a?b HTTP/1.1\r\n{rest}\r\n");
-        assert_eq!(written(&lying, Some(Length::Exact(5))), head("content-length: 5\r\nx: y\r\n"));
-        assert_eq!(written(&lying, Some(Length::Chunked)), head("x: y\r\ntransfer-encoding: chunked\r\n"));
-        assert_eq!(written(&lying, None), head("content-length: 0\r\nx: y\r\n"));
-        assert_eq!(written(&[("x", "y")], Some(Length::Exact(5))), head("x: y\r\ncontent-length: 5\r\n"));
-        assert_eq!(written(&[("x", "y")], None), head("x: y\r\n"));
+        assert_eq!(written(&lying, Some(Length::Exact(5))), head("content-length: 5\r\nx: y\r\na: b\r\n"));
+        assert_eq!(
+            written(&lying, Some(Length::Chunked)),
+            head("x: y\r\na: b\r\ntransfer-encoding: chunked\r\n")
+        );
+        assert_eq!(written(&lying, None), head("content-length: 0\r\nx: y\r\na: b\r\n"));
+        assert_eq!(
+            written(&[("x", "y")], Some(Length::Exact(5))),
+            head("x: y\r\na: b\r\ncontent-length: 5\r\n")
+        );
+        assert_eq!(written(&[("x", "y")], None), head("x: y\r\na: b\r\n"));
     }
 
     #[test]
