@@ -24,23 +24,30 @@ pub(super) fn draw(measurement: &Measurement, file: &Path) -> Result<()> {
         .collect();
     let most = bars.iter().map(|(_, summary)| summary.most).fold(0.0, f64::max);
     let hint = if measurement.better == Better::Higher { "more is better" } else { "less is better" };
-    let caption = format!("{}, {} ({hint})", measurement.name, measurement.unit);
+    let Some(last) = bars.len().checked_sub(1) else { return Ok(()) };
 
     let area = SVGBackend::new(file, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
-        .caption(caption, ("sans-serif", 16))
+        .caption(&measurement.name, ("sans-serif", 16))
         .margin(10)
         .x_label_area_size(30)
         .y_label_area_size(70)
-        .build_cartesian_2d((0..bars.len()).into_segmented(), 0.0..most * 1.1)?;
+        .build_cartesian_2d((0..last).into_segmented(), 0.0..most * 1.1)?;
     let name = |place: &SegmentValue<usize>| match place {
         SegmentValue::CenterOf(place) => {
             bars.get(*place).map_or_else(String::new, |(name, _)| (*name).to_owned())
         }
         _ => String::new(),
     };
-    chart.configure_mesh().disable_x_mesh().x_labels(bars.len() + 1).x_label_formatter(&name).draw()?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .light_line_style(WHITE)
+        .x_labels(bars.len())
+        .x_label_formatter(&name)
+        .y_desc(format!("{} ({hint})", measurement.unit))
+        .draw()?;
     chart.draw_series(bars.iter().enumerate().map(|(place, (name, summary))| {
         let colour = if name.starts_with("rprox") { OURS } else { BAR };
         let corners = [(SegmentValue::Exact(place), 0.0), (SegmentValue::Exact(place + 1), summary.median)];

@@ -4,7 +4,7 @@ mod table;
 
 use std::fmt::{self, Write as _};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rprox_tests::programs;
@@ -108,6 +108,7 @@ impl Report {
         }
         let folder = folder();
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        self.remove_old_plots(&folder)?;
         let file = folder.join(format!("{}.json", self.area));
         fs::write(&file, serde_json::to_string_pretty(self)?).with_context(|| file.display().to_string())?;
         let file = folder.join(format!("{}.md", self.area));
@@ -117,6 +118,19 @@ impl Report {
         }
         println!("written to {}", folder.display());
         Ok(self.verdicts.iter().all(|verdict| verdict.met))
+    }
+
+    /// Those of rows that this run does not have would seem to be of it.
+    fn remove_old_plots(&self, folder: &Path) -> Result<()> {
+        let start = format!("{}-", self.area);
+        for entry in fs::read_dir(folder)? {
+            let plot = entry?.path();
+            let name = plot.file_stem().unwrap_or_default().to_string_lossy();
+            if name.starts_with(&start) && plot.extension().is_some_and(|extension| extension == "svg") {
+                fs::remove_file(&plot)?;
+            }
+        }
+        Ok(())
     }
 
     fn markdown(&self, sections: &[Section<'_>]) -> String {

@@ -38,7 +38,7 @@ const IDLE: Row = Row {
 
 /// Two processors do 1.8 times what one does if a request takes 2 / 1.8 of the time.
 const WORKERS: Row = Row {
-    name: "HTTP/1.1, keep-alive, 1 KiB, by workers, two processors shared with load and upstream",
+    name: "HTTP/1.1, keep-alive, 1 KiB, by workers (load on the same processors)",
     columns: ["rprox, 1 worker", "rprox, 2 workers"],
     limit: 2.0 / 1.8,
     quick: false,
