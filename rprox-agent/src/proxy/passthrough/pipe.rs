@@ -9,14 +9,18 @@ use std::rc::Rc;
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
-/// How much a pipe holds. The kernel gives an unprivileged user less once its pipes together hold 64 MiB.
-const SIZE: usize = 256 * 1024;
+/// How much a pipe holds: the most that the kernel lets an unprivileged user have, until its pipes together hold 64 MiB
+/// (pipe(7)).
+const SIZE: usize = 1024 * 1024;
+
+/// What does where that is not to be had. A smaller pipe is no better than a copy.
+const LESS: usize = SIZE / 4;
 
 /// How many pipes a worker has at once. What a slow receiver has not taken stays in one; who gets none copies.
-const MOST: usize = 64;
+const MOST: usize = 32;
 
 /// How many of them are kept for later.
-const KEPT: usize = 8;
+const KEPT: usize = 4;
 
 /// A worker's pipes.
 #[derive(Debug, Default)]
@@ -65,9 +69,7 @@ impl Pipe {
     fn new(open: &Rc<Cell<usize>>) -> Option<Self> {
         // For want of files a connection had better be slow than broken.
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
-        if let Err(error) = fcntl_setpipe_size(&writer, SIZE) {
-            tracing::debug!(%error, "a pipe is small");
-        }
+        [SIZE, LESS].iter().find(|size| fcntl_setpipe_size(&writer, **size).is_ok())?;
         open.set(open.get() + 1);
         Some(Self { reader, writer, held: 0, open: Rc::clone(open) })
     }
