@@ -66,7 +66,7 @@ pub struct Http1 {
 #[derive(Debug)]
 enum Rest {
     Exact(u64),
-    Chunked(Box<Chunks>),
+    Chunked(Chunks),
     UntilClose,
 }
 
@@ -229,7 +229,7 @@ impl Http1 {
             self.keeps_alive &= keeps_alive;
             self.rest = match length {
                 Length::Exact(length) => Rest::Exact(length),
-                Length::Chunked => Rest::Chunked(Box::new(Chunks::new(self.header_bytes))),
+                Length::Chunked => Rest::Chunked(Chunks::new(self.header_bytes)),
                 Length::UntilClose => Rest::UntilClose,
             };
             return Poll::Ready(Ok(response));
@@ -332,6 +332,7 @@ impl Http1 {
             self.room = FIRST_READ;
             self.buffer = BytesMut::new();
         }
+        self.scratch.shrink_to(FIRST_READ);
     }
 
     /// Lets what is left of the request's body be sent, if it is wanted, and ends then.
