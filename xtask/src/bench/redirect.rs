@@ -1,19 +1,26 @@
 //! `cargo xtask bench redirect`: the ways to bring port 80 to a listener on 8080, beside no redirect at all.
+//!
+//! Both ends keep to one processor, so that a rate is the inverse of the processor time that both take together, and says nothing of who
+//! woke whom.
 
 mod flood;
 mod flows;
+mod host;
+mod rules;
+mod run_time;
 mod udp;
 mod way;
 
 use std::net::SocketAddr;
 
 use anyhow::Result;
-use rprox_tests::playground::{AGENT, Playground};
+use rprox_tests::playground::AGENT;
 use rprox_tests::topology::HOST;
 
+use self::host::Host;
 use self::way::Way;
 use super::Extent;
-use super::load::Load;
+use super::load::{Load, Tally};
 use super::report::{Report, Verdict};
 use super::series::{Better, Measurement, in_turn};
 use super::upstream;
@@ -25,21 +32,27 @@ pub(super) const TO: u16 = 8080;
 const TARGETS: [(Way, f64); 2] = [(Way::Steer, 0.99), (Way::Rewrite, 0.96)];
 const PEERS: [Way; 2] = [Way::Iptables, Way::Nftables];
 
+/// The most seconds of a round: the processor is one's own, so that more of them say no more.
+const SECONDS: u64 = 2;
+
 /// A figure by wrk.
 struct Case {
     name: &'static str,
     unit: &'static str,
     path: &'static str,
+    connections: usize,
     close: bool,
     upload: usize,
-    figure: fn(super::load::Tally, usize) -> f64,
+    figure: fn(Tally, usize) -> f64,
 }
 
+/// Those that a quick run leaves out come last.
 const CASES: [Case; 4] = [
     Case {
         name: "new connections",
         unit: "1/s",
         path: "/1k",
+        connections: 32,
         close: true,
         upload: 0,
         figure: |tally, _| tally.rate(),
@@ -48,6 +61,7 @@ const CASES: [Case; 4] = [
         name: "keep-alive requests",
         unit: "1/s",
         path: "/1k",
+        connections: 32,
         close: false,
         upload: 0,
         figure: |tally, _| tally.rate(),
@@ -56,6 +70,7 @@ const CASES: [Case; 4] = [
         name: "download",
         unit: "MB/s",
         path: "/100m",
+        connections: 2,
         close: false,
         upload: 0,
         figure: |tally, _| tally.bytes / tally.seconds / 1e6,
@@ -64,12 +79,14 @@ const CASES: [Case; 4] = [
         name: "upload",
         unit: "MB/s",
         path: "/upload",
+        connections: 2,
         close: false,
         upload: 4 << 20,
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
         figure: |tally, upload| tally.rate() * upload as f64 / 1e6,
     },
 ];
+const QUICK: usize = 3;
 
 /// Measures.
 ///
@@ -77,47 +94,72 @@ const CASES: [Case; 4] = [
 ///
 /// Not root, something is missing, or a request failed.
 pub(super) fn measure(extent: Extent) -> Result<Report> {
-    let playground = Playground::new()?;
-    playground.topology.client.sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
-    for netns in [&playground.topology.client, &playground.topology.host] {
-        // What one way leaves in TIME_WAIT on port 8080 would refuse the first packets of the next way's connections.
-        netns.sysctl("net/ipv4/tcp_max_tw_buckets", "0")?;
-    }
-    let folder = playground.folder().join("upstream");
-    let upstream = upstream::start(&playground.topology.host, AGENT, TO, 1, &folder)?;
+    let extent = Extent { seconds: extent.seconds.min(SECONDS), ..extent };
+    let host = Host::new()?;
     let mut report = Report::new("redirect", extent.quick);
-    for case in &CASES {
-        let mut measurement = Measurement::new(case.name, case.unit, Better::Higher);
-        in_turn(extent.rounds, &Way::ALL, |way, counts| {
-            let _applied = way.apply(&playground)?;
-            let load = Load {
-                netns: &playground.topology.client,
-                url: format!("http://{}{}", SocketAddr::new(HOST.v4.into(), way.port()), case.path),
-                host: None,
-                connections: if case.close || case.name.starts_with("keep") { 32 } else { 2 },
-                seconds: extent.seconds,
-                close: case.close,
-                upload: case.upload,
-                pinned: false,
-            };
-            let tally = load.run(playground.folder())?;
+    measure_ways(&host, extent, &mut report)?;
+    if !extent.quick {
+        flows::measure(&host, extent, &mut report)?;
+        rules::measure(&host, extent, &mut report)?;
+        drop(host);
+        flood::measure(extent, &mut report)?;
+    }
+    Ok(report)
+}
+
+/// Everything that can be done to one rule and few connections.
+fn measure_ways(host: &Host, extent: Extent, report: &mut Report) -> Result<()> {
+    let folder = host.playground.folder().join("upstream");
+    let _upstream = host.inside(|| {
+        let topology = &host.playground.topology;
+        upstream::start(&topology.host, AGENT, TO, 1, &folder)
+    })?;
+    let echo = udp::Echo::start(host)?;
+    let cases = if extent.quick { &CASES[..QUICK] } else { &CASES };
+    let ways = if extent.quick { &Way::ALL[1..] } else { &Way::ALL };
+    let mut figures: Vec<_> =
+        cases.iter().map(|case| Measurement::new(case.name, case.unit, Better::Higher)).collect();
+    let mut datagrams = Measurement::new("UDP round trips", "1/s", Better::Higher);
+    let mut run_time = run_time::RunTime::new();
+    in_turn(extent.rounds, ways, |way, counts| {
+        let _applied = way.apply(host)?;
+        // One case warms up for all.
+        let cases = if counts { cases } else { &cases[..1] };
+        for (case, measurement) in cases.iter().zip(&mut figures) {
+            let tally = load(host, way, case, extent.seconds).run(host.playground.folder())?;
             if counts {
                 measurement.add(way.name(), (case.figure)(tally, case.upload));
             }
-            Ok(())
-        })?;
-        judge(&mut report, &measurement);
-        report.measurements.push(measurement);
+        }
+        if counts {
+            datagrams.add(way.name(), echo.round_trips(host, way, extent)?);
+        }
+        if counts && way.has_programs() {
+            run_time.add(way, || load(host, way, &CASES[0], 1).run(host.playground.folder()))?;
+        }
+        Ok(())
+    })?;
+    figures.push(datagrams);
+    for measurement in &figures {
+        judge(report, measurement);
     }
-    let packets = udp::measure(&playground, extent)?;
-    report.measurements.push(packets);
-    if !extent.quick {
-        drop(upstream);
-        let _many = flows::server(&playground)?;
-        flows::measure(&playground, extent, &mut report)?;
-        flood::measure(&playground, extent, &mut report)?;
+    report.measurements.extend(figures);
+    report.measurements.extend(run_time.measurements());
+    Ok(())
+}
+
+/// wrk against a way.
+fn load<'a>(host: &'a Host, way: Way, case: &Case, seconds: u64) -> Load<'a> {
+    Load {
+        netns: &host.playground.topology.client,
+        url: format!("http://{}{}", SocketAddr::new(HOST.v4.into(), way.port()), case.path),
+        host: None,
+        connections: case.connections,
+        seconds,
+        close: case.close,
+        upload: case.upload,
+        pinned: true,
     }
-    Ok(report)
 }
 
 fn judge(report: &mut Report, measurement: &Measurement) {

@@ -111,6 +111,8 @@ impl Setup<'_> {
             .concat();
         let Self { port, workers, .. } = self;
         let (uploads, echo) = (UPLOADS, ECHO);
+        // Workers that share a listener leave most connections to one of them, which may not hold so many.
+        let shared = if *workers > 1 { " reuseport" } else { "" };
         let tls = self.tls.as_ref().map_or_else(String::new, |Tls { port, cert, key }| {
             let (cert, key) = (cert.display(), key.display());
             format!(
@@ -129,7 +131,7 @@ http {{
     {temporary}
     upstream uploads {{ server 127.0.0.1:{uploads}; keepalive 64; keepalive_requests 1000000000; }}
     server {{
-        {tls}listen 0.0.0.0:{port} backlog=16384; listen [::]:{port} ipv6only=on backlog=16384;
+        {tls}listen 0.0.0.0:{port} backlog=16384{shared}; listen [::]:{port} ipv6only=on backlog=16384{shared};
         root .;
         location = /load {{ return 200 load; }}
         location = /upload {{

@@ -2,58 +2,66 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rprox_tests::playground::{AGENT, Playground};
+use rprox_tests::playground::AGENT;
 use rprox_tests::topology::HOST;
 
 use super::super::Extent;
-use super::super::series::{Better, Measurement, in_turn};
+use super::host::Host;
 use super::way::Way;
 
 /// Datagrams on their way at a time.
 const WINDOW: u32 = 64;
 const TO: u16 = 8443;
 const PATIENCE: Duration = Duration::from_millis(100);
+/// Of a quick round.
+const QUICK: Duration = Duration::from_millis(300);
 
-/// Round trips per second, by each way that has UDP.
-pub(super) fn measure(playground: &Playground, extent: Extent) -> Result<Measurement> {
-    let mut measurement = Measurement::new("UDP round trips", "1/s", Better::Higher);
-    let topology = &playground.topology;
-    let server = topology.host.enter_as(AGENT, || UdpSocket::bind(("::", TO)))??;
-    server.set_read_timeout(Some(PATIENCE))?;
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| echo(&server, &stop));
-        let measured = in_turn(extent.rounds, &Way::ALL, |way, counts| {
-            let _applied = way.apply(playground)?;
-            let port = if way == Way::Direct { TO } else { 443 };
-            let target = SocketAddr::new(HOST.v4.into(), port);
-            let client = topology.client.enter(|| UdpSocket::bind("0.0.0.0:0"))??;
-            client.connect(target)?;
-            client.set_read_timeout(Some(PATIENCE))?;
-            let rate = round_trips(&client, Duration::from_secs(extent.seconds))
-                .with_context(|| format!("{} by {}", target, way.name()))?;
-            if counts {
-                measurement.add(way.name(), rate);
-            }
-            Ok(())
-        });
-        stop.store(true, Ordering::Relaxed);
-        measured
-    })?;
-    Ok(measurement)
+/// Sends every datagram back, until the guard goes.
+pub(super) struct Echo {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
 }
 
-fn echo(server: &UdpSocket, stop: &AtomicBool) {
-    let mut buffer = [0; 2048];
-    while !stop.load(Ordering::Relaxed) {
-        if let Ok((length, from)) = server.recv_from(&mut buffer) {
-            let _ = server.send_to(&buffer[..length], from);
-        }
+impl Echo {
+    pub(super) fn start(host: &Host) -> Result<Self> {
+        let server = host.playground.topology.host.enter_as(AGENT, || UdpSocket::bind(("::", TO)))??;
+        server.set_read_timeout(Some(PATIENCE))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut buffer = [0; 2048];
+            while !stopped.load(Ordering::Relaxed) {
+                if let Ok((length, from)) = server.recv_from(&mut buffer) {
+                    let _ = server.send_to(&buffer[..length], from);
+                }
+            }
+        });
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Round trips per second.
+    #[expect(clippy::unused_self, reason = "there are none without it")]
+    pub(super) fn round_trips(&self, host: &Host, way: Way, extent: Extent) -> Result<f64> {
+        let port = if way.is_direct() { TO } else { 443 };
+        let target = SocketAddr::new(HOST.v4.into(), port);
+        let client = host.playground.topology.client.enter(|| UdpSocket::bind("0.0.0.0:0"))??;
+        client.connect(target)?;
+        client.set_read_timeout(Some(PATIENCE))?;
+        let time = if extent.quick { QUICK } else { Duration::from_secs(1) };
+        round_trips(&client, time).with_context(|| format!("{target} by {}", way.name()))
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 

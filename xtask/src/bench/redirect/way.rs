@@ -1,16 +1,15 @@
 //! How packets for port 80 come to port 8080, put on for one round and taken off again.
 
 use anyhow::Result;
-use rprox_tests::command;
-use rprox_tests::netns::Netns;
-use rprox_tests::playground::Playground;
-use rprox_tests::topology::INTERFACE;
 
 use super::TO;
+use super::host::Host;
 
 /// A way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
+    /// `Direct` once more: how far two figures of the same thing are apart.
+    DirectAgain,
     /// The client asks for 8080 itself: the limit.
     Direct,
     Iptables,
@@ -20,11 +19,13 @@ pub(super) enum Way {
 }
 
 impl Way {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Direct, Self::Iptables, Self::Nftables, Self::Rewrite, Self::Steer];
+    /// All, of which a quick run leaves out the first.
+    pub(super) const ALL: [Self; 6] =
+        [Self::DirectAgain, Self::Direct, Self::Iptables, Self::Nftables, Self::Rewrite, Self::Steer];
 
     pub(super) fn name(self) -> &'static str {
         match self {
+            Self::DirectAgain => "direct again",
             Self::Direct => "direct",
             Self::Iptables => "iptables",
             Self::Nftables => "nftables",
@@ -33,58 +34,77 @@ impl Way {
         }
     }
 
+    pub(super) fn is_direct(self) -> bool {
+        matches!(self, Self::Direct | Self::DirectAgain)
+    }
+
+    /// Whether kernel programs of ours do it.
+    pub(super) fn has_programs(self) -> bool {
+        matches!(self, Self::Rewrite | Self::Steer)
+    }
+
     /// The TCP port that a client asks for.
     pub(super) fn port(self) -> u16 {
-        if self == Self::Direct { TO } else { 80 }
+        if self.is_direct() { TO } else { 80 }
     }
 
     /// Puts it on, until the guard goes.
-    pub(super) fn apply(self, playground: &Playground) -> Result<Applied<'_>> {
-        let host = &playground.topology.host;
+    pub(super) fn apply(self, host: &Host) -> Result<Applied<'_>> {
+        self.apply_with(host, 1)
+    }
+
+    /// The same with so many TCP rules, of which the one that is asked for comes last.
+    pub(super) fn apply_with(self, host: &Host, rules: u16) -> Result<Applied<'_>> {
+        let applied = Applied { way: self, host };
+        let others = (1..rules).map(|rule| ("tcp", 10_000 + rule, 30_000 + rule));
+        let rules = [("udp", 443, 8443)].into_iter().chain(others).chain([("tcp", 80, TO)]);
         match self {
-            Self::Direct => {}
+            Self::DirectAgain | Self::Direct => {}
             Self::Iptables => {
-                for rule in IPTABLES {
-                    iptables(host, "-A", rule)?;
-                }
+                let rule = |(protocol, from, to)| {
+                    format!("-A PREROUTING -i eth0 -p {protocol} --dport {from} -j REDIRECT --to-port {to}\n")
+                };
+                let text =
+                    ["*nat\n".to_owned()].into_iter().chain(rules.map(rule)).chain(["COMMIT\n".to_owned()]);
+                host.run("iptables-restore", &[&file(host, text)?])?;
             }
             Self::Nftables => {
-                for statement in NFTABLES {
-                    nft(host, statement)?;
-                }
+                let rule = |(protocol, from, to)| {
+                    format!(
+                        "add rule inet bench prerouting iifname eth0 {protocol} dport {from} redirect to :{to}\n"
+                    )
+                };
+                let chain = NFTABLES.map(str::to_owned).into_iter();
+                host.run("nft", &["-f", &file(host, chain.chain(rules.map(rule)))?])?;
             }
-            Self::Rewrite => attach(playground, "rewrite")?,
-            Self::Steer => attach(playground, "steer")?,
+            Self::Rewrite | Self::Steer => {
+                let mode = if self == Self::Steer { "steer" } else { "rewrite" };
+                let rule = |(protocol, from, to)| format!("\"{from}:{to}/{protocol}\",\n");
+                let list = ["redirect = [\n".to_owned()]
+                    .into_iter()
+                    .chain(rules.map(rule))
+                    .chain(["]\n".to_owned()]);
+                host.attach(mode, &["--config", &file(host, list)?])?;
+            }
         }
-        Ok(Applied { way: self, playground })
+        Ok(applied)
     }
 }
-
-const IPTABLES: [&str; 2] = [
-    "PREROUTING -i eth0 -p tcp --dport 80 -j REDIRECT --to-port 8080",
-    "PREROUTING -i eth0 -p udp --dport 443 -j REDIRECT --to-port 8443",
-];
-const NFTABLES: [&str; 4] = [
-    "add table inet bench",
-    "add chain inet bench prerouting { type nat hook prerouting priority dstnat ; }",
-    "add rule inet bench prerouting iifname eth0 tcp dport 80 redirect to :8080",
-    "add rule inet bench prerouting iifname eth0 udp dport 443 redirect to :8443",
-];
 
 /// A way that is on.
 pub(super) struct Applied<'a> {
     way: Way,
-    playground: &'a Playground,
+    host: &'a Host,
 }
 
 impl Drop for Applied<'_> {
     fn drop(&mut self) {
-        let host = &self.playground.topology.host;
+        // Of iptables and nftables the tables go too, whose hooks would burden the ways that come after.
         let undone = match self.way {
-            Way::Direct => Ok(()),
-            Way::Iptables => IPTABLES.iter().try_for_each(|rule| iptables(host, "-D", rule)),
-            Way::Nftables => nft(host, "delete table inet bench"),
-            Way::Rewrite | Way::Steer => self.playground.detach(),
+            Way::DirectAgain | Way::Direct => Ok(()),
+            Way::Iptables => self.host.run("nft", &["delete", "table", "ip", "nat"]).map(drop),
+            Way::Nftables => self.host.run("nft", &["delete", "table", "inet", "bench"]).map(drop),
+            Way::Rewrite | Way::Steer => self.host.playground.detach(),
         };
         if let Err(error) = undone {
             eprintln!("{} can't be taken off: {error:#}", self.way.name());
@@ -92,15 +112,14 @@ impl Drop for Applied<'_> {
     }
 }
 
-fn iptables(host: &Netns, action: &str, rule: &str) -> Result<()> {
-    let mut command = host.command("iptables");
-    command::run(command.args(["-w", "-t", "nat", action]).args(rule.split_whitespace())).map(drop)
-}
+const NFTABLES: [&str; 2] = [
+    "add table inet bench\n",
+    "add chain inet bench prerouting { type nat hook prerouting priority dstnat; }\n",
+];
 
-fn nft(host: &Netns, statement: &str) -> Result<()> {
-    command::run(host.command("nft").arg(statement)).map(drop)
-}
-
-fn attach(playground: &Playground, mode: &str) -> Result<()> {
-    command::run(playground.loader("attach").args(["--interface", INTERFACE, "--mode", mode])).map(drop)
+/// A file with these lines.
+fn file(host: &Host, lines: impl Iterator<Item = String>) -> Result<String> {
+    let file = host.playground.folder().join("rules");
+    std::fs::write(&file, lines.collect::<String>())?;
+    Ok(file.display().to_string())
 }

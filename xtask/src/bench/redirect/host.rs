@@ -1,0 +1,145 @@
+//! The host of the benchmark: the playground, with all of it on one processor and what is on the host in a control group.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use rprox_tests::command;
+use rprox_tests::playground::Playground;
+use rprox_tests::topology::INTERFACE;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use super::super::load::LOAD_PROCESSOR;
+
+/// The playground, set up to be measured. Fields are dropped in order: the group is empty once the playground has gone.
+pub(super) struct Host {
+    pub(super) playground: Playground,
+    group: Group,
+    _processor: Processor,
+}
+
+impl Host {
+    pub(super) fn new() -> Result<Self> {
+        let processor = Processor::keep_to(LOAD_PROCESSOR.parse()?)?;
+        let playground = Playground::new()?;
+        let topology = &playground.topology;
+        topology.client.sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
+        for netns in [&topology.client, &topology.host] {
+            // What one way leaves in TIME_WAIT on port 8080 would refuse the first packets of the next way's connections.
+            netns.sysctl("net/ipv4/tcp_max_tw_buckets", "0")?;
+        }
+        // The first time the loader mounts the bpffs, which is to be seen by more than one loader.
+        command::run(playground.loader("attach").args(["--interface", INTERFACE, "--mode", "rewrite"]))?;
+        playground.detach()?;
+        Ok(Self { playground, group: Group::new()?, _processor: processor })
+    }
+
+    /// Does `work` in the host's control group, where the processes and sockets stay that it makes.
+    pub(super) fn inside<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.group.inside(work)
+    }
+
+    /// Attaches with these flags.
+    ///
+    /// Programs on the root control group see the client's sockets too, since client and host are one kernel here. Two machines are not: so
+    /// the loader takes the host's group for the root.
+    pub(super) fn attach(&self, mode: &str, flags: &[&str]) -> Result<()> {
+        let mut loader = self.playground.loader("attach");
+        loader.args(["--interface", INTERFACE, "--mode", mode]).args(flags);
+        self.inside(|| command::run(&mut self.group.as_root(&loader)).map(drop))
+    }
+
+    /// Runs a program in the host's network namespace.
+    pub(super) fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
+        command::run(self.playground.topology.host.command(program).args(arguments))
+    }
+}
+
+/// Keeps this thread, and all that it starts, to one processor.
+struct Processor(CpuSet);
+
+impl Processor {
+    fn keep_to(number: usize) -> Result<Self> {
+        let before = sched_getaffinity(None)?;
+        let mut one = CpuSet::new();
+        one.set(number);
+        sched_setaffinity(None, &one).with_context(|| format!("keep to processor {number}"))?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Processor {
+    fn drop(&mut self) {
+        // It was ours before.
+        let _ = sched_setaffinity(None, &self.0);
+    }
+}
+
+/// A control group, deleted with this guard.
+struct Group {
+    /// Where the cgroup2 file system is mounted.
+    root: PathBuf,
+    /// The group that we are in.
+    ours: PathBuf,
+    path: PathBuf,
+}
+
+impl Group {
+    fn new() -> Result<Self> {
+        let root = mount_point().context("no cgroup2 file system is mounted")?;
+        let groups = fs::read_to_string("/proc/self/cgroup")?;
+        let ours = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+        let path = root.join(format!("rprox-bench-{}", std::process::id()));
+        fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+        Ok(Self { ours: root.join(ours), path, root })
+    }
+
+    fn inside<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        move_to(&self.path)?;
+        let result = work();
+        move_to(&self.ours)?;
+        result
+    }
+
+    /// `command` in a control-group namespace whose root the group is that it starts in.
+    fn as_root(&self, command: &Command) -> Command {
+        // The same file system can't be mounted over itself.
+        const MOUNT: &str = "umount --lazy \"$0\" && mount -t cgroup2 none \"$0\" && exec \"$@\"";
+
+        let mut wrapped = Command::new("unshare");
+        wrapped
+            .args(["--cgroup", "--mount", "--", "sh", "-c", MOUNT])
+            .arg(&self.root)
+            .arg(command.get_program())
+            .args(command.get_args());
+        for (name, value) in command.get_envs() {
+            if let Some(value) = value {
+                wrapped.env(name, value);
+            }
+        }
+        wrapped
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir(&self.path) {
+            eprintln!("the control group {} stays behind: {error}", self.path.display());
+        }
+    }
+}
+
+/// Moves this process.
+fn move_to(group: &Path) -> Result<()> {
+    let file = group.join("cgroup.procs");
+    fs::write(&file, "0").with_context(|| file.display().to_string())
+}
+
+fn mount_point() -> io::Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let mount = mounts.lines().find(|line| line.contains(" - cgroup2 "));
+    let place = mount.and_then(|line| line.split(' ').nth(4));
+    place.map(PathBuf::from).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
