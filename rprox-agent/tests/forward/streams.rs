@@ -208,3 +208,28 @@ fn chunked_bodies_and_bodies_of_get_pass() {
         assert_eq!(data, "abcdefg", "{all}");
     }
 }
+
+#[test]
+fn an_upstream_may_take_its_time_with_a_body() {
+    const LENGTH: usize = 64 << 20;
+    const PAUSE: Duration = Duration::from_secs(2);
+    let upstream = Upstream::start(|_, stream| {
+        // Longer than an endpoint may be silent before it counts as gone, with all buffers on the way full.
+        std::thread::sleep(PAUSE);
+        discard(stream, LENGTH);
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone").unwrap();
+        true
+    });
+    let more = "[timeouts]\nconnect = \"300ms\"";
+    let agent = Agent::start_with(1, &[("a.example", &upstream.address.to_string())], more);
+    let mut stream = connect(agent.http);
+    for _ in 0..2 {
+        write!(stream, "PUT /x HTTP/1.1\r\nHost: a.example\r\nContent-Length: {LENGTH}\r\n\r\n").unwrap();
+        let piece = vec![b'x'; 1 << 20];
+        for _ in 0..LENGTH >> 20 {
+            stream.write_all(&piece).unwrap();
+        }
+        assert_eq!(read_reply(&mut stream).text(), "done");
+    }
+    assert_eq!(upstream.connections(), 1);
+}

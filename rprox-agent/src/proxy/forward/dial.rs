@@ -63,7 +63,7 @@ impl Dial<'_> {
     pub async fn wire(&self, way: &Way) -> Result<TcpStream, Failure> {
         let tcp = timeout(self.limit, self.tcp(way)).await.map_err(|_| Failure::ConnectTimeout)??;
         // From here on it may be silent, and take nothing, for as long as both sides like.
-        SockRef::from(&tcp).set_tcp_user_timeout(None).map_err(Failure::Connect)?;
+        set_user_timeout(&tcp, None);
         Ok(tcp)
     }
 
@@ -96,9 +96,7 @@ impl Dial<'_> {
         self.reached.set(true);
         stream.set_nodelay(true).map_err(Failure::Connect)?;
         // An endpoint that vanished without a word acknowledges nothing; TCP alone would hope for a quarter of an hour.
-        if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(self.limit)) {
-            tracing::debug!(%error, "TCP_USER_TIMEOUT refused");
-        }
+        set_user_timeout(&stream, Some(self.limit));
         if let Some(preface) = self.preface {
             stream.write_all(preface).await.map_err(Failure::Connect)?;
         }
@@ -106,10 +104,28 @@ impl Dial<'_> {
     }
 }
 
+/// For how long an endpoint may acknowledge nothing, or have no room for more (`TCP_USER_TIMEOUT`, RFC 5482); `None`: as TCP will.
+fn set_user_timeout(tcp: &TcpStream, limit: Option<Duration>) {
+    if let Err(error) = SockRef::from(tcp).set_tcp_user_timeout(limit) {
+        tracing::debug!(%error, "TCP_USER_TIMEOUT refused");
+    }
+}
+
 /// A connection to an endpoint, with or without TLS.
 pub(super) enum Io {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Io {
+    /// For how long the endpoint may acknowledge nothing, or have no room for more; `None`: as TCP will.
+    pub(super) fn set_user_timeout(&self, limit: Option<Duration>) {
+        let tcp = match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        set_user_timeout(tcp, limit);
+    }
 }
 
 impl AsyncRead for Io {

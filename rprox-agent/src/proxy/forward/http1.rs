@@ -59,6 +59,9 @@ pub struct Http1 {
     keeps_alive: bool,
     /// Whether the body of its request is never sent.
     left_body: bool,
+    /// For how long the endpoint may acknowledge nothing, and whether that is waived for a body, which it may take as slowly as it likes.
+    user_timeout: Duration,
+    is_waived: bool,
     timer: LazyTimer,
 }
 
@@ -94,6 +97,8 @@ impl Http1 {
             header_bytes: dial.config.limits.header_bytes,
             keeps_alive: true,
             left_body: false,
+            user_timeout: dial.limit,
+            is_waived: false,
             timer: LazyTimer::new(dial.config.shortest_wait),
         }
     }
@@ -140,7 +145,10 @@ impl Http1 {
                         upload = None;
                         return Poll::Ready(Err(Failure::Upload(error)));
                     }
-                    Poll::Pending if sending.has_body() => self.upload = upload.take().map(Task::spawn),
+                    Poll::Pending if sending.has_body() => {
+                        self.waive_user_timeout();
+                        self.upload = upload.take().map(Task::spawn);
+                    }
                     Poll::Pending => {}
                 }
             }
@@ -170,6 +178,11 @@ impl Http1 {
                 SendError::sent(failure, again)
             }
         })
+    }
+
+    fn waive_user_timeout(&mut self) {
+        self.socket.set_user_timeout(None);
+        self.is_waived = true;
     }
 
     /// Hears what has become of the upload, while it has a task.
@@ -326,13 +339,16 @@ impl Http1 {
         self.is_ready() && self.poll_read(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
-    /// It waits for a request now, and should be small.
+    /// It waits for a request now: it should be small, and its endpoint quick to answer.
     pub fn rest(&mut self) {
         if self.room > FIRST_READ {
             self.room = FIRST_READ;
             self.buffer = BytesMut::new();
         }
         self.scratch.shrink_to(FIRST_READ);
+        if std::mem::take(&mut self.is_waived) {
+            self.socket.set_user_timeout(Some(self.user_timeout));
+        }
     }
 
     /// Lets what is left of the request's body be sent, if it is wanted, and ends then.
@@ -347,6 +363,7 @@ impl Http1 {
     #[must_use]
     pub fn switch(&mut self) -> Switched {
         self.keeps_alive = false;
+        self.waive_user_timeout();
         Switched::new(self.socket.clone(), self.buffer.split().freeze())
     }
 

@@ -7,6 +7,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -21,6 +22,11 @@ pub(super) struct Shared(Rc<RefCell<Io>>);
 impl Shared {
     pub(super) fn new(io: Io) -> Self {
         Self(Rc::new(RefCell::new(io)))
+    }
+
+    /// For how long the endpoint may acknowledge nothing, or have no room for more; `None`: as TCP will.
+    pub(super) fn set_user_timeout(&self, limit: Option<Duration>) {
+        self.0.borrow().set_user_timeout(limit);
     }
 
     pub(super) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
