@@ -13,6 +13,7 @@ mod series;
 mod setup;
 mod upstream;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -40,6 +41,10 @@ pub(crate) struct Arguments {
     /// Of the proxy's rows, only those whose name holds TEXT, whether or not `--quick` has them
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+
+    /// Take the programs as they are in target/release
+    #[arg(long)]
+    prebuilt: bool,
 }
 
 /// A part of the benchmark.
@@ -62,6 +67,17 @@ struct Extent {
     seconds: u64,
 }
 
+/// Has a build of rprox-agent do what the benchmark has it do, for a profile of it.
+///
+/// # Errors
+///
+/// Not root, something can't be installed, or a response was wrong.
+pub(crate) fn train(program: &Path) -> Result<()> {
+    crate::setup::for_playing()?;
+    setup::set_up(false)?;
+    proxy::train(program)
+}
+
 /// Measures, and shows what was found.
 ///
 /// # Errors
@@ -71,7 +87,9 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<ExitCode> {
     let areas = if arguments.area.is_empty() { Area::value_variants() } else { &arguments.area };
     crate::setup::for_playing()?;
     setup::set_up(areas.contains(&Area::Proxy))?;
-    build::build(build::Profile::Release)?;
+    if !arguments.prebuilt {
+        build::build(build::Profile::Release)?;
+    }
     let extent = if arguments.quick {
         Extent { quick: true, rounds: 3, seconds: 1 }
     } else {

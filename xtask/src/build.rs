@@ -3,6 +3,7 @@
 pub(crate) mod fixed_metadata;
 
 mod kernel_programs;
+mod profile_guided;
 
 use std::process::Command;
 
@@ -19,7 +20,12 @@ pub(crate) enum Profile {
     Debug,
     /// `target/release`
     Release,
+    /// The same, with rprox-agent optimised by what it runs under load
+    Guided,
 }
+
+/// Linked statically: one program for a container without anything else, and for hosts with any C library.
+const STATIC: &str = "-Ctarget-feature=+crt-static";
 
 /// The two programs.
 const PROGRAMS: [&str; 2] = ["rprox-loader", "rprox-agent"];
@@ -28,7 +34,11 @@ const PROGRAMS: [&str; 2] = ["rprox-loader", "rprox-agent"];
 pub(crate) fn build(profile: Profile) -> Result<()> {
     let tools = setup::for_building()?;
     kernel_programs::build(&tools)?;
-    build_programs(profile)
+    build_programs(profile)?;
+    if profile == Profile::Guided {
+        profile_guided::build()?;
+    }
+    Ok(())
 }
 
 /// Builds the kernel programs here and in another folder, and compares. With `report` the digest goes to standard output.
@@ -53,9 +63,8 @@ fn build_programs(profile: Profile) -> Result<()> {
     }
     for program in PROGRAMS {
         let mut cargo = host_cargo("rustc");
-        // Linked statically: one program for a container without anything else, and for hosts with any C library. The flag is
-        // the last crate's alone, so that macros still build and all else is shared with other builds.
-        cargo.args(package).args(["--release", "--bin", program, "--", "-Ctarget-feature=+crt-static"]);
+        // The flag is the last crate's alone, so that macros still build and all else is shared with other builds.
+        cargo.args(package).args(["--release", "--bin", program, "--", STATIC]);
         step.run(&mut cargo).context(failed)?;
     }
     step.finish("in target/release");

@@ -10,12 +10,14 @@ use rprox_tests::{command, rootless::image};
 use crate::build;
 use crate::steps::Step;
 
-/// Builds the programs, and the images from them by `deploy/Containerfile`.
-pub(crate) fn build() -> Result<()> {
+/// Builds the programs, unless they are `prebuilt`, and the images from them by `deploy/Containerfile`.
+pub(crate) fn build(prebuilt: bool) -> Result<()> {
     if programs::find("podman").is_none() {
         bail!("there is no podman, which builds the image: apt-get install podman");
     }
-    build::build(build::Profile::Release)?;
+    if !prebuilt {
+        build::build(build::Profile::Release)?;
+    }
     let context = programs::target().join("image");
     fs::create_dir_all(&context).with_context(|| format!("make {}", context.display()))?;
     image::fill(&context, &Programs::find()?)?;

@@ -36,16 +36,24 @@ enum Chore {
         #[arg(long)]
         debug: bool,
 
+        /// Optimise rprox-agent by what it runs under the benchmark's load: takes three times as long, and root
+        #[arg(long, conflicts_with = "debug")]
+        profile_guided: bool,
+
         /// Build only the kernel programs, here and once more in another folder, and compare: writes the object's SHA-256, or
         /// fails where the two differ
-        #[arg(long, conflicts_with = "debug")]
+        #[arg(long, conflicts_with_all = ["debug", "profile_guided"])]
         reproducible: bool,
     },
     /// Run rprox: in a playground of network namespaces, or on a real interface
     Run(run::Arguments),
     /// Build the container images localhost/rprox-agent and localhost/rprox-loader with the Podman of who calls this; no registry is
     /// needed
-    Image,
+    Image {
+        /// Take the programs as they are in target/release
+        #[arg(long)]
+        prebuilt: bool,
+    },
     /// Make a Debian package of the loader and a tarball of both programs, in target/package
     Package(package::Arguments),
     /// Check and test everything
@@ -76,9 +84,10 @@ impl Chore {
             Self::Setup => setup::everything()?,
             Self::Build { reproducible: true, .. } => build::reproduce(true)?,
             Self::Build { debug: true, .. } => build::build(build::Profile::Debug)?,
-            Self::Build { debug: false, .. } => build::build(build::Profile::Release)?,
+            Self::Build { profile_guided: true, .. } => build::build(build::Profile::Guided)?,
+            Self::Build { .. } => build::build(build::Profile::Release)?,
             Self::Run(arguments) => return run::run(&arguments),
-            Self::Image => image::build()?,
+            Self::Image { prebuilt } => image::build(prebuilt)?,
             Self::Package(arguments) => package::package(&arguments)?,
             Self::Test(arguments) => test::test(&arguments)?,
             Self::Bench(arguments) => return bench::bench(&arguments),

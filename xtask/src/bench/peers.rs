@@ -10,7 +10,7 @@ mod setting;
 mod sozu;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -84,13 +84,21 @@ impl Peer {
     ///
     /// It is missing, or does not start.
     pub(super) fn start(self, setting: &Setting<'_>) -> Result<Running> {
-        let program = self.program()?;
+        self.start_program(&self.program()?, setting)
+    }
+
+    /// The same with a build of it that is elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// It does not start.
+    pub(super) fn start_program(self, program: &Path, setting: &Setting<'_>) -> Result<Running> {
         let command = match self {
-            Self::Nginx => nginx::command(&program, setting)?,
-            Self::Haproxy => haproxy::command(&program, setting)?,
-            Self::Caddy => caddy::command(&program, setting)?,
-            Self::Sozu => sozu::command(&program, setting)?,
-            Self::Rprox => rprox::command(&program, setting)?,
+            Self::Nginx => nginx::command(program, setting)?,
+            Self::Haproxy => haproxy::command(program, setting)?,
+            Self::Caddy => caddy::command(program, setting)?,
+            Self::Sozu => sozu::command(program, setting)?,
+            Self::Rprox => rprox::command(program, setting)?,
         };
         let mut process = Process::start(self.name(), command)?;
         let passthrough = setting.passthrough.map(|_| Door::Passthrough);

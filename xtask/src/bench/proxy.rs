@@ -9,11 +9,13 @@ mod latency;
 mod memory;
 mod scaling;
 mod testbed;
+mod train;
 mod work;
 
 use anyhow::{Result, bail};
 
 use self::testbed::Testbed;
+pub(super) use self::train::train;
 use super::Extent;
 use super::peers::Peer;
 use super::report::Report;
@@ -38,9 +40,7 @@ impl Plan<'_> {
 ///
 /// Not root, a peer is missing, there is only one processor, or a response was wrong.
 pub(super) fn measure(extent: Extent, only: Option<&str>) -> Result<Report> {
-    if std::thread::available_parallelism()?.get() < 2 {
-        bail!("a proxy needs one processor to itself, and load and upstream another; this machine has one");
-    }
+    needs_two_processors()?;
     let plan = Plan { extent, only };
     let testbed = Testbed::new()?;
     let _upstream = testbed.upstream()?;
@@ -52,4 +52,11 @@ pub(super) fn measure(extent: Extent, only: Option<&str>) -> Result<Report> {
     memory::measure(&testbed, plan, &mut report)?;
     scaling::measure(&testbed, plan, &mut report)?;
     Ok(report)
+}
+
+fn needs_two_processors() -> Result<()> {
+    if std::thread::available_parallelism()?.get() < 2 {
+        bail!("a proxy needs one processor to itself, and load and upstream another; this machine has one");
+    }
+    Ok(())
 }

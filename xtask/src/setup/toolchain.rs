@@ -176,7 +176,8 @@ fn debian_llvm() -> Option<u32> {
     llvm_major(&command::run(&mut command).ok()?)
 }
 
-fn llvm_major(version: &str) -> Option<u32> {
+/// The major version of the LLVM in what `rustc -vV` says.
+pub(crate) fn llvm_major(version: &str) -> Option<u32> {
     let llvm = version.lines().find_map(|line| line.strip_prefix("LLVM version: "))?;
     llvm.split('.').next()?.parse().ok()
 }

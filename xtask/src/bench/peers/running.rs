@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use rprox_tests::process::Process;
 use rustix::process::Signal;
 
@@ -16,6 +16,17 @@ pub(in super::super) struct Running {
 }
 
 impl Running {
+    /// Has it end in its own way.
+    ///
+    /// # Errors
+    ///
+    /// It was gone already, or does not end well.
+    pub(in super::super) fn stop(mut self) -> Result<()> {
+        let status = self.process.stop()?;
+        ensure!(status.success(), "{} ended with {status}", self.peer.name());
+        Ok(())
+    }
+
     /// Processor time that it uses while `work` is done.
     ///
     /// # Errors

@@ -1,0 +1,33 @@
+//! What rprox-agent does while the compiler is shown what it mostly does.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::super::peers::Peer;
+use super::testbed::Testbed;
+use super::work::{CASES, PASSTHROUGH};
+use crate::steps::Step;
+
+/// Has `program` do each kind of work of `--quick` once.
+///
+/// # Errors
+///
+/// Not root, or a response was wrong.
+pub(in super::super) fn train(program: &Path) -> Result<()> {
+    super::needs_two_processors()?;
+    let step = Step::begin("Train");
+    let testbed = Testbed::new()?;
+    let _upstream = testbed.upstream()?;
+    for (setting, cases) in [(testbed.setting(), &CASES[..]), (testbed.with_passthrough(), &PASSTHROUGH[..])]
+    {
+        let running = Peer::Rprox.start_program(program, &setting)?;
+        for case in cases.iter().filter(|case| case.quick) {
+            case.work.run(&testbed, Peer::Rprox, case.count)?;
+        }
+        // What it has counted is written when it ends.
+        running.stop()?;
+    }
+    step.finish("each kind of work was done");
+    Ok(())
+}
