@@ -23,7 +23,6 @@ use bytes::Bytes;
 use http::header::UPGRADE;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
-use hyper::rt::Write as _;
 use hyper::server::conn::http1::{self, Parts};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
@@ -56,6 +55,9 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Room for a usual request's head, so that a connection's first read is also all it takes.
 const FIRST_READ: usize = 4096;
+
+/// When an HTTP/1.1 connection that nothing is asked for gives back the memory for it.
+const REST_AFTER: Duration = Duration::from_secs(1);
 
 /// Serves the connection until it ends.
 pub async fn serve(worker: Rc<Worker>, mut tcp: TcpStream, peer: SocketAddr, secure: bool) {
@@ -182,30 +184,9 @@ where
     let io = ClientIo::new(stream, first, Rc::clone(&client));
     let ended = if client.http2 {
         let mut connection = Box::new(Http2::new(&live.http2, Rc::clone(&client), io));
-        run(&client, &mut *connection, &mut ticket).await
+        run(&client, &mut *connection, &mut ticket).await.map(drop)
     } else {
-        let service = service_fn({
-            let client = Rc::clone(&client);
-            move |request: Request<Incoming>| {
-                client.framing.borrow_mut().follows(framing(&request));
-                let client = Rc::clone(&client);
-                async move { Ok::<_, Infallible>(answer(&client, request.map(ClientBody::Http1)).await) }
-            }
-        });
-        let mut connection = live.http1.serve_connection(TokioIo::new(io), service);
-        let ended = run(&client, &mut connection, &mut ticket).await;
-        let tunnel = client.take_tunnel();
-        if ended.is_ok() {
-            let Parts { mut io, read_buf, .. } = connection.into_parts();
-            if let Some(tunnel) = tunnel {
-                let (stream, held) = io.into_inner().into_stream();
-                return Box::pin(tunnel.run(stream, [read_buf, held].concat().into())).await;
-            }
-            // hyper doesn't where a request had an Upgrade field; twice does no harm.
-            let closed = poll_fn(|cx| Pin::new(&mut io).poll_shutdown(cx));
-            let _ = timeout(live.config.timeouts.header, closed).await;
-        }
-        ended
+        serve_http1(&client, io, &mut ticket).await
     };
     if let Err(error) = ended {
         match &error {
@@ -217,6 +198,66 @@ where
         }
         tracing::debug!(client = %client.peer, error = &error as &dyn std::error::Error, "client connection failed");
     }
+}
+
+/// Serves HTTP/1.1. While nothing is asked for hyper's state, most of which is buffers of 8 KiB, is let go.
+async fn serve_http1<S>(
+    client: &Rc<Client>,
+    mut io: ClientIo<S>,
+    ticket: &mut Ticket,
+) -> Result<(), ConnectionError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    loop {
+        let service = service_fn(|request: Request<Incoming>| {
+            client.framing.borrow_mut().follows(framing(&request));
+            let client = Rc::clone(client);
+            async move { Ok::<_, Infallible>(answer(&client, request.map(ClientBody::Http1)).await) }
+        });
+        let mut connection = client.worker.live().http1.serve_connection(TokioIo::new(io), service);
+        let ended = run(client, &mut connection, ticket).await;
+        let tunnel = client.take_tunnel();
+        let ended = ended?;
+        let Parts { io: inner, read_buf, .. } = connection.into_parts();
+        io = inner.into_inner();
+        if let Some(tunnel) = tunnel {
+            let (stream, held) = io.into_stream();
+            Box::pin(tunnel.run(stream, [read_buf, held].concat().into())).await;
+            return Ok(());
+        }
+        if ended == Ended::Resting
+            && read_buf.is_empty()
+            && io.is_empty()
+            && rest(client, &mut io, ticket).await
+        {
+            continue;
+        }
+        // hyper doesn't where a request had an Upgrade field; twice does no harm.
+        let closed = poll_fn(|cx| Pin::new(&mut io).poll_shutdown(cx));
+        let _ = timeout(client.worker.live().config.timeouts.header, closed).await;
+        return Ok(());
+    }
+}
+
+/// Waits for the next request's first bytes; false when the connection is to end without.
+async fn rest<S: AsyncRead + Unpin>(client: &Client, io: &mut ClientIo<S>, ticket: &mut Ticket) -> bool {
+    let Some((deadline, _)) = client.deadline() else { return false };
+    let mut timer = LazyTimer::new(deadline.saturating_duration_since(Instant::now()));
+    poll_fn(|cx| {
+        if ticket.poll_stop(cx) == Stop::Now {
+            return Poll::Ready(false);
+        }
+        if client.worker.shared.memory.is_short() {
+            client.worker.metrics.limit_hits[Limit::Memory].increment();
+            return Poll::Ready(false);
+        }
+        if let Poll::Ready(more) = io.poll_more(cx) {
+            return Poll::Ready(more.unwrap_or(false));
+        }
+        timer.poll(cx, deadline).map(|()| false)
+    })
+    .await
 }
 
 /// Counts and logs a request whose head could not be read, and which hyper has answered.
@@ -289,6 +330,15 @@ enum ConnectionError {
     Resets,
 }
 
+/// How a connection ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// For good.
+    Closed,
+    /// Nothing is asked for at the moment.
+    Resting,
+}
+
 /// What HTTP/1.1's and HTTP/2's connections have in common.
 trait Connection {
     /// Moves it on, until it has ended.
@@ -337,10 +387,10 @@ async fn run(
     client: &Client,
     connection: &mut impl Connection,
     ticket: &mut Ticket,
-) -> Result<(), ConnectionError> {
+) -> Result<Ended, ConnectionError> {
     let grain = {
         let timeouts = &client.worker.live().config.timeouts;
-        timeouts.header.min(timeouts.idle).min(timeouts.body).min(timeouts.half_closed)
+        timeouts.header.min(timeouts.idle).min(timeouts.body).min(timeouts.half_closed).min(REST_AFTER)
     };
     let mut timer = LazyTimer::new(grain);
     let mut finishing = false;
@@ -355,6 +405,7 @@ async fn run(
         }
         loop {
             if let Poll::Ready(ended) = connection.poll(cx) {
+                let ended = ended.map(|()| Ended::Closed);
                 return Poll::Ready(if is_refused { Err(ConnectionError::Resets) } else { ended });
             }
             if !finishing && client.was_last_request(&client.worker.live().config.limits) {
@@ -383,8 +434,12 @@ async fn run(
                 }
                 return Poll::Pending;
             };
-            if timer.poll(cx, deadline).is_pending() {
+            let rest = client.idle_since().filter(|_| !finishing).map(|since| since + REST_AFTER);
+            if timer.poll(cx, rest.map_or(deadline, |rest| rest.min(deadline))).is_pending() {
                 return Poll::Pending;
+            }
+            if rest.is_some_and(|rest| rest < deadline) && Instant::now() < deadline {
+                return Poll::Ready(Ok(Ended::Resting));
             }
             match what {
                 Deadline::Head => client.worker.metrics.limit_hits[Limit::HeaderTimeout].increment(),

@@ -26,6 +26,7 @@ mod load;
 mod loops;
 mod open_files;
 mod passthrough;
+mod pauses;
 mod proxy_protocol;
 mod proxy_protocol_out;
 mod refusals;

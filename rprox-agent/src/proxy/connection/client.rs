@@ -60,8 +60,8 @@ pub struct Client {
 enum Phase {
     /// A request's head is being read.
     Head(Instant),
-    /// Nothing, between requests.
-    Idle(Instant),
+    /// Nothing, between requests, since the second.
+    Idle(Instant, Instant),
     /// Serving requests, whose bodies have their own time-outs.
     Busy,
 }
@@ -151,7 +151,8 @@ impl Client {
         let running = self.requests.get() - 1;
         self.requests.set(running);
         if running == 0 {
-            self.phase.set(Phase::Idle(Instant::now() + self.worker.live().config.timeouts.idle));
+            let now = Instant::now();
+            self.phase.set(Phase::Idle(now + self.worker.live().config.timeouts.idle, now));
         }
         self.look_at_flow();
     }
@@ -227,7 +228,7 @@ impl Client {
 
     /// Bytes came in. On an idle HTTP/1.1 connection they begin a head; HTTP/2 has other things to say between requests.
     pub fn has_read(&self) {
-        if !self.http2 && matches!(self.phase.get(), Phase::Idle(_)) {
+        if !self.http2 && matches!(self.phase.get(), Phase::Idle(..)) {
             self.phase.set(Phase::Head(Instant::now() + self.worker.live().config.timeouts.header));
         }
     }
@@ -266,7 +267,7 @@ impl Client {
     pub fn deadline(&self) -> Option<(Instant, Deadline)> {
         let phase = match self.phase.get() {
             Phase::Head(deadline) => Some((deadline, Deadline::Head)),
-            Phase::Idle(deadline) => Some((deadline, Deadline::Idle)),
+            Phase::Idle(deadline, _) => Some((deadline, Deadline::Idle)),
             Phase::Busy => None,
         };
         let taking = [self.socket.get().deadline(), self.flow.get().deadline()];
@@ -278,12 +279,22 @@ impl Client {
     /// Whether no request is running or arriving.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        matches!(self.phase.get(), Phase::Idle(_)) && self.socket.get().deadline().is_none()
+        matches!(self.phase.get(), Phase::Idle(..)) && self.socket.get().deadline().is_none()
+    }
+
+    /// Since when that is so of an HTTP/1.1 connection.
+    #[must_use]
+    pub fn idle_since(&self) -> Option<Instant> {
+        match self.phase.get() {
+            Phase::Idle(_, since) if !self.http2 && self.is_idle() => Some(since),
+            _ => None,
+        }
     }
 
     /// Gives an idle connection that was told to end the time to say goodbye.
     pub fn last_grace(&self) {
-        self.phase.set(Phase::Idle(Instant::now() + self.worker.live().config.timeouts.header));
+        let now = Instant::now();
+        self.phase.set(Phase::Idle(now + self.worker.live().config.timeouts.header, now));
     }
 
     /// Whether bytes of the client may still come in that nobody will read: closing would then reset the connection, and

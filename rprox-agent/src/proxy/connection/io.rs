@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -13,6 +14,9 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use crate::proxy::timer::LazyTimer;
+
+/// Room for a usual request's head.
+const FIRST_BYTES: usize = 4096;
 
 /// How much of an unwanted body is read while lingering, at most.
 const LINGER_BYTES: usize = 1 << 20;
@@ -71,6 +75,11 @@ impl<S> ClientIo<S> {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether nothing is held back, either way.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.interim.is_empty()
+    }
+
     /// The stream, and what was read of it that hyper hasn't got.
     pub fn into_stream(self) -> (S, Bytes) {
         (self.stream, self.held)
@@ -116,6 +125,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> ClientIo<S> {
+    /// Waits for bytes, without room for them before they come; false at the client's end.
+    pub fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut space = [const { MaybeUninit::uninit() }; FIRST_BYTES];
+        let mut piece = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut piece))?;
+        self.held = Bytes::copy_from_slice(piece.filled());
+        Poll::Ready(Ok(!self.held.is_empty()))
     }
 }
 

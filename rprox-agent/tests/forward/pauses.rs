@@ -1,0 +1,81 @@
+//! Connections on which nothing is asked for a while.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use crate::agent::Agent;
+use crate::client::{connect, connect_over_tls, read_reply, read_to_close};
+use crate::upstream::Upstream;
+
+/// Longer than the agent keeps ready for the next request.
+const PAUSE: Duration = Duration::from_millis(2500);
+
+/// A host with a certificate, and one without.
+const SECURE: &str = "secure.example";
+const PLAIN: &str = "plain.example";
+
+fn start(more: &str) -> (Agent, Upstream) {
+    let upstream = Upstream::mirror();
+    let address = upstream.address.to_string();
+    (Agent::start(&[(SECURE, &address), (PLAIN, &address)], more), upstream)
+}
+
+fn ask(stream: &mut (impl Read + Write), host: &str, path: &str) {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+    assert!(read_reply(stream).text().starts_with(&format!("GET {path} ")));
+}
+
+fn after_pauses(mut stream: impl Read + Write, host: &str) {
+    for path in ["/1", "/2", "/3"] {
+        ask(&mut stream, host, path);
+        ask(&mut stream, host, path);
+        std::thread::sleep(PAUSE);
+    }
+    // Two requests at once are two after a pause as well, and one in pieces is one.
+    let last = format!("GET /5 HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    write!(stream, "GET /4 HTTP/1.1\r\nHost: {host}\r\n\r\n{}", &last[..10]).unwrap();
+    assert!(read_reply(&mut stream).text().starts_with("GET /4 "));
+    write!(stream, "{}", &last[10..]).unwrap();
+    assert!(read_reply(&mut stream).text().starts_with("GET /5 "));
+    assert!(read_to_close(&mut stream).is_empty());
+}
+
+#[test]
+fn requests_after_pauses_are_served() {
+    let (agent, _upstream) = start("");
+    after_pauses(connect(agent.http), PLAIN);
+    after_pauses(connect_over_tls(&agent, SECURE), SECURE);
+}
+
+#[test]
+fn a_pause_ends_with_the_time_for_it() {
+    let (agent, _upstream) = start("[timeouts]\nidle = \"3s\"");
+    let mut plain = connect(agent.http);
+    let mut secure = connect_over_tls(&agent, SECURE);
+    ask(&mut plain, PLAIN, "/");
+    ask(&mut secure, SECURE, "/");
+    assert!(read_to_close(&mut plain).is_empty());
+    assert!(read_to_close(&mut secure).is_empty());
+}
+
+#[test]
+fn an_agent_that_stops_waits_for_no_pause() {
+    let (mut agent, _upstream) = start("drain_timeout = \"1h\"");
+    let mut plain = connect(agent.http);
+    ask(&mut plain, PLAIN, "/");
+    std::thread::sleep(PAUSE);
+    agent.terminate();
+    assert!(agent.wait().success());
+    assert!(read_to_close(&mut plain).is_empty());
+}
+
+#[test]
+fn what_is_malformed_is_refused_after_a_pause_too() {
+    let (agent, _upstream) = start("");
+    let mut stream = connect(agent.http);
+    ask(&mut stream, PLAIN, "/");
+    std::thread::sleep(PAUSE);
+    write!(stream, "GET / HTTP/1.1\nHost: plain.example\n\n").unwrap();
+    assert_eq!(read_reply(&mut stream).status(), 400);
+    assert!(read_to_close(&mut stream).is_empty());
+}
