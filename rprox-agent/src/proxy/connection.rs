@@ -215,8 +215,9 @@ where
             let client = Rc::clone(client);
             async move { Ok::<_, Infallible>(answer(&client, request.map(ClientBody::Http1)).await) }
         });
-        let mut connection = client.worker.live().http1.serve_connection(TokioIo::new(io), service);
-        let ended = run(client, &mut connection, ticket).await;
+        // Boxed, so that it takes no room in the task while the connection rests.
+        let mut connection = Box::new(client.worker.live().http1.serve_connection(TokioIo::new(io), service));
+        let ended = run(client, &mut *connection, ticket).await;
         let tunnel = client.take_tunnel();
         let ended = ended?;
         let Parts { io: inner, read_buf, .. } = connection.into_parts();

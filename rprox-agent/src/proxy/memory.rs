@@ -1,6 +1,6 @@
 //! How much memory the process has, and whether there is room for more work.
 //!
-//! One task of the main thread looks a few times a second where there is a limit, and now and then where there is none. Workers read a flag, and let go of what nobody uses when it changes.
+//! One task of the main thread looks a few times a second. Workers read a flag, and let go of what nobody uses when it changes.
 
 mod cgroup;
 mod release;
@@ -25,12 +25,6 @@ const TICK: Duration = Duration::from_millis(250);
 /// How often the allocator is told to give back what is free, at most; how long memory is short at least; and how long clients
 /// are told to wait by `Retry-After`.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// How often it is looked for memory that has been free for a while.
-const TIDY: Duration = Duration::from_secs(2);
-
-/// Less than this is left to the allocator, for what comes next.
-const WORTH_TIDYING: u64 = 16 << 20;
 
 /// How often the cgroup's limits are read, which whoever runs the container may change.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -97,28 +91,8 @@ impl Memory {
 /// Watches over the memory, for ever.
 pub async fn run(shared: Arc<Shared>) {
     let Some(resident) = &shared.memory.resident else { return };
-    tokio::join!(keep_within_limit(&shared, resident), tidy(resident));
-}
-
-/// Gives back what was free twice in a row and is a quarter of all there is: what many connections had that now rest, or are gone.
-async fn tidy(resident: &Resident) {
-    let mut free_before = 0;
-    loop {
-        sleep(TIDY).await;
-        let free = release::free();
-        let enough = WORTH_TIDYING.max(resident.bytes().unwrap_or(0) / 4);
-        if free.min(free_before) > enough {
-            release::unused();
-            free_before = 0;
-        } else {
-            free_before = free;
-        }
-    }
-}
-
-async fn keep_within_limit(shared: &Shared, resident: &Resident) {
     let mut swapped = shared.swapped.subscribe();
-    let mut guard = Guard { shared, resident, released: None, since: Instant::now() };
+    let mut guard = Guard { shared: &shared, resident, released: None, since: Instant::now() };
     loop {
         let limit = limit(shared.rules.load().config.limits.memory);
         shared.memory.limit.store(limit.unwrap_or(0), Relaxed);

@@ -1,8 +1,5 @@
 //! Memory of idle connections.
 
-use std::thread;
-use std::time::Duration;
-
 use anyhow::{Context, Result};
 
 use super::super::ends::{self, Deed};
@@ -14,9 +11,6 @@ use super::testbed::Testbed;
 use crate::steps::Step;
 
 const CONNECTIONS: u32 = 10_000;
-
-/// How long they are idle before it is looked.
-const REST: Duration = Duration::from_secs(6);
 
 /// What is held, how many kibibytes each may take of rprox, and whether `--quick` has it.
 const KINDS: [(Deed, &str, f64, bool); 2] =
@@ -42,8 +36,6 @@ pub(super) fn measure(testbed: &Testbed, plan: Plan<'_>, report: &mut Report) ->
             let held =
                 ends::hold(&testbed.netns, deed, peer.at(door), CONNECTIONS as usize, &testbed.authority);
             let held = held.with_context(|| peer.name())?;
-            // What a proxy gives back when nothing is asked for, it has given back by then.
-            thread::sleep(REST);
             let after = running.memory()?;
             drop(held);
             each.add(peer.name(), kib(after.saturating_sub(before)) / f64::from(CONNECTIONS));
