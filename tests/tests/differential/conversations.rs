@@ -27,9 +27,9 @@ struct Connection<'a> {
 impl Connection<'_> {
     /// Has `act` done on both hosts, and asserts that both make the same of it.
     #[track_caller]
-    fn step(&mut self, what: String, act: impl FnMut(&mut Host, Option<u32>)) -> Outcome {
+    fn step(&mut self, what: String, least: usize, act: impl FnMut(&mut Host, Option<u32>)) -> Outcome {
         self.story.push(what);
-        let [one, other] = self.pair.compare(self.client, PATIENCE, &mut self.initial, act);
+        let [one, other] = self.pair.compare(self.client, PATIENCE, least, &mut self.initial, act);
         assert_eq!(one, other, "{} to {}: {}", self.client, self.host, self.story.join("; "));
         assert!(
             other.answers.iter().all(|answer| answer.sound),
@@ -52,7 +52,7 @@ impl Connection<'_> {
         let sequence = self.sequence.wrapping_add_signed(from);
         let frames = self.initial.map(|initial| self.segment(sequence, flags, payload, initial));
         let mut frames = frames.iter();
-        self.step(format!("{what} ({} bytes)", payload.len()), move |host, _| {
+        self.step(format!("{what} ({} bytes)", payload.len()), 0, move |host, _| {
             host.send(frames.next().expect("one for each host"));
         })
     }
@@ -71,7 +71,7 @@ impl Connection<'_> {
     #[track_caller]
     fn served(&mut self, payload: &[u8]) {
         let client = self.client;
-        self.step(format!("served with {} bytes", payload.len()), |host, _| {
+        self.step(format!("served with {} bytes", payload.len()), 0, |host, _| {
             if let Some(stream) = stream_of(host, client) {
                 let _ = stream.read(&mut vec![0; 65_536]);
                 stream.write_all(payload).expect("the connection stands");
@@ -81,11 +81,17 @@ impl Connection<'_> {
         self.send("acknowledges", 0, ACK, &[]);
     }
 
-    /// Has the service close: with a FIN, or with RST where it has not read everything.
+    /// Has the service close, and waits for what that says: a FIN, or RST where it has not read everything. A process that another test
+    /// is just starting may have the socket a moment longer.
     #[track_caller]
     fn closed(&mut self) -> Outcome {
+        self.let_go(1)
+    }
+
+    #[track_caller]
+    fn let_go(&mut self, least: usize) -> Outcome {
         let client = self.client;
-        self.step("closed by the service".to_owned(), |host, _| {
+        self.step("closed by the service".to_owned(), least, |host, _| {
             host.connections()
                 .retain(|(of, _)| of.ip().to_canonical() != client.ip() || of.port() != client.port());
         })
@@ -95,7 +101,7 @@ impl Connection<'_> {
     #[track_caller]
     fn error(&mut self, what: &str, kind: [u8; 2], rest: [u8; 4]) {
         let (client, host, acknowledged) = (self.client, self.host, self.sequence);
-        self.step(what.to_owned(), move |to, initial| {
+        self.step(what.to_owned(), 0, move |to, initial| {
             let sent = Packet::tcp(host, client, initial.unwrap_or(0), acknowledged, SYN | ACK);
             let about = sent.frames().remove(0).split_off(14);
             let [kind, code] = kind;
@@ -138,7 +144,7 @@ fn connection(pair: &mut Pair, generator: &mut Generator) {
         end(&mut connection, generator);
     }
     // Whatever is left of it goes.
-    connection.closed();
+    connection.let_go(0);
     connection.send("RST at last", 0, RST, &[]);
 }
 
@@ -223,7 +229,7 @@ fn datagrams(pair: &mut Pair, generator: &mut Generator) {
         packet.identification = number;
         packet.cuts = (1_232..8 + len).step_by(1_232).collect();
         let frames = packet.frames();
-        let outcomes = pair.compare(client, PATIENCE, &mut [None; 2], |host, _| host.send_all(&frames));
+        let outcomes = pair.compare(client, PATIENCE, 0, &mut [None; 2], |host, _| host.send_all(&frames));
         let [one, other] = &outcomes;
         assert_eq!(one.datagrams, other.datagrams, "datagram {number} of {len} bytes from {client}");
         assert_eq!(other.datagrams.len(), 1, "datagram {number} of {len} bytes from {client} is delivered");

@@ -234,11 +234,12 @@ impl Pair {
     }
 
     /// Has `act` done to each host, then gathers what each makes of it for `client`, until both are alike or neither has more to
-    /// say for as long as `patience`. `initial` are the hosts' initial sequence numbers, which are learned on the way.
+    /// say for as long as `patience`; of answers there are to be at least `least`. `initial` are the hosts' initial sequence numbers, which are learned on the way.
     pub(crate) fn compare(
         &mut self,
         client: SocketAddr,
         patience: Duration,
+        least: usize,
         initial: &mut [Option<u32>; 2],
         mut act: impl FnMut(&mut Host, Option<u32>),
     ) -> [Outcome; 2] {
@@ -260,7 +261,8 @@ impl Pair {
                 }
                 outcome.accepted.extend(host.accept());
             }
-            if outcomes[0] == outcomes[1] || Instant::now() >= deadline {
+            let is_enough = outcomes[0].answers.len() >= least;
+            if (is_enough && outcomes[0] == outcomes[1]) || Instant::now() >= deadline {
                 return outcomes;
             }
             thread::yield_now();

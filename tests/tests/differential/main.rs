@@ -27,7 +27,7 @@ fn exchange(pair: &mut Pair, packet: &Packet) -> [Outcome; 2] {
     let mut initial = [None; 2];
     let client = packet.client;
     let patience = if Difference::expected(packet).is_some() { LITTLE } else { PATIENCE };
-    let outcomes = pair.compare(client, patience, &mut initial, |host, _| host.send_all(&frames));
+    let outcomes = pair.compare(client, patience, 0, &mut initial, |host, _| host.send_all(&frames));
     if let Segment::Tcp { sequence, flags, .. } = packet.segment
         && flags & SYN != 0
         && initial.iter().any(Option::is_some)
@@ -35,7 +35,7 @@ fn exchange(pair: &mut Pair, packet: &Packet) -> [Outcome; 2] {
         let length = u32::try_from(packet.payload.len()).expect("short");
         for end in [sequence.wrapping_add(1), sequence.wrapping_add(1).wrapping_add(length)] {
             let reset = Packet::tcp(packet.client, packet.host, end, 0, RST).frames();
-            let after = pair.compare(client, PATIENCE, &mut initial, |host, _| host.send(&reset[0]));
+            let after = pair.compare(client, PATIENCE, 0, &mut initial, |host, _| host.send(&reset[0]));
             assert_eq!(after[0], after[1], "reset after {packet:?}");
         }
     }

@@ -80,6 +80,8 @@ fn where_splice_is_refused_bytes_are_copied() {
     let mut agent = Agent::start_by(&[], &more, |program| {
         let mut strace = Command::new("strace");
         strace.args([
+            // The agent is then our child, and strace the one that ends with it.
+            "-D",
             "-f",
             "-qq",
             "-e",
