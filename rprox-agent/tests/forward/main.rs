@@ -24,6 +24,7 @@ mod interim;
 mod listeners;
 mod load;
 mod loops;
+mod nginx;
 mod open_files;
 mod passthrough;
 mod pauses;

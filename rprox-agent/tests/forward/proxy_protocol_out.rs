@@ -1,76 +1,34 @@
 //! Upstreams that want to be told by the PROXY protocol whose connection it is, as nginx reads it.
 
-use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command};
-
-use rprox_tests::wait;
-use tempfile::TempDir;
+use std::net::{SocketAddr, TcpListener};
 
 use crate::agent::{Agent, PATIENCE, free_address};
 use crate::client::{connect, read_head, read_reply};
+use crate::nginx::Nginx;
 
 /// nginx, which says whom it takes for the client, and how many requests the connection has had.
-struct Nginx {
-    child: Child,
+struct Mirror {
     plain: SocketAddr,
     http2: SocketAddr,
-    _folder: TempDir,
+    _nginx: Nginx,
 }
 
-impl Nginx {
+impl Mirror {
     fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
         let (plain, http2) = (free_address(), free_address());
-        let configuration = format!(
-            "daemon off; master_process off; pid {folder}/pid; error_log {folder}/error; events {{}}\n\
-             http {{ access_log off;\n\
-             client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c;\n\
-             uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;\n\
-             server {{ listen {plain} proxy_protocol; listen {http2} proxy_protocol http2;\n\
+        let servers = format!(
+            "server {{ listen {plain} proxy_protocol; listen {http2} proxy_protocol http2;\n\
              location / {{ return 200 \"$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_port \
-             $connection_requests\"; }} }} }}",
-            folder = folder.path().display()
+             $connection_requests\"; }} }}"
         );
-        let file = folder.path().join("nginx.conf");
-        fs::write(&file, configuration).unwrap();
-        let child = Command::new(program())
-            .arg("-p")
-            .arg(folder.path())
-            .arg("-e")
-            .arg(folder.path().join("error"))
-            .arg("-c")
-            .arg(&file)
-            .spawn()
-            .expect("nginx runs; this test needs it (cargo xtask setup)");
-        let nginx = Self { child, plain, http2, _folder: folder };
-        wait::until(PATIENCE, "nginx to listen", || (TcpStream::connect(http2).is_ok()).then_some(()))
-            .unwrap();
-        nginx
+        Self { plain, http2, _nginx: Nginx::start(tempfile::tempdir().unwrap(), &servers, http2) }
     }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The system's, or the one that `cargo xtask setup` has unpacked.
-pub(crate) fn program() -> String {
-    let unpacked = format!("{}/../target/tools/nginx/usr/sbin/nginx", env!("CARGO_MANIFEST_DIR"));
-    [unpacked.as_str(), "/usr/sbin/nginx"]
-        .into_iter()
-        .find(|program| fs::exists(program).unwrap_or(false))
-        .unwrap_or("nginx")
-        .to_owned()
 }
 
 #[test]
 fn nginx_is_told_whose_connection_it_is_and_no_two_clients_share_one() {
-    let nginx = Nginx::start();
+    let nginx = Mirror::start();
     let routes = [
         ("one.example", nginx.plain.to_string(), "v1"),
         ("two.example", nginx.plain.to_string(), "v2"),

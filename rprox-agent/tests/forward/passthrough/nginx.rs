@@ -2,76 +2,52 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
-use rprox_tests::wait;
 use rustls::StreamOwned;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use tempfile::TempDir;
 
 use super::{client, route};
-use crate::agent::{Agent, PATIENCE, free_address};
+use crate::agent::{Agent, free_address};
 use crate::client::{connect, read_reply};
-use crate::proxy_protocol_out::program;
+use crate::nginx::Nginx;
 
 /// nginx, which says whose connection it has.
-struct Nginx {
-    child: Child,
+struct Mirror {
     plain: SocketAddr,
     told: SocketAddr,
-    folder: TempDir,
+    certificate: PathBuf,
+    _nginx: Nginx,
 }
 
-impl Nginx {
+impl Mirror {
     fn start(name: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed([name.to_owned()]).unwrap();
-        fs::write(folder.path().join("cert.pem"), cert.pem()).unwrap();
-        fs::write(folder.path().join("key.pem"), signing_key.serialize_pem()).unwrap();
+        let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+        fs::write(&certificate, cert.pem()).unwrap();
+        fs::write(&key, signing_key.serialize_pem()).unwrap();
         let (plain, told) = (free_address(), free_address());
-        let configuration = format!(
-            "daemon off; master_process off; pid {folder}/pid; error_log {folder}/error; events {{}}\n\
-             http {{ access_log off;\n\
-             client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c;\n\
-             uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;\n\
-             ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem;\n\
+        let servers = format!(
+            "ssl_certificate {}; ssl_certificate_key {};\n\
              server {{ listen {plain} ssl http2; listen {told} ssl proxy_protocol;\n\
-             location / {{ return 200 \"$server_protocol $ssl_server_name $proxy_protocol_addr\"; }} }} }}",
-            folder = folder.path().display()
+             location / {{ return 200 \"$server_protocol $ssl_server_name $proxy_protocol_addr\"; }} }}",
+            certificate.display(),
+            key.display()
         );
-        let file = folder.path().join("nginx.conf");
-        fs::write(&file, configuration).unwrap();
-        let child = Command::new(program())
-            .arg("-p")
-            .arg(folder.path())
-            .arg("-e")
-            .arg(folder.path().join("error"))
-            .arg("-c")
-            .arg(&file)
-            .spawn()
-            .expect("nginx runs; this test needs it (cargo xtask setup)");
-        let nginx = Self { child, plain, told, folder };
-        wait::until(PATIENCE, "nginx to listen", || (TcpStream::connect(told).is_ok()).then_some(()))
-            .unwrap();
-        nginx
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        Self { plain, told, certificate, _nginx: Nginx::start(folder, &servers, told) }
     }
 }
 
 /// What curl gets from `name`, if it believes nobody but nginx.
-fn curl(agent: &Agent, nginx: &Nginx, name: &str, arguments: &[&str]) -> String {
+fn curl(agent: &Agent, nginx: &Mirror, name: &str, arguments: &[&str]) -> String {
     let output = Command::new("curl")
         .args(["--silent", "--show-error", "--max-time", "20", "--cacert"])
-        .arg(nginx.folder.path().join("cert.pem"))
+        .arg(&nginx.certificate)
         .args(["--connect-to", &format!("{name}:443:{}", agent.https)])
         .args(arguments)
         .arg(format!("https://{name}/"))
@@ -83,7 +59,7 @@ fn curl(agent: &Agent, nginx: &Nginx, name: &str, arguments: &[&str]) -> String 
 
 #[test]
 fn curl_sees_the_upstream_s_certificate_and_speaks_what_that_speaks() {
-    let nginx = Nginx::start("a.example");
+    let nginx = Mirror::start("a.example");
     let agent = Agent::start(&[], &route("a.example", nginx.plain));
     assert_eq!(curl(&agent, &nginx, "a.example", &["--http2"]), "HTTP/2.0 a.example ");
     assert_eq!(curl(&agent, &nginx, "a.example", &["--http1.1"]), "HTTP/1.1 a.example ");
@@ -92,7 +68,7 @@ fn curl_sees_the_upstream_s_certificate_and_speaks_what_that_speaks() {
 
 #[test]
 fn nginx_is_told_whose_connection_it_is() {
-    let nginx = Nginx::start("a.example");
+    let nginx = Mirror::start("a.example");
     for version in ["v1", "v2"] {
         let more = format!(
             "listen.proxy_protocol = [\"127.0.0.1\"]\n{}proxy_protocol = \"{version}\"\n",
@@ -101,7 +77,7 @@ fn nginx_is_told_whose_connection_it_is() {
         let agent = Agent::start(&[], &more);
         let mut tcp = connect(agent.https);
         tcp.write_all(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\n").unwrap();
-        let certificate = CertificateDer::from_pem_file(nginx.folder.path().join("cert.pem")).unwrap();
+        let certificate = CertificateDer::from_pem_file(&nginx.certificate).unwrap();
         let mut stream = StreamOwned::new(client("a.example", &certificate, &[]), tcp);
         stream.write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").unwrap();
         assert_eq!(read_reply(&mut stream).text(), "HTTP/1.1 a.example 192.0.2.7", "{version}");
