@@ -25,8 +25,6 @@ pub(super) struct Load<'a> {
     pub(super) netns: &'a Netns,
     /// What is asked for.
     pub(super) url: String,
-    /// The `Host` field, where it is not the URL's.
-    pub(super) host: Option<&'a str>,
     /// Connections at a time.
     pub(super) connections: usize,
     /// For how long.
@@ -35,8 +33,6 @@ pub(super) struct Load<'a> {
     pub(super) close: bool,
     /// Bytes to send in each request.
     pub(super) upload: usize,
-    /// Whether the load keeps to one processor.
-    pub(super) pinned: bool,
 }
 
 /// What came of it.
@@ -64,13 +60,8 @@ impl Load<'_> {
     pub(super) fn run(&self, scratch: &Path) -> Result<Tally> {
         let script = scratch.join("wrk.lua");
         fs::write(&script, self.script()).with_context(|| script.display().to_string())?;
-        let mut wrk = if self.pinned {
-            let mut wrk = self.netns.command("taskset");
-            wrk.args(["--cpu-list", LOAD_PROCESSOR, "wrk"]);
-            wrk
-        } else {
-            self.netns.command("wrk")
-        };
+        let mut wrk = self.netns.command("taskset");
+        wrk.args(["--cpu-list", LOAD_PROCESSOR, "wrk"]);
         wrk.args(["--threads", "1", "--timeout", "10s"])
             .arg("--connections")
             .arg(self.connections.to_string())
@@ -96,16 +87,14 @@ impl Load<'_> {
     }
 
     fn script(&self) -> String {
-        let host = self.host.map(|host| format!("wrk.headers[\"Host\"] = \"{host}\"\n"));
         let close = if self.close { "wrk.headers[\"Connection\"] = \"close\"\n" } else { "" };
         let upload = if self.upload > 0 {
             format!("wrk.method = \"POST\"\nwrk.body = string.rep(\"x\", {})\n", self.upload)
         } else {
             String::new()
         };
-        host.unwrap_or_default()
+        upload
             + close
-            + &upload
             + "done = function(summary, latency, requests)
   local errors = summary.errors
   io.write(string.format(\"tally %d %d %d %d\\n\", summary.duration, summary.requests, summary.bytes,

@@ -153,12 +153,10 @@ fn load<'a>(host: &'a Host, way: Way, case: &Case, seconds: u64) -> Load<'a> {
     Load {
         netns: &host.playground.topology.client,
         url: format!("http://{}{}", SocketAddr::new(HOST.v4.into(), way.port()), case.path),
-        host: None,
         connections: case.connections,
         seconds,
         close: case.close,
         upload: case.upload,
-        pinned: true,
     }
 }
 
