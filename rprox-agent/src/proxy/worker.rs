@@ -107,6 +107,8 @@ pub struct Worker {
     pub drain: Rc<Drain>,
     /// Requests being served.
     pub requests: Cell<usize>,
+    /// Room for what an HTTP/2 connection gathers before it sends.
+    pub gathered: Cell<Vec<u8>>,
     /// The `Date` of responses, and the second that it is for.
     date: RefCell<(u64, HeaderValue)>,
     view: View,
@@ -206,6 +208,7 @@ impl Worker {
             pipes: Pipes::default(),
             drain: Rc::default(),
             requests: Cell::new(0),
+            gathered: Cell::default(),
             date: RefCell::new((0, HeaderValue::from_static(""))),
             shared,
         })

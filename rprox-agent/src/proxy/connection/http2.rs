@@ -5,6 +5,7 @@
 mod duplex;
 mod frames;
 mod refusals;
+mod socket;
 mod stream;
 
 use std::cell::RefCell;
@@ -19,12 +20,14 @@ use h2::server::{Builder, Connection, Handshake};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::refusals::{Refusals, Watched};
+use self::socket::Socket;
 use super::client::Client;
 
 /// A connection that is being served.
 pub struct Http2<S> {
     client: Rc<Client>,
     state: State<S>,
+    socket: Socket<S>,
     refusals: Rc<RefCell<Refusals>>,
     finishing: bool,
     refused: bool,
@@ -32,16 +35,17 @@ pub struct Http2<S> {
 
 enum State<S> {
     /// The client's preface is awaited.
-    Beginning(Handshake<Watched<S>, Bytes>),
-    Serving(Connection<Watched<S>, Bytes>),
+    Beginning(Handshake<Watched<Socket<S>>, Bytes>),
+    Serving(Connection<Watched<Socket<S>>, Bytes>),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
     /// Serves the client by its `socket`.
     pub fn new(builder: &Builder, client: Rc<Client>, socket: S) -> Self {
+        let socket = Socket::new(socket, Rc::clone(&client.worker));
         let refusals = Rc::new(RefCell::new(Refusals::new(Arc::clone(&client.worker.metrics))));
-        let state = State::Beginning(builder.handshake(Watched::new(socket, Rc::clone(&refusals))));
-        Self { client, state, refusals, finishing: false, refused: false }
+        let state = State::Beginning(builder.handshake(Watched::new(socket.clone(), Rc::clone(&refusals))));
+        Self { client, state, socket, refusals, finishing: false, refused: false }
     }
 
     /// Moves it on, until it has ended.
@@ -50,6 +54,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
     ///
     /// When it does not end well.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        loop {
+            if let Poll::Ready(ended) = self.poll_streams(cx) {
+                return Poll::Ready(ended);
+            }
+            // Now everything that there is to send has been written.
+            if self.socket.poll_send(cx) != Poll::Ready(false) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn poll_streams(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         loop {
             let connection = match &mut self.state {
                 State::Serving(connection) => connection,
