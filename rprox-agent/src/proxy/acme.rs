@@ -147,7 +147,7 @@ async fn keep(shared: &Shared, config: Option<&AcmeConfig>) {
                     shared.acme.count(true);
                     match certificates.write(&format!("{host}.pem"), pem.as_bytes()) {
                         Ok(()) => {
-                            shared.rules.load().tls.refresh();
+                            shared.refresh_certificates().await;
                             schedule.done(&host);
                         }
                         Err(error) => fail(&mut schedule, &host, &error.into(), None),

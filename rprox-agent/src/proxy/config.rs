@@ -30,6 +30,7 @@ mod tests;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -72,7 +73,7 @@ pub struct Config {
     /// `Strict-Transport-Security` of routes that say nothing of it.
     pub hsts: Option<HeaderValue>,
     /// Routes, no two for the same host and path.
-    pub routes: Vec<Route>,
+    pub routes: Vec<Arc<Route>>,
     /// Peers whose connections begin with a PROXY header.
     pub proxy_protocol: Vec<IpNet>,
     /// Peers whose forwarding headers are believed.

@@ -11,7 +11,7 @@ mod terms;
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -21,7 +21,7 @@ use super::config::Config;
 use super::metrics::{Kind, Series, labelled};
 use super::route::Route;
 
-/// What labels ask for. Written by the main thread, read by the admin listener too.
+/// What labels ask for. Written by the main thread, and read when routes are arranged and by the admin listener.
 #[derive(Debug, Default)]
 pub struct Labels {
     known: Mutex<Known>,
@@ -108,9 +108,10 @@ impl Labels {
     }
 
     /// The routes that labels ask for and that may be beside those of `config`. The log is told of the others.
-    pub fn routes(&self, config: &Config) -> Vec<Route> {
+    pub fn routes(&self, config: &Config) -> Vec<Arc<Route>> {
+        let claims = self.lock().claims.clone();
+        let (routes, refused) = routes::arrange(&claims, config);
         let mut known = self.lock();
-        let (routes, refused) = routes::arrange(&known.claims, config);
         for reason in refused.difference(&known.refused) {
             tracing::warn!("{reason}");
         }

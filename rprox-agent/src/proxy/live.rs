@@ -25,54 +25,100 @@ use super::route::{Route, RouteTable};
 use super::tls::{Kept, TlsAcceptor, TlsError};
 use super::worker::{Shared, http1_server, http2_server};
 
-/// A configuration ready to serve by, of the whole process.
-pub struct Rules {
+/// A configuration with all that it names.
+#[derive(Clone)]
+pub struct Loaded {
     /// The configuration.
-    pub config: Config,
-    /// Routes by the labels of containers, besides the configuration's.
-    pub found: Vec<Route>,
-    /// All routes.
-    pub routes: RouteTable,
+    pub config: Arc<Config>,
     /// TLS, and the certificates.
     pub tls: Arc<TlsAcceptor>,
-    /// When it was made ready.
+    /// When it was loaded.
     pub loaded_at: SystemTime,
 }
 
-impl Rules {
-    /// Makes a configuration ready: certificates read, routes arranged.
+impl Loaded {
+    /// Reads the certificates of `config`.
     ///
     /// # Errors
     ///
-    /// When a certificate does not load.
+    /// When one does not load.
     pub fn new(config: Config, kept: &Arc<Kept>) -> Result<Self, TlsError> {
         let tls = Arc::new(TlsAcceptor::new(&config, kept)?);
-        let routes = RouteTable::new(config.routes.clone());
-        Ok(Self { found: Vec::new(), routes, tls, loaded_at: SystemTime::now(), config })
-    }
-
-    /// The same with other routes by labels.
-    #[must_use]
-    pub fn with(&self, found: Vec<Route>) -> Self {
-        let all = self.config.routes.iter().chain(&found).cloned().collect();
-        Self {
-            routes: RouteTable::new(all),
-            found,
-            tls: Arc::clone(&self.tls),
-            loaded_at: self.loaded_at,
-            config: self.config.clone(),
-        }
+        Ok(Self { config: Arc::new(config), tls, loaded_at: SystemTime::now() })
     }
 
     /// Whether any host is, or may come to be, served over HTTPS.
     #[must_use]
     pub fn may_serve_https(&self) -> bool {
-        !self.tls.is_empty() || self.routes.passes_through() || self.config.podman.is_some()
+        !self.tls.is_empty()
+            || self.config.podman.is_some()
+            || self.config.routes.iter().any(|route| route.is_passthrough())
+    }
+}
+
+/// What the whole process serves by: a configuration that is loaded, and its routes arranged.
+pub struct Rules {
+    loaded: Loaded,
+    /// Routes by the labels of containers, besides the configuration's.
+    found: Vec<Arc<Route>>,
+    /// All routes.
+    pub routes: RouteTable,
+    /// What each worker counts of them.
+    counted: Box<[Arc<Counted>]>,
+}
+
+/// What a worker counts of routes.
+pub struct Counted {
+    /// Of each route, by its place, and last of requests that no route is for.
+    pub routes: Box<[Arc<RouteMetrics>]>,
+    /// Of each route whose TLS is passed through, by its place.
+    pub passthrough: HashMap<usize, Arc<PassthroughMetrics>>,
+}
+
+impl Deref for Rules {
+    type Target = Loaded;
+
+    fn deref(&self) -> &Loaded {
+        &self.loaded
+    }
+}
+
+impl Rules {
+    /// Arranges the routes of a configuration and those that labels ask for. All that takes its time with ten thousand is
+    /// done here, so that a worker has little to do when rules are swapped. What `metrics`, each worker's, count of a route
+    /// goes on from what they counted before.
+    #[must_use]
+    pub fn new(loaded: Loaded, found: Vec<Arc<Route>>, metrics: &[Arc<Metrics>]) -> Self {
+        let all = || loaded.config.routes.iter().chain(&found);
+        Self {
+            routes: RouteTable::new(all().cloned()),
+            counted: metrics.iter().map(|metrics| Arc::new(Counted::new(all(), metrics))).collect(),
+            loaded,
+            found,
+        }
+    }
+
+    /// The configuration that they came of.
+    #[must_use]
+    pub fn loaded(&self) -> &Loaded {
+        &self.loaded
     }
 
     /// All routes, in the order of their [places](super::route::Match::place).
-    pub fn all_routes(&self) -> impl Iterator<Item = &Route> {
+    pub fn all_routes(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.config.routes.iter().chain(&self.found)
+    }
+}
+
+impl Counted {
+    fn new<'a>(routes: impl Iterator<Item = &'a Arc<Route>> + Clone, metrics: &Metrics) -> Self {
+        // The last is for requests that no route is for.
+        let labels = routes.clone().map(|route| route.label.as_str()).chain([""]);
+        let passthrough = routes.enumerate().filter(|(_, route)| route.is_passthrough());
+        let (places, passed): (Vec<_>, Vec<_>) =
+            passthrough.map(|(place, route)| (place, route.label.as_str())).unzip();
+        let passed = metrics.passthrough.of(passed.into_iter());
+        Self { routes: metrics.routes.of(labels), passthrough: places.into_iter().zip(passed).collect() }
     }
 }
 
@@ -81,10 +127,8 @@ pub struct Live {
     rules: Arc<Rules>,
     /// Endpoints of upstreams.
     pub names: Names,
-    /// What is counted of each route, by its place, and last of requests that no route is for.
-    pub route_metrics: Box<[Arc<RouteMetrics>]>,
-    /// What is counted of each route whose TLS is passed through, by its place.
-    pub passthrough_metrics: HashMap<usize, Arc<PassthroughMetrics>>,
+    /// What is counted of routes.
+    pub counted: Arc<Counted>,
     /// The upstreams of each route.
     pub groups: Groups,
     /// How to serve HTTP/1.1.
@@ -102,19 +146,12 @@ impl Deref for Live {
 }
 
 impl Live {
-    fn new(rules: Arc<Rules>, names: Names, metrics: &Metrics) -> Self {
+    fn new(rules: Arc<Rules>, names: Names, number: usize) -> Self {
         let limits = &rules.config.limits;
-        // The last is for requests that no route is for.
-        let labels = rules.all_routes().map(|route| route.label.as_str()).chain([""]);
-        let passthrough = rules.all_routes().enumerate().filter(|(_, route)| route.is_passthrough());
-        let (places, passed): (Vec<_>, Vec<_>) =
-            passthrough.map(|(place, route)| (place, route.label.as_str())).unzip();
-        let passed = metrics.passthrough.of(passed.into_iter());
         Self {
             http1: http1_server(limits),
             http2: http2_server(limits),
-            route_metrics: metrics.routes.of(labels),
-            passthrough_metrics: places.into_iter().zip(passed).collect(),
+            counted: Arc::clone(&rules.counted[number]),
             groups: Groups::default(),
             names,
             rules,
@@ -125,7 +162,8 @@ impl Live {
 /// A worker's window on the rules in force. Looking costs a read of memory that only a reload writes.
 pub struct View {
     shared: Arc<Shared>,
-    metrics: Arc<Metrics>,
+    /// The worker's, among all.
+    number: usize,
     pool: Rc<Pool>,
     seen: RefCell<Seen>,
 }
@@ -136,17 +174,17 @@ struct Seen {
 }
 
 impl View {
-    /// A view whose names tell `pool` of endpoints that are gone.
+    /// The view of worker `number`, whose names tell `pool` of endpoints that are gone.
     ///
     /// # Errors
     ///
     /// When DNS can't be set up.
-    pub fn new(shared: Arc<Shared>, metrics: Arc<Metrics>, pool: Rc<Pool>) -> Result<Self, DnsError> {
+    pub fn new(shared: Arc<Shared>, number: usize, pool: Rc<Pool>) -> Result<Self, DnsError> {
         let rules = shared.rules.load_full();
         let names = names(&shared, &rules, &pool)?;
-        let live = Rc::new(Live::new(rules, names, &metrics));
+        let live = Rc::new(Live::new(rules, names, number));
         let seen = Seen { rules: Cache::new(Arc::clone(&shared.rules)), live };
-        Ok(Self { shared, metrics, pool, seen: RefCell::new(seen) })
+        Ok(Self { shared, number, pool, seen: RefCell::new(seen) })
     }
 
     /// The rules in force now.
@@ -171,7 +209,7 @@ impl View {
             }
         }
         kept.keep_only(|upstream| rules.routes.leads_to(upstream));
-        Live::new(rules, kept, &self.metrics)
+        Live::new(rules, kept, self.number)
     }
 }
 

@@ -38,7 +38,7 @@ const INTERNAL_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
 pub async fn serve(worker: Rc<Worker>, live: Rc<Live>, opening: Opening, ends: Ends, _ticket: Ticket) {
     let Opening { mut tcp, read, host } = opening;
     let Some(found) = live.routes.passthrough(&host) else { return };
-    let Some(counts) = live.passthrough_metrics.get(&found.place) else { return };
+    let Some(counts) = live.counted.passthrough.get(&found.place) else { return };
     let mut session = Session::new(&worker, counts, &live, &found, ends, host.clone());
     let wire = match Box::pin(wire::open(&worker, &live, &found, ends)).await {
         Ok(wire) => wire,

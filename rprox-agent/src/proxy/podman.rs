@@ -1,6 +1,6 @@
 //! Follows Podman: routes come and go with the containers whose labels ask for them.
 //!
-//! All on the main thread: no request waits for Podman, and without it the last known routes serve on for a time, those of the
+//! All on the main thread, but for arranging the routes: no request waits for Podman, and without it the last known routes serve on for a time, those of the
 //! configuration for ever. Podman's events only say when to look; what is there is always looked at as a whole, so that an event
 //! that was lost, or came in an unknown form, costs a delay and never the truth.
 
@@ -32,7 +32,7 @@ const FIRST_LOOK: Duration = Duration::from_secs(2);
 
 /// Looks once, for an agent that is about to serve: after a restart, and in the place of another agent, no host is unknown that
 /// was known before. Where that fails, [`run`] tells.
-pub async fn first_look(shared: &Shared) {
+pub async fn first_look(shared: &Arc<Shared>) {
     if let Some(config) = shared.rules.load().config.podman.clone() {
         let api = Api::new(&config.socket);
         let _ = timeout(FIRST_LOOK, resync(shared, &config, &api)).await;
@@ -51,13 +51,13 @@ pub async fn run(shared: Arc<Shared>) {
         let socket = |config: &Option<PodmanConfig>| config.as_ref().map(|config| config.socket.clone());
         // What another Podman told is no longer true.
         if socket(&shared.rules.load().config.podman) != socket(&config) {
-            forget(&shared);
+            forget(&shared).await;
         }
     }
 }
 
 /// Waits until `[podman]` has changed.
-async fn other_than(config: Option<&PodmanConfig>, shared: &Shared, swapped: &mut watch::Receiver<()>) {
+async fn other_than(config: Option<&PodmanConfig>, shared: &Arc<Shared>, swapped: &mut watch::Receiver<()>) {
     loop {
         // The sender is in `shared`.
         let _ = swapped.changed().await;
@@ -67,7 +67,7 @@ async fn other_than(config: Option<&PodmanConfig>, shared: &Shared, swapped: &mu
     }
 }
 
-async fn follow(shared: &Shared, config: Option<&PodmanConfig>) {
+async fn follow(shared: &Arc<Shared>, config: Option<&PodmanConfig>) {
     let Some(config) = config else { return std::future::pending().await };
     let api = Api::new(&config.socket);
     let mut failures = 0;
@@ -90,26 +90,26 @@ async fn follow(shared: &Shared, config: Option<&PodmanConfig>) {
 }
 
 /// Waits for `pause`, and lets the last known routes go when it is time.
-async fn wait_out(shared: &Shared, config: &PodmanConfig, pause: Duration) {
+async fn wait_out(shared: &Arc<Shared>, config: &PodmanConfig, pause: Duration) {
     let left = config.stale.saturating_sub(shared.labels.age().unwrap_or_default());
     sleep(pause.min(left)).await;
-    if shared.labels.age().is_some_and(|age| age >= config.stale) && forget(shared) {
+    if shared.labels.age().is_some_and(|age| age >= config.stale) && forget(shared).await {
         tracing::error!("Podman has been silent for podman.stale: the routes by label are gone");
     }
     sleep(pause.saturating_sub(left)).await;
 }
 
-fn forget(shared: &Shared) -> bool {
+async fn forget(shared: &Arc<Shared>) -> bool {
     let is_news = shared.labels.forget();
     if is_news {
-        shared.put_into_force(&shared.rules.load_full());
+        shared.follow_labels().await;
     }
     is_news
 }
 
 /// Has the routes agree with the containers until Podman fails.
 async fn watch_events(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     config: &PodmanConfig,
     api: &Api,
     failures: &mut u32,
@@ -138,7 +138,7 @@ async fn watch_events(
 }
 
 /// Looks at all labelled containers, and puts into force what they ask for.
-async fn resync(shared: &Shared, config: &PodmanConfig, api: &Api) -> Result<(), ApiError> {
+async fn resync(shared: &Arc<Shared>, config: &PodmanConfig, api: &Api) -> Result<(), ApiError> {
     let mut connection = api.connect().await?;
     let mut census = Census::default();
     for listed in connection.containers().await? {
@@ -153,7 +153,7 @@ async fn resync(shared: &Shared, config: &PodmanConfig, api: &Api) -> Result<(),
     census.claims.sort();
     let containers = census.containers;
     if shared.labels.note(census) {
-        shared.put_into_force(&shared.rules.load_full());
+        shared.follow_labels().await;
         tracing::info!(containers, "the routes by label are others now");
     }
     Ok(())

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+mod queue;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,9 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64};
 use sd_notify::NotifyState;
 use thiserror::Error;
 
+pub use self::queue::{Answer, Queue};
 use super::config::{Config, ConfigError, Flags};
 use super::dns::{DnsError, Names};
-use super::live::Rules;
+use super::live::Loaded;
 use super::metrics::{Kind, Series, labelled};
 use super::tls::TlsError;
 use super::worker::Shared;
@@ -88,14 +91,14 @@ impl Reloader {
     }
 
     /// Reads the configuration and all that it names, and puts the whole into force, or nothing of it. The log and the
-    /// service manager are told.
+    /// service manager are told. To be called in the [background](super::background).
     ///
     /// # Errors
     ///
     /// When it is refused.
     pub fn reload(&self) -> Result<(), ReloadError> {
         tell_reloading();
-        let result = self.load().map(|rules| self.shared.put_into_force(&rules));
+        let result = self.load().map(|loaded| self.shared.put_into_force(loaded));
         match &result {
             Ok(()) => tracing::info!(file = self.file(), "the configuration was loaded anew"),
             Err(error) => tracing::error!(
@@ -112,7 +115,7 @@ impl Reloader {
         result
     }
 
-    fn load(&self) -> Result<Rules, ReloadError> {
+    fn load(&self) -> Result<Loaded, ReloadError> {
         let config = Config::load(&self.flags)?;
         let before = self.shared.rules.load();
         let fixed = fixed(&before.config, &config);
@@ -121,17 +124,20 @@ impl Reloader {
         }
         // Workers set DNS up for themselves; what would keep them from it shows here.
         Names::new(&config.dns, Arc::default(), |_, _| {})?;
-        let rules = Rules::new(config, &self.shared.tls)?;
-        if self.secure && !rules.may_serve_https() {
+        let loaded = Loaded::new(config, &self.shared.tls)?;
+        if self.secure && !loaded.may_serve_https() {
             return Err(ReloadError::NoCertificate);
         }
-        Ok(rules)
+        Ok(loaded)
     }
 
-    /// The files that the configuration in force came from.
+    /// The files that the configuration in force came from, if it wants them watched.
     #[must_use]
-    pub fn files(&self) -> Vec<PathBuf> {
+    pub fn watched(&self) -> Vec<PathBuf> {
         let rules = self.shared.rules.load();
+        if !rules.config.watch {
+            return Vec::new();
+        }
         let certificates = rules.config.certificates.iter();
         let certificates = certificates.flat_map(|files| [files.cert.clone(), files.key.clone()]);
         let cas =

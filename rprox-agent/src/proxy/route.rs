@@ -144,7 +144,7 @@ impl Route {
 }
 
 /// The hosts of `routes` whose TLS is terminated here; one comes as often as it has routes.
-pub fn terminated(routes: &[Route]) -> impl Iterator<Item = &HostPattern> {
+pub fn terminated(routes: &[Arc<Route>]) -> impl Iterator<Item = &HostPattern> {
     let passthrough = routes.iter().filter(|route| route.is_passthrough());
     let passed: HashSet<_> = passthrough.map(|route| &route.host).collect();
     routes.iter().map(|route| &route.host).filter(move |host| !passed.contains(host))
@@ -156,7 +156,7 @@ pub struct RouteTable {
     exact: HashMap<String, Paths>,
     wildcard: HashMap<String, Paths>,
     any: Paths,
-    upstreams: HashSet<Arc<Upstream>>,
+    upstreams: foldhash::HashSet<Arc<Upstream>>,
     /// Whether any host's TLS is passed through.
     passes_through: bool,
 }
@@ -178,7 +178,7 @@ impl RouteTable {
     /// Arranges `routes`. Of two with the same host and path, which a [`Config`](super::config::Config) never has, the later
     /// one is kept.
     #[must_use]
-    pub fn new(routes: Vec<Route>) -> Self {
+    pub fn new(routes: impl IntoIterator<Item = Arc<Route>>) -> Self {
         let mut table = Self::default();
         for (place, route) in routes.into_iter().enumerate() {
             table.upstreams.extend(route.upstream.all().cloned());
@@ -188,7 +188,7 @@ impl RouteTable {
                 HostPattern::Wildcard(domain) => table.wildcard.entry(domain.clone()).or_default(),
                 HostPattern::Any => &mut table.any,
             };
-            paths.insert(place, Arc::new(route));
+            paths.insert(place, route);
         }
         table
     }
@@ -293,8 +293,8 @@ mod tests {
         Arc::new(UpstreamSet::of(Upstream::parse(upstream, None).unwrap()))
     }
 
-    fn route(host: &str, path: &str, upstream: &str) -> Route {
-        Route {
+    fn route(host: &str, path: &str, upstream: &str) -> Arc<Route> {
+        Arc::new(Route {
             host: HostPattern::parse(host).unwrap(),
             path: path.to_owned(),
             tls: RouteTls::Terminate,
@@ -304,13 +304,14 @@ mod tests {
             hsts: None,
             upgrade: Vec::new(),
             label: format!("{host}{path}"),
-        }
+        })
     }
 
-    fn template(host: &str, allow: &[&str]) -> Route {
+    fn template(host: &str, allow: &[&str]) -> Arc<Route> {
         let upstreams =
             allow.iter().map(|label| ((*label).to_owned(), set(&format!("{label}:3000")))).collect();
-        Route { upstream: UpstreamTemplate::Template(upstreams), ..route(host, "/", "unused:1") }
+        let route = Arc::unwrap_or_clone(route(host, "/", "unused:1"));
+        Arc::new(Route { upstream: UpstreamTemplate::Template(upstreams), ..route })
     }
 
     fn find<'a>(table: &'a RouteTable, host: &str, path: &str) -> Option<&'a str> {
@@ -381,8 +382,9 @@ mod tests {
         assert_eq!(find(&table, "secret.pods.example.com", "/"), None);
     }
 
-    fn passthrough(host: &str, upstream: &str) -> Route {
-        Route { tls: RouteTls::Passthrough, label: host.to_owned(), ..route(host, "/", upstream) }
+    fn passthrough(host: &str, upstream: &str) -> Arc<Route> {
+        let route = Arc::unwrap_or_clone(route(host, "/", upstream));
+        Arc::new(Route { tls: RouteTls::Passthrough, label: host.to_owned(), ..route })
     }
 
     #[test]

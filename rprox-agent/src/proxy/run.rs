@@ -16,12 +16,13 @@ use super::access_log::AccessLog;
 use super::acme::Orders;
 use super::activation::{self, ActivationError};
 use super::admin::{self, AdminError};
+use super::background::Background;
 use super::config::{Config, Flags};
 use super::handover::Inherited;
 use super::health;
 use super::labels::Labels;
 use super::listen::{Group, Kind, ListenError};
-use super::live::Rules;
+use super::live::{Loaded, Rules};
 use super::memory::{self, Memory};
 use super::open_files;
 use super::reload::{Reloader, Reloads};
@@ -88,18 +89,19 @@ async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
     let signals = Signals::new().map_err(RunError::Start)?;
     let mut inherited = Inherited::take().map_err(RunError::Inherited)?;
     let kept = Arc::default();
-    let rules = Rules::new(config, &kept)?;
-    let groups = open(&rules.config, &mut inherited)?;
+    let loaded = Loaded::new(config, &kept)?;
+    let groups = open(&loaded.config, &mut inherited)?;
     let secure = groups.iter().any(Group::is_secure);
-    if secure && !rules.may_serve_https() {
+    if secure && !loaded.may_serve_https() {
         return Err(RunError::NoCertificate);
     }
-    let admin = admin::open(&rules.config.admin, &mut inherited)?;
-    let workers = rules.config.workers.get();
+    let admin = admin::open(&loaded.config.admin, &mut inherited)?;
+    let metrics: Box<[_]> = (0..loaded.config.workers.get()).map(|_| Arc::default()).collect();
     let (access_log, _all_written) = AccessLog::new();
     let shared = Arc::new(Shared {
-        rules: Arc::new(ArcSwap::from_pointee(rules)),
+        rules: Arc::new(ArcSwap::from_pointee(Rules::new(loaded, Vec::new(), &metrics))),
         swapped: watch::Sender::default(),
+        background: Background::new().map_err(RunError::Start)?,
         tls: kept,
         last_answers: Arc::default(),
         labels: Labels::default(),
@@ -108,7 +110,7 @@ async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
         via: Via::default(),
         connections: AtomicUsize::new(0),
         clients: Arc::default(),
-        metrics: (0..workers).map(|_| Arc::default()).collect(),
+        metrics,
         started: SystemTime::now(),
         acme: Orders::default(),
         reloads: Reloads::default(),

@@ -6,13 +6,14 @@
 use std::cell::Cell;
 use std::io;
 use std::panic;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
@@ -21,8 +22,7 @@ use super::admin::{self, Admin, AdminListener, Order, Phase};
 use super::drain::Stop;
 use super::handover::{HandoverError, Inherited, Starting, Successor};
 use super::listen::{Group, Listener};
-use super::metrics::Metrics;
-use super::reload::Reloader;
+use super::reload::{Answer, Queue, Reloader};
 use super::run::{RunError, notify};
 use super::signals::{Asked, Signals};
 use super::watcher::Watcher;
@@ -40,7 +40,7 @@ enum Event {
 /// The main thread's work.
 pub struct Supervisor {
     shared: Arc<Shared>,
-    reloader: Reloader,
+    reloads: Queue,
     /// Listened on while they are here.
     groups: Vec<Group>,
     admin: Option<AdminSocket>,
@@ -53,8 +53,6 @@ pub struct Supervisor {
     successor: Successor,
     starting: Option<(Starting, Option<Answer>)>,
 }
-
-type Answer = oneshot::Sender<Result<(), String>>;
 
 /// The admin listener while it is this process's.
 struct AdminSocket {
@@ -102,8 +100,8 @@ impl Supervisor {
         let watcher = Watcher::new()
             .inspect_err(|error| tracing::warn!(%error, "changed files are not noticed: reload by SIGHUP"));
         Ok(Self {
+            reloads: Queue::new(Arc::clone(&shared), reloader),
             shared,
-            reloader,
             groups,
             admin,
             ordered,
@@ -125,7 +123,7 @@ impl Supervisor {
     pub async fn run(mut self, mut signals: Signals) -> Result<(), RunError> {
         let workers = self.shared.metrics.len();
         let mut reports = self.start_workers(workers)?;
-        self.watch();
+        self.watch(self.reloads.watched());
         let (mut started, mut ended, mut cut) = (0, 0, 0);
         while ended < workers {
             tokio::select! {
@@ -143,14 +141,15 @@ impl Supervisor {
                 },
                 asked = signals.recv() => match asked {
                     Asked::End => self.stop_or_cut()?,
-                    Asked::Reload => drop(self.reload()),
+                    Asked::Reload => self.reload(None),
                     Asked::Upgrade => self.upgrade(None),
                 },
                 Some(order) = self.ordered.recv() => match order {
-                    Order::Reload(answer) => drop(answer.send(self.reload())),
+                    Order::Reload(answer) => self.reload(Some(answer)),
                     Order::Upgrade(answer) => self.upgrade(Some(answer)),
                 },
-                () = changed(&mut self.watcher) => drop(self.reload()),
+                () = changed(&mut self.watcher) => self.reload(None),
+                files = self.reloads.done() => self.watch(files),
                 outcome = serves(&mut self.starting) => self.hand_over(outcome),
             }
         }
@@ -175,18 +174,16 @@ impl Supervisor {
             group.deal(&mut listeners).map_err(RunError::Start)?;
         }
         for (number, listeners) in listeners.into_iter().enumerate() {
-            let (shared, metrics) = (Arc::clone(&self.shared), Arc::clone(&self.shared.metrics[number]));
-            spawn(number, shared, metrics, listeners, events.clone(), self.stop.subscribe())
+            let shared = Arc::clone(&self.shared);
+            spawn(number, shared, listeners, events.clone(), self.stop.subscribe())
                 .map_err(RunError::Start)?;
         }
         Ok(reports)
     }
 
-    /// Watches what the configuration in force came from, if it says so.
-    fn watch(&mut self) {
+    fn watch(&mut self, files: Vec<PathBuf>) {
         if let Some(watcher) = &mut self.watcher {
-            let wanted = self.shared.rules.load().config.watch;
-            watcher.watch(if wanted { self.reloader.files() } else { Vec::new() });
+            watcher.watch(files);
         }
     }
 
@@ -203,13 +200,12 @@ impl Supervisor {
         tokio::task::spawn_local(acme::start(Arc::clone(&self.shared)));
     }
 
-    fn reload(&mut self) -> Result<(), String> {
-        if self.phase.get() == Phase::Draining {
-            return Err("this process is ending".to_owned());
+    fn reload(&mut self, answer: Option<Answer>) {
+        if self.phase.get() != Phase::Draining {
+            self.reloads.ask(answer);
+        } else if let Some(answer) = answer {
+            let _ = answer.send(Err("this process is ending".to_owned()));
         }
-        let result = self.reloader.reload().map_err(|error| error.to_string());
-        self.watch();
-        result
     }
 
     fn upgrade(&mut self, answer: Option<Answer>) {
@@ -295,7 +291,6 @@ async fn serves(starting: &mut Option<(Starting, Option<Answer>)>) -> Result<u32
 fn spawn(
     number: usize,
     shared: Arc<Shared>,
-    metrics: Arc<Metrics>,
     listeners: Vec<Listener>,
     events: mpsc::UnboundedSender<Event>,
     stopping: watch::Receiver<Stop>,
@@ -303,7 +298,7 @@ fn spawn(
     thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         let started = || drop(events.send(Event::Started));
         let result = panic::catch_unwind(panic::AssertUnwindSafe(|| {
-            worker::run(shared, metrics, listeners, started, stopping)
+            worker::run(shared, number, listeners, started, stopping)
         }));
         let _ = events.send(Event::Ended(result));
     })?;

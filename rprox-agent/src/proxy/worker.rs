@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use super::access_log::{AccessLog, Writer};
 use super::acme::Orders;
 use super::admission::Clients;
+use super::background::Background;
 use super::config::Limits;
 use super::dns::{DnsError, LastAnswers};
 use super::drain::{Drain, Stop};
@@ -26,7 +27,7 @@ use super::forward::pool::Pool;
 use super::health::Board;
 use super::labels::Labels;
 use super::listen::{self, Listener};
-use super::live::{Live, Rules, View};
+use super::live::{Live, Loaded, Rules, View};
 use super::memory::Memory;
 use super::metrics::Metrics;
 use super::passthrough::pipe::Pipes;
@@ -54,6 +55,8 @@ pub struct Shared {
     pub rules: Arc<ArcSwap<Rules>>,
     /// Told when they were swapped.
     pub swapped: watch::Sender<()>,
+    /// What no request waits for. All that changes the rules is done there.
+    pub background: Background,
     /// What TLS keeps from one configuration to the next.
     pub tls: Arc<Kept>,
     /// What DNS last said to any worker.
@@ -83,11 +86,26 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// From now on `rules` hold, with the routes that labels ask for.
-    pub fn put_into_force(&self, rules: &Rules) {
-        let found = self.labels.routes(&rules.config);
-        self.rules.store(Arc::new(rules.with(found)));
+    /// From now on what was `loaded` holds, with the routes that labels ask for. For [`background`](Self::background) alone
+    /// to call.
+    pub fn put_into_force(&self, loaded: Loaded) {
+        let found = self.labels.routes(&loaded.config);
+        let before = self.rules.swap(Arc::new(Rules::new(loaded, found, &self.metrics)));
         self.swapped.send_replace(());
+        self.background.let_go(before);
+    }
+
+    /// Puts into force what labels ask for now; to be waited for.
+    pub async fn follow_labels(self: &Arc<Self>) {
+        let shared = Arc::clone(self);
+        let follow = move || shared.put_into_force(shared.rules.load().loaded().clone());
+        let _ = self.background.run(follow).await;
+    }
+
+    /// Reads the certificates' files again and puts into force what is new in them; to be waited for.
+    pub async fn refresh_certificates(&self) {
+        let rules = Arc::clone(&self.rules);
+        let _ = self.background.run(move || rules.load().tls.refresh()).await;
     }
 }
 
@@ -138,15 +156,15 @@ pub enum WorkerError {
     Dns(#[from] DnsError),
 }
 
-/// Serves `listeners` on this thread until `stop` says so and what runs has finished, or `drain_timeout` has passed.
-/// Returns how many connections were cut.
+/// Serves `listeners` on this thread as worker `number` until `stop` says so and what runs has finished, or
+/// `drain_timeout` has passed. Returns how many connections were cut.
 ///
 /// # Errors
 ///
 /// When it can't start. It does not fail later.
 pub fn run(
     shared: Arc<Shared>,
-    metrics: Arc<Metrics>,
+    number: usize,
     listeners: Vec<Listener>,
     started: impl FnOnce(),
     mut stop: watch::Receiver<Stop>,
@@ -156,7 +174,7 @@ pub fn run(
         .build_local(tokio::runtime::LocalOptions::default())
         .map_err(WorkerError::Runtime)?;
     runtime.block_on(async {
-        let worker = Rc::new(Worker::new(shared, metrics)?);
+        let worker = Rc::new(Worker::new(shared, number)?);
         let listeners = listeners
             .into_iter()
             .map(|listener| listener.into_async().map_err(WorkerError::Listener))
@@ -198,10 +216,11 @@ async fn drain(worker: &Worker, mut stop: watch::Receiver<Stop>) {
 }
 
 impl Worker {
-    fn new(shared: Arc<Shared>, metrics: Arc<Metrics>) -> Result<Self, DnsError> {
+    fn new(shared: Arc<Shared>, number: usize) -> Result<Self, DnsError> {
+        let metrics = Arc::clone(&shared.metrics[number]);
         let pool = Rc::new(Pool::new(Arc::clone(&metrics), Arc::clone(&shared.health)));
         Ok(Self {
-            view: View::new(Arc::clone(&shared), Arc::clone(&metrics), Rc::clone(&pool))?,
+            view: View::new(Arc::clone(&shared), number, Rc::clone(&pool))?,
             access_log: shared.access_log.writer(),
             metrics,
             pool,

@@ -155,12 +155,14 @@ impl Agent {
 
     /// Runs `rprox-agent ORDER` for it.
     pub(crate) fn order(&self, order: &str) -> Output {
-        Command::new(BUILT)
-            .args([order, "-c"])
-            .arg(self.file())
-            .env("XDG_RUNTIME_DIR", self.folder.path())
-            .output()
-            .unwrap()
+        self.ordering(order).output().unwrap()
+    }
+
+    /// That command.
+    pub(crate) fn ordering(&self, order: &str) -> Command {
+        let mut command = Command::new(BUILT);
+        command.args([order, "-c"]).arg(self.file()).env("XDG_RUNTIME_DIR", self.folder.path());
+        command
     }
 
     /// The status and body of its admin listener's answer.

@@ -104,6 +104,22 @@ fn sighup_reloads() {
 }
 
 #[test]
+fn all_who_order_a_reload_at_once_are_answered_and_what_was_written_before_is_in_force_then() {
+    let (old, new) = (says("old"), says("new"));
+    let agent = Agent::start(&[("a.example", &old.address.to_string())], "watch = false");
+    let many: Vec<_> = (0..2000).map(|number| format!("h{number}.example")).collect();
+    let address = new.address.to_string();
+    let routes: Vec<_> = many.iter().map(|host| (host.as_str(), address.as_str())).collect();
+    agent.write(&agent.configuration(&[&[("a.example", address.as_str())], routes.as_slice()].concat()));
+    let ordered: Vec<_> = (0..8).map(|_| agent.ordering("reload").spawn().unwrap()).collect();
+    for mut order in ordered {
+        assert!(order.wait().unwrap().success());
+        assert_eq!(get(&agent, "a.example", "/").text(), "new");
+    }
+    assert_eq!(get(&agent, "h1999.example", "/").text(), "new");
+}
+
+#[test]
 fn a_file_that_changes_is_reloaded() {
     let (old, new) = (says("old"), says("new"));
     let agent = Agent::start(&[("a.example", &old.address.to_string())], "");

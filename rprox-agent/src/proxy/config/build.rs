@@ -82,7 +82,7 @@ impl Builder {
         let secure = !self.certificates.is_empty()
             || file.tls.self_signed
             || acme.is_some()
-            || routes.iter().any(Route::is_passthrough);
+            || routes.iter().any(|route| route.is_passthrough());
         let proxy_protocol = std::mem::take(&mut file.listen.proxy_protocol);
         let listen = self.listen(file.listen, flags, secure, by_labels);
         let mut log = file.log;
@@ -164,7 +164,7 @@ impl Builder {
         search: Option<&str>,
         timeouts: &Timeouts,
         hsts: &Hsts,
-    ) -> Vec<Route> {
+    ) -> Vec<Arc<Route>> {
         let directory = self.directory.clone();
         let mut authorities = AllAuthorities::default();
         let mut context = Context { search, directory: &directory, timeouts, authorities: &mut authorities };
@@ -196,7 +196,7 @@ impl Builder {
             }
         }
         self.mistakes.extend(passthrough::unreached(&routes));
-        routes.into_iter().map(|(route, _)| route).collect()
+        routes.into_iter().map(|(route, _)| Arc::new(route)).collect()
     }
 
     fn route_certificate(&mut self, route: &WrittenRoute, host: &HostPattern) -> Result<(), Mistake> {
@@ -219,7 +219,12 @@ impl Builder {
     }
 
     /// Certificates by ACME: for the hosts that it lists, or else for those of routes that have none yet.
-    fn acme(&mut self, table: AcmeTable, routes: &[Route], state: Option<PathBuf>) -> Option<AcmeConfig> {
+    fn acme(
+        &mut self,
+        table: AcmeTable,
+        routes: &[Arc<Route>],
+        state: Option<PathBuf>,
+    ) -> Option<AcmeConfig> {
         let mut hosts: Vec<String> = Vec::new();
         for host in route::terminated(routes) {
             if let HostPattern::Exact(host) = host

@@ -12,7 +12,7 @@ use crate::proxy::route::Route;
 use crate::proxy::upstream::Upstream;
 
 /// Each upstream of `routes` whose name has to be looked up, once.
-pub(super) fn upstreams(routes: &[Route]) -> Vec<Arc<Upstream>> {
+pub(super) fn upstreams(routes: &[Arc<Route>]) -> Vec<Arc<Upstream>> {
     let mut seen = HashSet::new();
     let all = routes.iter().flat_map(|route| route.upstream.all());
     all.filter(|upstream| upstream.address().is_none() && seen.insert((&upstream.name, upstream.port)))

@@ -248,7 +248,7 @@ impl Drop for Exchange {
             self.client.request_given_up();
         }
         let lasted = self.start.elapsed();
-        if let Some(route) = self.live.route_metrics.get(self.place) {
+        if let Some(route) = self.live.counted.routes.get(self.place) {
             let class = Class::of(self.status);
             route.requests[class].increment();
             route.response_bytes.add(self.bytes);

@@ -14,7 +14,7 @@ use crate::proxy::route::{HostPattern, Route, RouteTls, UpstreamTemplate};
 use crate::proxy::upstream::set::{UpstreamSet, Weighted};
 
 /// The routes beside those of `config`, and for each claim that has none, why.
-pub(super) fn arrange(claims: &[Claim], config: &Config) -> (Vec<Route>, BTreeSet<String>) {
+pub(super) fn arrange(claims: &[Claim], config: &Config) -> (Vec<Arc<Route>>, BTreeSet<String>) {
     let mut refused = BTreeSet::new();
     let mut by_match: BTreeMap<(&str, &str), Vec<&Claim>> = BTreeMap::new();
     // A host's TLS is one's business or another's, whatever the path.
@@ -33,7 +33,7 @@ pub(super) fn arrange(claims: &[Claim], config: &Config) -> (Vec<Route>, BTreeSe
         }
     }
     let routes = by_match.into_values().filter_map(|claims| route(&claims, config));
-    (routes.collect(), refused)
+    (routes.map(Arc::new).collect(), refused)
 }
 
 /// Why `claim` can't be one of `others` on a host that is `eldest`'s, if it can't.

@@ -116,7 +116,7 @@ impl<T> AskedByHost<T> {
 impl<T: Clone> AskedByHost<T> {
     /// What `routes` ask for, made by `make` once for each set of CAs.
     pub(super) fn of_routes(
-        routes: &[Route],
+        routes: &[Arc<Route>],
         make: impl Fn(AskedCas) -> Result<T, TlsError>,
     ) -> Result<Self, TlsError> {
         let mut hosts: HashMap<&HostPattern, BTreeMap<[u8; 32], Arc<ClientCa>>> = HashMap::new();
