@@ -7,7 +7,7 @@
 
 mod check;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,16 +15,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::config::DnsConfig;
 use super::dns::Names;
 use super::forward::endpoint::Way;
 use super::live::Rules;
 use super::metrics::{Kind, Series, labelled};
 use super::proxy_protocol::Version;
 use super::upstream::Upstream;
-use super::upstream::set::{HealthCheck, UpstreamSet, Weighted};
+use super::upstream::set::{HealthCheck, UpstreamSet};
 use super::worker::Shared;
+
+/// The time between the first checks of two sets, so that ten thousand of them don't begin at once.
+const SPACING: Duration = Duration::from_millis(1);
+
+/// How often endpoints that nobody knows any more are forgotten.
+const TIDYING: Duration = Duration::from_secs(1);
 
 /// What a check has come to for an endpoint.
 #[derive(Debug)]
@@ -87,27 +95,75 @@ impl Board {
 /// Checks what the rules in force want checked, for ever.
 pub async fn run(shared: Arc<Shared>) {
     let mut swapped = shared.swapped.subscribe();
+    let mut checks = Checks { running: HashMap::new(), names: None };
     loop {
         let rules = shared.rules.load_full();
-        let wanted: Vec<_> = rules.all_routes().flat_map(|route| route.upstream.sets()).collect();
-        let wanted = wanted.into_iter().filter(|set| set.health.is_some()).cloned().collect::<Vec<_>>();
-        let mut tasks = Vec::new();
-        if !wanted.is_empty() {
+        checks.follow(&rules, &shared);
+        drop(rules);
+        while timeout(TIDYING, swapped.changed()).await.is_err() {
+            shared.health.tidy();
+        }
+    }
+}
+
+/// What checks of a set go by. Sets that agree in it share them, also over a swap of the rules: a check that is as it was
+/// goes on in its own time.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Wanted {
+    upstreams: Vec<Arc<Upstream>>,
+    check: Arc<HealthCheck>,
+    proxy_protocol: Option<Version>,
+}
+
+impl Wanted {
+    fn by(set: &UpstreamSet) -> Option<Self> {
+        let upstreams = set.upstreams.iter().map(|weighted| Arc::clone(&weighted.upstream)).collect();
+        Some(Self { upstreams, check: set.health.clone()?, proxy_protocol: set.proxy_protocol })
+    }
+}
+
+/// The checks that run.
+struct Checks {
+    running: HashMap<Wanted, AbortHandle>,
+    /// What they know of names, and what that was set up by.
+    names: Option<(DnsConfig, Names)>,
+}
+
+impl Checks {
+    /// Has those run that `rules` want, and no others.
+    fn follow(&mut self, rules: &Rules, shared: &Arc<Shared>) {
+        let sets = rules.all_routes().flat_map(|route| route.upstream.sets());
+        #[expect(clippy::mutable_key_type, reason = "upstreams are compared by what never changes in them")]
+        let wanted: HashSet<_> = sets.filter_map(|set| Wanted::by(set)).collect();
+        if wanted.is_empty() {
+            self.names = None;
+        } else if self.names.as_ref().is_none_or(|(config, _)| *config != rules.config.dns) {
             match Names::new(&rules.config.dns, Arc::clone(&shared.last_answers), |_, _| {}) {
-                Ok(names) => tasks.extend(wanted.into_iter().map(|set| {
-                    let (names, rules, shared) = (names.clone(), Arc::clone(&rules), Arc::clone(&shared));
-                    tokio::task::spawn_local(watch(set, names, rules, shared))
-                })),
-                Err(error) => tracing::error!(%error, "no health checks"),
+                Ok(names) => {
+                    self.keep_only(|_| false);
+                    self.names = Some((rules.config.dns.clone(), names));
+                }
+                Err(error) => {
+                    tracing::error!(%error, "names of endpoints to check can't be looked up in the new way")
+                }
             }
         }
-        drop(rules);
-        let ended = swapped.changed().await.is_err();
-        for task in tasks {
-            task.abort();
+        self.keep_only(|running| wanted.contains(running));
+        let Some((_, names)) = &self.names else { return };
+        names.keep_only(|upstream| rules.routes.leads_to(upstream));
+        let mut start = Instant::now();
+        for new in wanted {
+            self.running.entry(new).or_insert_with_key(|new| {
+                let watch = watch(new.clone(), start, names.clone(), Arc::clone(shared));
+                start += SPACING;
+                tokio::task::spawn_local(watch).abort_handle()
+            });
         }
-        if ended {
-            return;
+    }
+
+    fn keep_only(&mut self, wanted: impl Fn(&Wanted) -> bool) {
+        for (_, task) in self.running.extract_if(|running, _| !wanted(running)) {
+            task.abort();
         }
     }
 }
@@ -121,15 +177,16 @@ struct Tally {
     checked: bool,
 }
 
-/// Checks the endpoints of `set` again and again.
-async fn watch(set: Arc<UpstreamSet>, names: Names, rules: Arc<Rules>, shared: Arc<Shared>) {
-    let Some(check) = &set.health else { return };
+/// Checks the endpoints of `wanted` from `start` on, again and again.
+async fn watch(wanted: Wanted, start: Instant, names: Names, shared: Arc<Shared>) {
+    let Wanted { upstreams, check, proxy_protocol } = &wanted;
+    sleep_until(start).await;
     #[expect(clippy::mutable_key_type, reason = "two ways are compared by what never changes in them")]
     let mut tallies: HashMap<Way, Tally> = HashMap::new();
     loop {
         let started = Instant::now();
         let mut endpoints: Vec<(Way, &Arc<Upstream>)> = Vec::new();
-        for Weighted { upstream, .. } in &set.upstreams {
+        for upstream in upstreams {
             // One name that is silent must not hold up the others.
             let known = timeout(check.timeout, names.endpoints(upstream)).await;
             if let Ok(Ok(known)) = known {
@@ -137,9 +194,10 @@ async fn watch(set: Arc<UpstreamSet>, names: Names, rules: Arc<Rules>, shared: A
             }
         }
         tallies.retain(|way, _| endpoints.iter().any(|(known, _)| known == way));
+        let config = Arc::clone(&shared.rules.load().config);
         let checks = endpoints.iter().map(async |(way, upstream)| {
-            let preface = set.proxy_protocol.map(Version::own_header);
-            let passed = check::passes(check, way, upstream, &rules.config, preface.as_deref()).await;
+            let preface = proxy_protocol.map(Version::own_header);
+            let passed = check::passes(check, way, upstream, &config, preface.as_deref()).await;
             (way, passed)
         });
         for (way, passed) in join_all(checks).await {
@@ -150,7 +208,6 @@ async fn watch(set: Arc<UpstreamSet>, names: Names, rules: Arc<Rules>, shared: A
             });
             tally.count(check, way, passed);
         }
-        shared.health.tidy();
         // Checks of many agents should not come at the same moments for ever.
         let pause = check.interval.mul_f64(0.9 + fastrand::f64() / 5.0);
         sleep_until(started + pause.max(Duration::from_millis(10))).await;

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Instant;
 
 use crate::agent::{Agent, PATIENCE};
@@ -137,6 +137,32 @@ fn an_endpoint_that_fails_its_checks_gets_no_requests_until_it_passes_again() {
     let seen: HashSet<_> = (0..20).map(|_| name_of(&get(&agent, "a.example", "/"))).collect();
     assert_eq!(seen.len(), 2, "{seen:?}");
     assert!(checks.load(Ordering::Relaxed) >= 3);
+}
+
+#[test]
+fn a_reload_begins_only_the_checks_that_are_new() {
+    let (asked, asks) = mpsc::channel();
+    let asked = Mutex::new(asked);
+    let upstream = Upstream::start(move |head, stream| {
+        let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+        asked.lock().unwrap().send(path).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        true
+    });
+    let route = |host: &str, path: &str| {
+        format!(
+            "[[route]]\nhost = \"{host}\"\nupstream = \"{}\"\nhealth = {{ path = \"{path}\", interval = \"1h\" }}\n",
+            upstream.address
+        )
+    };
+    let agent = Agent::start(&[], &route("a.example", "/steady"));
+    assert_eq!(asks.recv_timeout(PATIENCE).unwrap(), "/steady");
+    for number in 0..10 {
+        let path = format!("/new/{number}");
+        agent.write(&(agent.configuration(&[]) + &route("b.example", &path)));
+        assert!(agent.order("reload").status.success());
+        assert_eq!(asks.recv_timeout(PATIENCE).unwrap(), path);
+    }
 }
 
 /// What stands behind an agent that speaks all protocols, and a route to it by `scheme` whose checks follow how well it is.
