@@ -144,7 +144,7 @@ impl Checks {
                     self.names = Some((rules.config.dns.clone(), names));
                 }
                 Err(error) => {
-                    tracing::error!(%error, "names of endpoints to check can't be looked up in the new way")
+                    tracing::error!(%error, "health checks can't look names up in the new way");
                 }
             }
         }
