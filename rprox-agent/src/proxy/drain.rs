@@ -3,10 +3,10 @@
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
+use slab::Slab;
 use tokio::sync::Notify;
 
 /// How a worker is to end.
@@ -25,8 +25,7 @@ pub enum Stop {
 #[derive(Debug, Default)]
 pub struct Drain {
     stop: Cell<Stop>,
-    next: Cell<u64>,
-    running: RefCell<HashMap<u64, Option<Waker>>>,
+    running: RefCell<Slab<Option<Waker>>>,
     empty: Notify,
 }
 
@@ -46,9 +45,7 @@ impl Drain {
     /// Counts a connection until the ticket is dropped.
     #[must_use]
     pub fn enter(self: &Rc<Self>) -> Ticket {
-        let id = self.next.get();
-        self.next.set(id + 1);
-        self.running.borrow_mut().insert(id, None);
+        let id = self.running.borrow_mut().insert(None);
         Ticket { drain: Rc::clone(self), id, listening: false }
     }
 
@@ -60,7 +57,7 @@ impl Drain {
 
     /// Has all connections look at what they should do.
     pub fn wake(&self) {
-        for waker in self.running.borrow().values().flatten() {
+        for waker in self.running.borrow().iter().filter_map(|(_, waker)| waker.as_ref()) {
             waker.wake_by_ref();
         }
     }
@@ -77,7 +74,7 @@ impl Drain {
 #[derive(Debug)]
 pub struct Ticket {
     drain: Rc<Drain>,
-    id: u64,
+    id: usize,
     listening: bool,
 }
 
@@ -87,7 +84,7 @@ impl Ticket {
     pub fn poll_stop(&mut self, cx: &mut Context<'_>) -> Stop {
         if !self.listening {
             self.listening = true;
-            self.drain.running.borrow_mut().insert(self.id, Some(cx.waker().clone()));
+            self.drain.running.borrow_mut()[self.id] = Some(cx.waker().clone());
         }
         self.drain.stop()
     }
@@ -96,7 +93,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut running = self.drain.running.borrow_mut();
-        running.remove(&self.id);
+        running.remove(self.id);
         if running.is_empty() {
             self.drain.empty.notify_one();
         }

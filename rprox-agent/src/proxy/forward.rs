@@ -127,7 +127,7 @@ fn within_limits(client: &Client, live: &Live, parts: &Parts) -> Result<(), Box<
         let reason = "not enough memory for another request";
         return Err(Box::new(respond::text(StatusCode::SERVICE_UNAVAILABLE, reason)));
     }
-    // Over HTTP/1.1 hyper sees to it.
+    // Over HTTP/1.1 that is seen to where they are read.
     if client.http2 && parts.headers.len() > limits.headers {
         hits[Limit::Headers].increment();
         let reason = "the request has too many header fields";

@@ -14,7 +14,6 @@ use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, Cache};
 use foldhash::HashMap;
-use hyper::server::conn::http1;
 
 use super::config::Config;
 use super::dns::{DnsError, Names};
@@ -23,7 +22,7 @@ use super::forward::pool::Pool;
 use super::metrics::{Metrics, PassthroughMetrics, RouteMetrics};
 use super::route::{Route, RouteTable};
 use super::tls::{Kept, TlsAcceptor, TlsError};
-use super::worker::{Shared, http1_server, http2_server};
+use super::worker::{Shared, http2_server};
 
 /// A configuration with all that it names.
 #[derive(Clone)]
@@ -131,8 +130,6 @@ pub struct Live {
     pub counted: Arc<Counted>,
     /// The upstreams of each route.
     pub groups: Groups,
-    /// How to serve HTTP/1.1.
-    pub http1: http1::Builder,
     /// How to serve HTTP/2.
     pub http2: h2::server::Builder,
 }
@@ -149,7 +146,6 @@ impl Live {
     fn new(rules: Arc<Rules>, names: Names, number: usize) -> Self {
         let limits = &rules.config.limits;
         Self {
-            http1: http1_server(limits),
             http2: http2_server(limits),
             counted: Arc::clone(&rules.counted[number]),
             groups: Groups::default(),

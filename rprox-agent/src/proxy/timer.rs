@@ -15,7 +15,8 @@ use tokio::time::{Instant, Sleep, sleep};
 /// of that moment has passed. Only one that is nearer than the timer, as a route by label may bring it, sets it anew.
 #[derive(Debug)]
 pub struct LazyTimer {
-    sleep: Pin<Box<Sleep>>,
+    /// `None` until there is something to wait for.
+    sleep: Option<Pin<Box<Sleep>>>,
     grain: Duration,
 }
 
@@ -23,21 +24,22 @@ impl LazyTimer {
     /// A timer for deadlines that mostly are at least `grain` away when they are set; it wakes its task that often.
     #[must_use]
     pub fn new(grain: Duration) -> Self {
-        Self { sleep: Box::pin(sleep(grain)), grain }
+        Self { sleep: None, grain }
     }
 
     /// Ready once `deadline` has passed; until then the task will be woken in time to ask again.
     pub fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
-        if deadline < self.sleep.deadline() {
-            self.sleep.as_mut().reset(deadline);
+        let timer = self.sleep.get_or_insert_with(|| Box::pin(sleep(self.grain)));
+        if deadline < timer.deadline() {
+            timer.as_mut().reset(deadline);
         }
         loop {
-            ready!(self.sleep.as_mut().poll(cx));
+            ready!(timer.as_mut().poll(cx));
             let now = Instant::now();
             if now >= deadline {
                 return Poll::Ready(());
             }
-            self.sleep.as_mut().reset(deadline.min(now + self.grain));
+            timer.as_mut().reset(deadline.min(now + self.grain));
         }
     }
 }

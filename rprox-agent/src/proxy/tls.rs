@@ -23,6 +23,7 @@ pub use self::accept::{Accepted, Opening, Secured, TlsConnection};
 pub use self::certificate::Certificate;
 pub use self::certificates::Certificates;
 pub use self::names::CertificateNames;
+pub use self::recorded::Recorded;
 pub use self::store::{Kept, TlsAcceptor};
 use super::metrics::HandshakeFailure;
 

@@ -12,7 +12,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use hyper::rt::Executor;
-use hyper::server::conn::http1;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
@@ -34,9 +33,6 @@ use super::passthrough::pipe::Pipes;
 use super::reload::Reloads;
 use super::tls::Kept;
 use super::via::Via;
-
-/// hyper's own limit on the number of header fields; what it does without being told is faster than being told the same.
-const HYPER_MAX_HEADERS: usize = 100;
 
 /// How much of a body is read or written at a time, at most: big enough that calls into the kernel don't count.
 const BODY_BUFFER: usize = 128 * 1024;
@@ -288,19 +284,6 @@ async fn let_go(worker: Rc<Worker>) {
             worker.pool.sweep(Duration::ZERO);
         }
     }
-}
-
-pub(super) fn http1_server(limits: &Limits) -> http1::Builder {
-    let mut http1 = http1::Builder::new();
-    http1
-        .max_header_size(limits.header_bytes)
-        .max_buf_size(BODY_BUFFER.max(limits.header_bytes))
-        // Our own clock, which also knows idle connections and needs no timer for each request.
-        .header_read_timeout(None::<Duration>);
-    if limits.headers != HYPER_MAX_HEADERS {
-        http1.max_headers(limits.headers);
-    }
-    http1
 }
 
 pub(super) fn http2_server(limits: &Limits) -> h2::server::Builder {

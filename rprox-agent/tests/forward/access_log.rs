@@ -69,9 +69,10 @@ fn a_request_that_can_not_be_read_has_a_line_without_what_it_says() {
         (format!("GET / HTTP/1.1\r\nHost: a.example\r\nX: {long}\r\n\r\n"), 431),
         (format!("GET /{} HTTP/1.1\r\nHost: a.example\r\n\r\n", &long[..100_000]), 414),
     ] {
-        assert_eq!(ask(&agent, &request).status(), status);
-        let line = agent.logged("127.0.0.1 - - [");
-        assert!(line.ends_with(&format!("\"- - HTTP/1.1\" {status} 0 \"-\" \"-\"")), "{line}");
+        let reply = ask(&agent, &request);
+        assert_eq!(reply.status(), status);
+        let (line, bytes) = (agent.logged("127.0.0.1 - - ["), reply.text().len());
+        assert!(line.ends_with(&format!("\"- - HTTP/1.1\" {status} {bytes} \"-\" \"-\"")), "{line}");
     }
     // One whose head was read has its own line, and no second.
     let malformed = "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n";

@@ -17,7 +17,7 @@ use crate::proxy::host;
 /// Beyond a year a duration is a slip, and so long that adding it to a clock might overflow.
 const LONGEST: Duration = Duration::from_hours(365 * 24);
 
-/// The least that hyper reads into, and so the least that a header section is limited to.
+/// The least that a header section is limited to: what browsers and their cookies need.
 const LEAST_HEADER_BYTES: u64 = 8 << 10;
 
 /// Reads `500ms`, `10s`, `5m`, `2h` or `1d`.

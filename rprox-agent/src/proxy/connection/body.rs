@@ -7,13 +7,15 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
+
+use super::http1::{self, Incoming};
 
 /// What comes of a request behind its head.
 pub enum ClientBody {
     /// Nothing that is the request's.
     None,
-    /// As hyper reads it.
+    /// What follows its head on the connection.
     Http1(Incoming),
     /// A stream's data and trailers.
     Http2(StreamBody),
@@ -30,12 +32,15 @@ pub struct StreamBody {
 /// Why a body can't be read on: malformed, or its connection ended.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// As hyper says.
+    /// Of HTTP/1.1.
     #[error(transparent)]
-    Http1(#[from] hyper::Error),
+    Http1(#[from] http1::Error),
     /// As h2 says.
     #[error(transparent)]
     Http2(#[from] h2::Error),
+    /// As the client says that was to send it on by HTTP/2.
+    #[error(transparent)]
+    Sent(#[from] hyper::Error),
 }
 
 impl StreamBody {
@@ -79,7 +84,7 @@ impl Body for ClientBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::None => Poll::Ready(None),
-            Self::Http1(incoming) => Pin::new(incoming).poll_frame(cx).map_err(BodyError::Http1),
+            Self::Http1(incoming) => incoming.poll_frame(cx).map_err(BodyError::Http1),
             Self::Http2(body) => body.poll_frame(cx).map_err(BodyError::Http2),
         }
     }

@@ -2,21 +2,17 @@
 
 #![forbid(unsafe_code)]
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::task::Context;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use tokio::time::Instant;
 
-use super::framing::Framing;
-use super::interim::{self, Interim};
 use super::patience::Patience;
 use crate::proxy::config::Limits;
 use crate::proxy::forward::forwarded::Forwarding;
-use crate::proxy::forward::tunnel::Tunnel;
+use crate::proxy::metrics::Limit;
 use crate::proxy::proxy_protocol::Ends;
 use crate::proxy::tls::Secured;
 use crate::proxy::worker::Worker;
@@ -35,8 +31,6 @@ pub struct Client {
     pub http2: bool,
     /// What upstreams are told about it.
     pub forwarding: Forwarding,
-    /// Where in its messages it is.
-    pub framing: RefCell<Framing>,
     phase: Cell<Phase>,
     requests: Cell<u32>,
     /// All there have been.
@@ -51,8 +45,6 @@ pub struct Client {
     unread_body: Cell<bool>,
     answering: Cell<bool>,
     half_closed: Cell<Option<Instant>>,
-    tunnel: RefCell<Option<Tunnel>>,
-    interim: RefCell<Option<Interim>>,
 }
 
 /// What the connection is doing. Each but `Busy` lasts until its deadline at most.
@@ -60,8 +52,8 @@ pub struct Client {
 enum Phase {
     /// A request's head is being read.
     Head(Instant),
-    /// Nothing, between requests, since the second.
-    Idle(Instant, Instant),
+    /// Nothing, between requests.
+    Idle(Instant),
     /// Serving requests, whose bodies have their own time-outs.
     Busy,
 }
@@ -108,7 +100,6 @@ impl Client {
         let patience = Patience::new(live.config.timeouts.body, live.config.limits.client_rate);
         Self {
             forwarding: Forwarding::new(peer, secure.is_some()),
-            framing: RefCell::new(if http2 { Framing::opaque() } else { Framing::http1() }),
             phase: Cell::new(Phase::Head(deadline)),
             peer,
             ends,
@@ -123,8 +114,6 @@ impl Client {
             unread_body: Cell::new(false),
             answering: Cell::new(false),
             half_closed: Cell::new(None),
-            tunnel: RefCell::new(None),
-            interim: RefCell::new(None),
             worker,
         }
     }
@@ -151,8 +140,7 @@ impl Client {
         let running = self.requests.get() - 1;
         self.requests.set(running);
         if running == 0 {
-            let now = Instant::now();
-            self.phase.set(Phase::Idle(now + self.worker.live().config.timeouts.idle, now));
+            self.phase.set(Phase::Idle(Instant::now() + self.worker.live().config.timeouts.idle));
         }
         self.look_at_flow();
     }
@@ -204,31 +192,9 @@ impl Client {
         self.unread_body.set(true);
     }
 
-    /// Once the response that is now made has been written, the connection is this tunnel's.
-    pub fn goes_on_as(&self, tunnel: Tunnel) {
-        self.tunnel.replace(Some(tunnel));
-    }
-
-    /// The tunnel that the connection is now for.
-    pub fn take_tunnel(&self) -> Option<Tunnel> {
-        self.tunnel.take()
-    }
-
-    /// Until the response begins, these interim ones may go out before it.
-    pub fn hears(&self, interim: Option<Interim>) {
-        self.interim.replace(interim);
-    }
-
-    /// Writes the interim responses that have come as HTTP/1.1 has them.
-    pub fn take_interim(&self, cx: &Context<'_>, into: &mut BytesMut) {
-        if let Some(interim) = &*self.interim.borrow() {
-            interim.take(cx).iter().for_each(|response| interim::encode(response, into));
-        }
-    }
-
     /// Bytes came in. On an idle HTTP/1.1 connection they begin a head; HTTP/2 has other things to say between requests.
     pub fn has_read(&self) {
-        if !self.http2 && matches!(self.phase.get(), Phase::Idle(..)) {
+        if !self.http2 && matches!(self.phase.get(), Phase::Idle(_)) {
             self.phase.set(Phase::Head(Instant::now() + self.worker.live().config.timeouts.header));
         }
     }
@@ -245,14 +211,12 @@ impl Client {
         self.half_closed.set(None);
     }
 
-    /// Nothing more will come in. Whether there is something to send yet, because the last request has come whole and is being
-    /// answered. A client that is gone looks the same until it is sent something, so the response has to begin soon.
-    pub fn closes_its_half(&self) -> bool {
-        let is_waiting = matches!(self.phase.get(), Phase::Busy) && self.framing.borrow().is_between();
-        if is_waiting && !self.answering.get() && self.half_closed.get().is_none() {
+    /// Nothing more will come in, and the last request, which has come whole, is being answered. A client that is gone looks the same
+    /// until it is sent something, so the response has to begin soon.
+    pub fn closes_its_half(&self) {
+        if !self.answering.get() && self.half_closed.get().is_none() {
             self.half_closed.set(Some(Instant::now() + self.worker.live().config.timeouts.half_closed));
         }
-        is_waiting
     }
 
     /// The socket takes no more bytes.
@@ -267,7 +231,7 @@ impl Client {
     pub fn deadline(&self) -> Option<(Instant, Deadline)> {
         let phase = match self.phase.get() {
             Phase::Head(deadline) => Some((deadline, Deadline::Head)),
-            Phase::Idle(deadline, _) => Some((deadline, Deadline::Idle)),
+            Phase::Idle(deadline) => Some((deadline, Deadline::Idle)),
             Phase::Busy => None,
         };
         let taking = [self.socket.get().deadline(), self.flow.get().deadline()];
@@ -276,25 +240,33 @@ impl Client {
         phase.into_iter().chain(taking).chain(half_closed).min_by_key(|(deadline, _)| *deadline)
     }
 
+    /// The shortest of the time-outs that it has: how often to look whether one has passed.
+    #[must_use]
+    pub fn grain(&self) -> Duration {
+        let timeouts = &self.worker.live().config.timeouts;
+        timeouts.header.min(timeouts.idle).min(timeouts.body).min(timeouts.half_closed)
+    }
+
+    /// Counts that this was not done in time.
+    pub fn counts(&self, deadline: Deadline) {
+        let limit = match deadline {
+            Deadline::Head => Limit::HeaderTimeout,
+            Deadline::Taking => Limit::ClientRate,
+            Deadline::HalfClosed => Limit::HalfClosed,
+            Deadline::Idle => return,
+        };
+        self.worker.metrics.limit_hits[limit].increment();
+    }
+
     /// Whether no request is running or arriving.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        matches!(self.phase.get(), Phase::Idle(..)) && self.socket.get().deadline().is_none()
-    }
-
-    /// Since when that is so of an HTTP/1.1 connection.
-    #[must_use]
-    pub fn idle_since(&self) -> Option<Instant> {
-        match self.phase.get() {
-            Phase::Idle(_, since) if !self.http2 && self.is_idle() => Some(since),
-            _ => None,
-        }
+        matches!(self.phase.get(), Phase::Idle(_)) && self.socket.get().deadline().is_none()
     }
 
     /// Gives an idle connection that was told to end the time to say goodbye.
     pub fn last_grace(&self) {
-        let now = Instant::now();
-        self.phase.set(Phase::Idle(now + self.worker.live().config.timeouts.header, now));
+        self.phase.set(Phase::Idle(Instant::now() + self.worker.live().config.timeouts.header));
     }
 
     /// Whether bytes of the client may still come in that nobody will read: closing would then reset the connection, and

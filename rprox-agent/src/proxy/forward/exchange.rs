@@ -148,7 +148,6 @@ impl Exchange {
     pub fn answer(mut self, mut response: Response<Bytes>) -> Response<ResponseBody> {
         self.is_answered();
         self.has_status(&response);
-        self.client.framing.borrow_mut().stays_http();
         if self.grpc {
             return grpc::failed(&response).map(|text| ResponseBody::text(text, self));
         }
@@ -172,7 +171,6 @@ impl Exchange {
     pub fn forward(mut self, answered: Answered) -> Response<ResponseBody> {
         let Answered { response, lease, patience } = answered;
         self.has_status(&response);
-        self.client.framing.borrow_mut().stays_http();
         self.served_by(Some(lease.endpoint().way.address));
         let (mut parts, source) = response.into_parts();
         // The version of this hop, not of the one behind us.
@@ -199,9 +197,8 @@ impl Exchange {
         self.has_status(&answered.response);
         self.becomes_tunnel();
         self.served_by(Some(answered.lease.endpoint().way.address));
-        let client = Rc::clone(&self.client);
-        client.goes_on_as(Tunnel::new(switched.upstream, self));
-        answered.response.map(|_| ResponseBody::none())
+        let tunnel = Tunnel::new(switched.upstream, self);
+        answered.response.map(|_| ResponseBody::tunnel(tunnel))
     }
 
     /// Answers a CONNECT with 200, after which the stream is the tunnel's.

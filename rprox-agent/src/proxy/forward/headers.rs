@@ -41,7 +41,7 @@ fn remove_listed(headers: &mut HeaderMap, name: &str) {
     }
 }
 
-/// Whether the message has no transfer coding but chunked, which hyper takes off and puts on again by itself. Any other
+/// Whether the message has no transfer coding but chunked, which is taken off and put on again at each hop. Any other
 /// would be lost with the field that names it.
 #[must_use]
 pub fn only_chunked(headers: &HeaderMap) -> bool {
@@ -65,7 +65,7 @@ pub fn has_look_alike(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Writes a length that hyper took although it stands there twice (`5, 5`) or has leading zeros as the number that it is: others
+/// Writes a length that was taken although it stands there twice (`5, 5`) or has leading zeros as the number that it is: others
 /// might see no number there, or an octal one.
 pub fn canonical_length(headers: &mut HeaderMap) {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
@@ -118,7 +118,7 @@ pub fn announce_trailers(headers: &mut HeaderMap) {
 }
 
 /// The parts of a comma-separated list; none of a value that isn't ASCII.
-pub(super) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
+pub(in crate::proxy) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
     value.to_str().unwrap_or_default().split(',').map(str::trim)
 }
 

@@ -6,7 +6,6 @@
 
 #![forbid(unsafe_code)]
 
-mod chunks;
 mod error;
 mod head;
 mod shared;
@@ -21,18 +20,20 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Frame, SizeHint};
 use tokio::time::Instant;
 
-use self::chunks::{Chunks, Piece};
 pub use self::error::Error;
 use self::head::{Head, Length};
 use self::shared::Shared;
 pub use self::shared::Switched;
-use self::upload::{Failed, Task, Upload};
+use self::upload::{Task, Upload};
 use super::body::RequestBody;
 use super::dial::{Dial, Io};
 use super::expect::Question;
 use super::failure::{Broken, Failure, SendError};
 use super::forwarded::Forwarded;
 use crate::proxy::connection::interim::Interim;
+use crate::proxy::http1::chunks::{Chunks, Piece, Sender};
+use crate::proxy::http1::message::{Coding, Failed};
+use crate::proxy::http1::{section, trailers};
 use crate::proxy::timer::LazyTimer;
 
 /// Room for a usual response's head and a small body.
@@ -125,11 +126,15 @@ impl Http1 {
         let more = beside.forwarded.map_or(&[][..], Forwarded::lines);
         head::write(&request, more, length, &mut head);
         let progress = body.progress();
-        let mut upload = Some(Upload::new(&self.socket, head, body, length, request.headers()));
+        let coding = match length {
+            Some(Length::Chunked) => Coding::Chunked(trailers::announced(request.headers())),
+            _ => Coding::Plain,
+        };
+        let mut upload = Some(Upload::new(head, body, length.is_some(), coding));
         let (mut sent, mut looked_at) = (None, 0);
         let failure = poll_fn(|cx| {
             if let Some(sending) = &mut upload {
-                match sending.poll(cx) {
+                match sending.poll(cx, &mut self.socket) {
                     Poll::Ready(Ok(())) => {
                         self.scratch = upload.take().map_or_else(Vec::new, |done| done.into_parts().0);
                     }
@@ -145,9 +150,10 @@ impl Http1 {
                         upload = None;
                         return Poll::Ready(Err(Failure::Upload(error)));
                     }
-                    Poll::Pending if sending.has_body() => {
+                    Poll::Pending if !sending.body().is_none() => {
                         self.waive_user_timeout();
-                        self.upload = upload.take().map(Task::spawn);
+                        let socket = &self.socket;
+                        self.upload = upload.take().map(|upload| Task::spawn(upload, socket.clone()));
                     }
                     Poll::Pending => {}
                 }
@@ -212,7 +218,7 @@ impl Http1 {
         looked_at: &mut usize,
     ) -> Poll<Result<Response<()>, Error>> {
         loop {
-            let Some(end) = head::end(&self.buffer, *looked_at) else {
+            let Some(end) = section::end(&self.buffer, *looked_at) else {
                 *looked_at = self.buffer.len();
                 if *looked_at >= self.header_bytes {
                     return Poll::Ready(Err(Error::TooLarge));
@@ -242,7 +248,7 @@ impl Http1 {
             self.keeps_alive &= keeps_alive;
             self.rest = match length {
                 Length::Exact(length) => Rest::Exact(length),
-                Length::Chunked => Rest::Chunked(Chunks::new(self.header_bytes)),
+                Length::Chunked => Rest::Chunked(Chunks::new(Sender::Upstream, self.header_bytes)),
                 Length::UntilClose => Rest::UntilClose,
             };
             return Poll::Ready(Ok(response));
@@ -275,7 +281,7 @@ impl Http1 {
                     Ok(Piece::Trailers(trailers)) => {
                         return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                     }
-                    Err(error) => return Poll::Ready(Some(Err(self.fails(error)))),
+                    Err(flaw) => return Poll::Ready(Some(Err(self.fails(flaw.into())))),
                 },
             }
             match self.poll_read(cx) {

@@ -72,9 +72,9 @@ pub struct RequestBody(Option<Box<Upload>>);
 struct Upload {
     incoming: ClientBody,
     client: Rc<Client>,
-    /// Whether the client waits for a word before it sends anything: over HTTP/1.1 hyper gives it when the body is first asked for.
+    /// Whether the client waits for a word before it sends anything.
     expects: bool,
-    /// Where that word goes over HTTP/2.
+    /// Where that word goes when the body is first asked for.
     word: Option<Interim>,
     /// Until the upstream has given its own.
     hold: Option<Hold>,
@@ -100,7 +100,7 @@ impl Progress {
 
 impl RequestBody {
     /// The body that `incoming` is, which is waited for with `patience`; costs nothing where there is none. `expects`: the
-    /// client sends it once it is asked to, over HTTP/2 by way of `interim`.
+    /// client sends it once it is asked to, by way of `interim`.
     ///
     /// # Errors
     ///
@@ -120,7 +120,7 @@ impl RequestBody {
         let upload = Upload {
             client: Rc::clone(client),
             expects,
-            word: interim.filter(|_| expects && client.http2).cloned(),
+            word: interim.filter(|_| expects).cloned(),
             hold: None,
             left,
             patience,

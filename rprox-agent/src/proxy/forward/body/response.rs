@@ -35,7 +35,7 @@ enum Content {
     Text(Bytes, Exchange),
     /// The upstream's.
     Upstream(Download, Exchange),
-    /// None: what follows the head is a tunnel's, and so is the exchange. The tunnel is here unless it is the whole connection's.
+    /// None: what follows the head is a tunnel's, and so is the exchange. The tunnel is here until somebody takes it.
     Tunnel(Option<Box<Tunnel>>),
 }
 
@@ -77,13 +77,7 @@ impl ResponseBody {
         Self(Content::Upstream(download, exchange))
     }
 
-    /// None, since the connection's protocol changes after the head.
-    #[must_use]
-    pub fn none() -> Self {
-        Self(Content::Tunnel(None))
-    }
-
-    /// None, since after the head the stream is the tunnel's.
+    /// None, since after the head the connection is the tunnel's, or the stream.
     #[must_use]
     pub fn tunnel(tunnel: Tunnel) -> Self {
         Self(Content::Tunnel(Some(Box::new(tunnel))))
@@ -171,7 +165,7 @@ impl Download {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                // An error makes hyper drop what it has not written yet, so it gets a chance to write first.
+                // An error is the end of the connection, so what came before gets a chance to be written first.
                 self.lease = None;
                 self.broken = Some(DownloadError::Broken(error));
                 cx.waker().wake_by_ref();

@@ -4,6 +4,8 @@
 
 use std::io;
 
+use crate::proxy::http1::Flaw;
+
 /// Why a connection is of no more use.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -22,4 +24,13 @@ pub enum Error {
     /// The request's body can't be sent to its end, and so the response may never end.
     #[error("the request's body broke off")]
     Upload,
+}
+
+impl From<Flaw> for Error {
+    fn from(flaw: Flaw) -> Self {
+        match flaw {
+            Flaw::Malformed(what) => Self::Malformed(what),
+            Flaw::TooLarge => Self::TooLarge,
+        }
+    }
 }

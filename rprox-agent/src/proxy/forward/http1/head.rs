@@ -7,17 +7,16 @@ use std::mem::MaybeUninit;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
-use httparse::{Header, ParserConfig};
+use httparse::ParserConfig;
 use hyper::body::Body as _;
 use hyper::ext::ReasonPhrase;
-use memchr::memchr_iter;
 
 use super::error::Error;
 use crate::proxy::forward::body::RequestBody;
 use crate::proxy::forward::headers::tokens;
-
-/// How many fields a response may have.
-const FIELDS: usize = 100;
+use crate::proxy::http1::Flaw;
+use crate::proxy::http1::fields::{self, FIELDS};
+use crate::proxy::http1::persistence::Persistence;
 
 /// How a message's body is told from what follows it (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,31 +56,19 @@ pub(super) fn write<B>(request: &Request<B>, more: &[u8], length: Option<Length>
     for (name, value) in request.headers() {
         if name == CONTENT_LENGTH {
             if let Some(length) = exact.take() {
-                write_length(length, into);
+                fields::write_length(length, into);
             }
         } else if name != TRANSFER_ENCODING {
-            write_field(name, value, into);
+            fields::write(name, value, into);
         }
     }
     into.extend_from_slice(more);
     if let Some(length) = exact {
-        write_length(length, into);
+        fields::write_length(length, into);
     }
     if length == Some(Length::Chunked) {
-        write_field(&TRANSFER_ENCODING, &HeaderValue::from_static("chunked"), into);
+        fields::write(&TRANSFER_ENCODING, &HeaderValue::from_static("chunked"), into);
     }
-    into.extend_from_slice(b"\r\n");
-}
-
-fn write_length(length: u64, into: &mut Vec<u8>) {
-    write_field(&CONTENT_LENGTH, &HeaderValue::from(length), into);
-}
-
-/// Writes a field's line.
-pub(super) fn write_field(name: &HeaderName, value: &HeaderValue, into: &mut Vec<u8>) {
-    into.extend_from_slice(name.as_str().as_bytes());
-    into.extend_from_slice(b": ");
-    into.extend_from_slice(value.as_bytes());
     into.extend_from_slice(b"\r\n");
 }
 
@@ -93,17 +80,6 @@ pub(super) struct Head {
     pub(super) keeps_alive: bool,
 }
 
-/// Where the header section ends that `bytes` begin with, if it has come whole. None ends before `from`.
-pub(super) fn end(bytes: &[u8], from: usize) -> Option<usize> {
-    // The line before the empty one may have ended in what was looked at before.
-    let from = from.saturating_sub(2);
-    memchr_iter(b'\n', &bytes[from..]).find_map(|at| match &bytes[from + at + 1..] {
-        [b'\n', ..] => Some(from + at + 2),
-        [b'\r', b'\n', ..] => Some(from + at + 3),
-        _ => None,
-    })
-}
-
 /// Reads the whole `head` of a response to a request by `method`.
 pub(super) fn read(head: &Bytes, method: &Method) -> Result<Head, Error> {
     let mut space = [const { MaybeUninit::uninit() }; FIELDS];
@@ -112,16 +88,15 @@ pub(super) fn read(head: &Bytes, method: &Method) -> Result<Head, Error> {
     match outcome {
         Ok(httparse::Status::Complete(length)) if length == head.len() => {}
         Ok(_) => return Err(Error::Malformed("an empty line where a status line should be")),
-        Err(httparse::Error::TooManyHeaders) => return Err(Error::TooLarge),
-        Err(error) => return Err(Error::Malformed(text(error))),
+        Err(error) => return Err(Flaw::from(error).into()),
     }
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or(Error::Malformed("its status is not from 100 to 999"))?;
     let is_1_0 = parsed.version == Some(0);
-    let mut framing = Framing { keeps_alive: !is_1_0, ..Framing::default() };
+    let mut framing = Framing::default();
     let mut headers = HeaderMap::with_capacity(parsed.headers.len());
     for field in &*parsed.headers {
-        let (name, value) = read_field(head, field)?;
+        let (name, value) = fields::read(head, field)?;
         framing.hear(&name, &value);
         headers.append(name, value);
     }
@@ -152,29 +127,8 @@ pub(super) fn read(head: &Bytes, method: &Method) -> Result<Head, Error> {
         Framing { length: Some(length), .. } => Length::Exact(length),
         Framing { length: None, .. } => Length::UntilClose,
     };
-    Ok(Head { response, length, keeps_alive: framing.keeps_alive && length != Length::UntilClose })
-}
-
-/// Reads a trailer section, which is whole.
-pub(super) fn read_trailers(section: &Bytes) -> Result<HeaderMap, Error> {
-    let mut space = [httparse::EMPTY_HEADER; FIELDS];
-    let (_, fields) = match httparse::parse_headers(section, &mut space) {
-        Ok(httparse::Status::Complete(parsed)) => parsed,
-        Ok(httparse::Status::Partial) => return Err(Error::Malformed("its trailers don't end")),
-        Err(httparse::Error::TooManyHeaders) => return Err(Error::TooLarge),
-        Err(error) => return Err(Error::Malformed(text(error))),
-    };
-    fields.iter().map(|field| read_field(section, field)).collect()
-}
-
-fn read_field(section: &Bytes, field: &Header<'_>) -> Result<(HeaderName, HeaderValue), Error> {
-    let name = HeaderName::from_bytes(field.name.as_bytes());
-    // Its bytes stay where they are.
-    let value = HeaderValue::from_maybe_shared(section.slice_ref(field.value));
-    match (name, value) {
-        (Ok(name), Ok(value)) => Ok((name, value)),
-        _ => Err(Error::Malformed("a header field")),
-    }
+    let keeps_alive = framing.persistence.keeps_alive(is_1_0) && length != Length::UntilClose;
+    Ok(Head { response, length, keeps_alive })
 }
 
 /// What the fields say of where the message ends, and the connection.
@@ -184,7 +138,7 @@ struct Framing {
     /// Whether that is not what all of them say.
     contradicts: bool,
     coded: bool,
-    keeps_alive: bool,
+    persistence: Persistence,
 }
 
 impl Framing {
@@ -196,14 +150,7 @@ impl Framing {
         } else if name == TRANSFER_ENCODING {
             self.coded = true;
         } else if name == CONNECTION {
-            for option in tokens(value) {
-                if option.eq_ignore_ascii_case("close") {
-                    self.keeps_alive = false;
-                    break;
-                } else if option.eq_ignore_ascii_case("keep-alive") {
-                    self.keeps_alive = true;
-                }
-            }
+            self.persistence.hear(value);
         }
     }
 }
@@ -216,18 +163,6 @@ fn length(value: &HeaderValue) -> Option<u64> {
     });
     let first = numbers.next()??;
     numbers.all(|number| number == Some(first)).then_some(first)
-}
-
-fn text(error: httparse::Error) -> &'static str {
-    match error {
-        httparse::Error::HeaderName => "a header field's name",
-        httparse::Error::HeaderValue => "a header field's value",
-        httparse::Error::NewLine => "a line's end",
-        httparse::Error::Status => "its status",
-        httparse::Error::Token => "its status line",
-        httparse::Error::Version => "it speaks another protocol than HTTP/1.1",
-        httparse::Error::TooManyHeaders => "too many fields",
-    }
 }
 
 #[cfg(test)]
@@ -260,23 +195,6 @@ mod tests {
             head("x: y\r\na: b\r\ncontent-length: 5\r\n")
         );
         assert_eq!(written(&[("x", "y")], None), head("x: y\r\na: b\r\n"));
-    }
-
-    #[test]
-    fn a_head_ends_with_its_empty_line_wherever_one_looks_from() {
-        for (bytes, expected) in [
-            (&b"HTTP/1.1 200 OK\r\nA: b\r\n\r\nbody\r\n\r\n"[..], Some(25)),
-            (b"HTTP/1.1 200 OK\n\nbody", Some(17)),
-            (b"HTTP/1.1 200 OK\n\r\nbody", Some(18)),
-            (b"HTTP/1.1 200 OK\r\nA: b\r\n\r", None),
-            (b"", None),
-        ] {
-            assert_eq!(end(bytes, 0), expected);
-            for cut in 0..expected.unwrap_or(bytes.len()) {
-                assert_eq!(end(&bytes[..cut], 0), None);
-                assert_eq!(end(bytes, cut), expected, "from {cut}");
-            }
-        }
     }
 
     fn length_of(method: &Method, head: &str) -> Option<(Length, bool)> {

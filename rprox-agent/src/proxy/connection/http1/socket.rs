@@ -1,0 +1,392 @@
+//! A client's connection as its requests' bodies and its responses share it.
+
+#![forbid(unsafe_code)]
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use hyper::body::{Frame, SizeHint};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::io::poll_read_buf;
+
+use super::head::{self, Body, Head, Refusal};
+use crate::proxy::connection::ClientStream;
+use crate::proxy::connection::client::Client;
+use crate::proxy::connection::io::ClientIo;
+use crate::proxy::http1::Flaw;
+use crate::proxy::http1::chunks::{Chunks, Piece, Sender};
+use crate::proxy::http1::section::Strict;
+use crate::proxy::stream::Stream;
+
+/// Room for a usual request's head and a small body. It lies on the stack: a connection on which nothing comes has no buffer.
+const FIRST_READ: usize = 4096;
+
+/// How much of a body is read at a time: what a usual piece fills, and at most.
+const SMALLEST_READ: usize = 16 * 1024;
+const LARGEST_READ: usize = 128 * 1024;
+
+/// How much of a body that nobody wants is passed over, so that the connection can go on.
+const PASSED_OVER: usize = 64 * 1024;
+
+/// The connection.
+#[derive(Clone)]
+pub(super) struct Socket(Rc<RefCell<Inner>>);
+
+struct Inner {
+    client: Rc<Client>,
+    io: ClientIo<ClientStream>,
+    /// What was read and not taken yet.
+    buffer: BytesMut,
+    /// How much of a body to read next.
+    room: usize,
+    /// How far the next head has been looked for.
+    strict: Strict,
+    rest: Rest,
+    /// Whether the client has closed its half.
+    is_half_closed: bool,
+    /// Whether the request's body is still somebody's.
+    is_wanted: bool,
+    /// Who waits for the body's end.
+    waiting: Option<Waker>,
+}
+
+/// What is still to come of a request.
+#[derive(Debug)]
+enum Rest {
+    Exact(u64),
+    Chunked(Chunks),
+    /// Nobody can tell.
+    Unknown,
+}
+
+/// What has become of the wait for a head.
+pub(super) enum Next {
+    /// It is there.
+    Request(Box<Head>),
+    /// It is there, and not to be served.
+    Refused(Refusal),
+    /// The client has closed the connection.
+    Closed,
+}
+
+/// Why a body can't be read on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+    /// It ended early.
+    #[error("the connection was closed before the request was complete")]
+    Closed,
+    /// Two could read it in two ways.
+    #[error("the request is malformed: {0}")]
+    Malformed(&'static str),
+    /// What comes behind it is too large.
+    #[error("the request's trailers are too large")]
+    TooLarge,
+}
+
+impl From<Flaw> for Error {
+    fn from(flaw: Flaw) -> Self {
+        match flaw {
+            Flaw::Malformed(what) => Self::Malformed(what),
+            Flaw::TooLarge => Self::TooLarge,
+        }
+    }
+}
+
+impl Socket {
+    /// Before the first request.
+    pub(super) fn new(client: &Rc<Client>, mut io: ClientIo<ClientStream>) -> Self {
+        Self(Rc::new(RefCell::new(Inner {
+            client: Rc::clone(client),
+            buffer: io.take_first(),
+            io,
+            room: SMALLEST_READ,
+            strict: Strict::default(),
+            rest: Rest::Exact(0),
+            is_half_closed: false,
+            is_wanted: false,
+            waiting: None,
+        })))
+    }
+
+    /// Waits for the next request's head, which may have so many bytes and fields.
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks, or ends in the middle of the head.
+    pub(super) fn poll_head(
+        &self,
+        cx: &mut Context<'_>,
+        bytes: usize,
+        fields: usize,
+    ) -> Poll<Result<Next, Error>> {
+        let mut inner = self.0.borrow_mut();
+        let inner = &mut *inner;
+        loop {
+            if !inner.buffer.is_empty() {
+                inner.client.has_read();
+                match inner.strict.find(&inner.buffer) {
+                    Err(what) => return Poll::Ready(Ok(Next::Refused(Refusal::Malformed(what)))),
+                    Ok(Some((_, end))) if end > bytes => {
+                        return Poll::Ready(Ok(Next::Refused(Refusal::TooLarge)));
+                    }
+                    Ok(Some((start, end))) => {
+                        inner.strict = Strict::default();
+                        let head = inner.buffer.split_to(end).freeze().slice(start..);
+                        return Poll::Ready(Ok(match head::read(&head, fields) {
+                            Ok(head) => {
+                                inner.begin(head.body, bytes);
+                                Next::Request(Box::new(head))
+                            }
+                            Err(refusal) => Next::Refused(refusal),
+                        }));
+                    }
+                    Ok(None) if inner.buffer.len() >= bytes => {
+                        return Poll::Ready(Ok(Next::Refused(Refusal::TooLarge)));
+                    }
+                    Ok(None) => {}
+                }
+            }
+            if inner.is_half_closed || ready!(inner.poll_first(cx))? == 0 {
+                let is_between = inner.buffer.is_empty();
+                return Poll::Ready(if is_between { Ok(Next::Closed) } else { Err(Error::Closed) });
+            }
+        }
+    }
+
+    /// The body of the request whose head was the last; `None` if it has none.
+    pub(super) fn body(&self) -> Option<Incoming> {
+        let mut inner = self.0.borrow_mut();
+        if inner.is_end() {
+            return None;
+        }
+        inner.is_wanted = true;
+        Some(Incoming(self.clone()))
+    }
+
+    /// Notices that the client is gone, while all of its request is there and it waits for the response.
+    ///
+    /// # Errors
+    ///
+    /// When it is.
+    pub(super) fn poll_gone(&self, cx: &mut Context<'_>) -> Result<(), Error> {
+        let mut inner = self.0.borrow_mut();
+        // What it sends already of its next request can wait.
+        if !inner.is_end() || inner.is_half_closed || !inner.buffer.is_empty() {
+            return Ok(());
+        }
+        if inner.poll_first(cx)? == Poll::Ready(0) {
+            inner.client.closes_its_half();
+        }
+        Ok(())
+    }
+
+    /// Waits until the request has been taken to its end, if somebody does; whether another may follow.
+    pub(super) fn poll_rest(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut inner = self.0.borrow_mut();
+        if inner.is_wanted {
+            inner.waiting = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let mut left = PASSED_OVER;
+        while !inner.is_end() {
+            match inner.poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    let Some(less) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else {
+                        return Poll::Ready(false);
+                    };
+                    left = less;
+                }
+                Poll::Ready(None) => {}
+                Poll::Ready(Some(Err(_))) | Poll::Pending => return Poll::Ready(false),
+            }
+        }
+        if inner.buffer.is_empty() {
+            // A connection on which nothing comes should hold nothing.
+            inner.buffer = BytesMut::new();
+        }
+        inner.room = SMALLEST_READ;
+        Poll::Ready(true)
+    }
+
+    /// Writes what goes out before the response, and is no beginning of it.
+    pub(super) fn poll_write_early(
+        &self,
+        cx: &mut Context<'_>,
+        early: &mut BytesMut,
+    ) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().io.poll_write_early(cx, early)
+    }
+
+    /// The connection and what was read of it, for another protocol; `None` while its last request is somebody's.
+    pub(super) fn into_stream(self) -> Option<(ClientStream, Bytes)> {
+        let inner = Rc::into_inner(self.0)?.into_inner();
+        Some((inner.io.into_stream(), inner.buffer.freeze()))
+    }
+
+    /// Has the connection end so that nobody takes what was sent for all there was.
+    pub(super) fn reset(&self) {
+        match self.0.borrow().io.get_ref() {
+            Stream::Plain(tcp) => {
+                if let Err(error) = SockRef::from(tcp).set_linger(Some(Duration::ZERO)) {
+                    tracing::debug!(%error, "SO_LINGER refused");
+                }
+            }
+            // Here the lack of a closing alert says it (RFC 8446 section 6.1).
+            Stream::Tls(_) => {}
+        }
+    }
+}
+
+impl Inner {
+    fn begin(&mut self, body: Body, trailers: usize) {
+        self.rest = match body {
+            Body::Length(length) => Rest::Exact(length),
+            Body::Chunked => Rest::Chunked(Chunks::new(Sender::Client, trailers)),
+        };
+    }
+
+    fn is_end(&self) -> bool {
+        match &self.rest {
+            Rest::Exact(left) => *left == 0,
+            Rest::Chunked(chunks) => chunks.is_end(),
+            Rest::Unknown => false,
+        }
+    }
+
+    /// Reads without having room for it before it comes.
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut space = [const { MaybeUninit::uninit() }; FIRST_READ];
+        let mut piece = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut piece))?;
+        self.buffer.extend_from_slice(piece.filled());
+        self.is_half_closed = piece.filled().is_empty();
+        Poll::Ready(Ok(piece.filled().len()))
+    }
+
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let room = match &self.rest {
+            Rest::Exact(left) => usize::try_from(*left).map_or(self.room, |left| left.min(self.room)),
+            _ => self.room,
+        };
+        self.buffer.reserve(room);
+        let read = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer))?;
+        if read == 0 {
+            return Poll::Ready(Err(Error::Closed));
+        }
+        if read >= self.room {
+            self.room = (self.room * 2).min(LARGEST_READ);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        loop {
+            match &mut self.rest {
+                Rest::Exact(0) => return Poll::Ready(None),
+                Rest::Exact(left) if !self.buffer.is_empty() => {
+                    let length =
+                        usize::try_from(*left).map_or(self.buffer.len(), |left| left.min(self.buffer.len()));
+                    *left -= length as u64;
+                    return Poll::Ready(Some(Ok(Frame::data(self.buffer.split_to(length).freeze()))));
+                }
+                Rest::Exact(_) => {}
+                Rest::Unknown => return Poll::Ready(Some(Err(Error::Closed))),
+                Rest::Chunked(chunks) => match chunks.next(&mut self.buffer) {
+                    Ok(Piece::More) => {}
+                    Ok(Piece::End) => return Poll::Ready(None),
+                    Ok(Piece::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                    Ok(Piece::Trailers(trailers)) => {
+                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                    }
+                    Err(flaw) => {
+                        self.rest = Rest::Unknown;
+                        return Poll::Ready(Some(Err(flaw.into())));
+                    }
+                },
+            }
+            if let Err(error) = ready!(self.poll_more(cx)) {
+                self.rest = Rest::Unknown;
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0.borrow_mut().io).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0.borrow_mut().io).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.borrow().io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.borrow_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.borrow_mut().io).poll_shutdown(cx)
+    }
+}
+
+/// A request's body as it comes by the connection.
+pub struct Incoming(Socket);
+
+impl Incoming {
+    /// The next of it; `None` at its end.
+    ///
+    /// # Errors
+    ///
+    /// When it is malformed, or breaks off.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.0.0.borrow_mut().poll_frame(cx)
+    }
+
+    /// Whether all of it has been taken.
+    #[must_use]
+    pub fn is_end_stream(&self) -> bool {
+        self.0.0.borrow().is_end()
+    }
+
+    /// How long the rest of it is, as far as that is known.
+    #[must_use]
+    pub fn size_hint(&self) -> SizeHint {
+        match self.0.0.borrow().rest {
+            Rest::Exact(left) => SizeHint::with_exact(left),
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        let mut inner = self.0.0.borrow_mut();
+        inner.is_wanted = false;
+        if !inner.is_end() {
+            inner.client.body_left_unread();
+        }
+        if let Some(waiting) = inner.waiting.take() {
+            drop(inner);
+            waiting.wake();
+        }
+    }
+}
