@@ -115,7 +115,7 @@ async fn serve_tls(worker: Rc<Worker>, tcp: TcpStream, ends: Ends, ticket: Ticke
             drop(live);
             let TlsConnection { stream, http2, secured, .. } = *connection;
             let client = Client::new(Rc::clone(&worker), ends, Some(secured), http2);
-            Box::pin(serve_http(client, Stream::Tls(Box::new(stream)), BytesMut::new(), ticket)).await;
+            Box::pin(serve_http(client, Stream::Tls(stream), BytesMut::new(), ticket)).await;
         }
         Some(Accepted::Passthrough(opening)) => {
             Box::pin(passthrough::serve(worker, live, opening, ends, ticket)).await;

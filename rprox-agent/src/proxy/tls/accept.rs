@@ -45,8 +45,9 @@ pub struct Opening {
 
 /// A client's TLS connection.
 pub struct TlsConnection {
-    /// The stream of plain text.
-    pub stream: tokio_rustls::server::TlsStream<Recorded>,
+    /// The stream of plain text. Boxed once and for all: it takes more than a kibibyte, for which each future that has had it
+    /// would keep room.
+    pub stream: Box<tokio_rustls::server::TlsStream<Recorded>>,
     /// Whether HTTP/2 was agreed on.
     pub http2: bool,
     /// Whether it is TLS 1.3.
@@ -114,7 +115,7 @@ impl TlsAcceptor {
             tls13: connection.protocol_version() == Some(ProtocolVersion::TLSv1_3),
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
             secured: Box::new(Secured { covers, asked_for: plan.asked_for, identity }),
-            stream,
+            stream: Box::new(stream),
         })))
     }
 }
