@@ -114,7 +114,7 @@ async fn serve_tls(worker: Rc<Worker>, tcp: TcpStream, ends: Ends, ticket: Ticke
         Some(Accepted::Terminated(connection)) => {
             drop(live);
             let TlsConnection { stream, http2, secured, .. } = *connection;
-            let client = Client::new(Rc::clone(&worker), ends, Some(secured), http2);
+            let client = Rc::new(Client::new(worker, ends, Some(secured), http2));
             Box::pin(serve_http(client, Stream::Tls(stream), BytesMut::new(), ticket)).await;
         }
         Some(Accepted::Passthrough(opening)) => {
@@ -149,7 +149,7 @@ async fn serve_plain(worker: Rc<Worker>, mut tcp: TcpStream, ends: Ends, ticket:
     let sniffed = timeout(worker.live().config.timeouts.header, sniff(&mut tcp)).await;
     let Ok(Ok(first)) = sniffed else { return };
     let http2 = first.starts_with(HTTP2_PREFACE);
-    let client = Client::new(Rc::clone(&worker), ends, None, http2);
+    let client = Rc::new(Client::new(worker, ends, None, http2));
     serve_http(client, Stream::Plain(tcp), first, ticket).await;
 }
 
@@ -173,8 +173,7 @@ async fn sniff(tcp: &mut TcpStream) -> std::io::Result<BytesMut> {
     .await
 }
 
-async fn serve_http(client: Client, stream: ClientStream, first: BytesMut, mut ticket: Ticket) {
-    let client = Rc::new(client);
+async fn serve_http(client: Rc<Client>, stream: ClientStream, first: BytesMut, mut ticket: Ticket) {
     let ended = if client.http2 {
         Box::pin(serve_http2(&client, stream, first, &mut ticket)).await
     } else {
@@ -202,7 +201,7 @@ enum ConnectionError {
     /// An upstream has not sent all of a response.
     #[error("a response broke off")]
     Cut,
-    /// The same of HTTP/2.
+    /// The same of HTTP/2, and frames that it does not allow.
     #[error(transparent)]
     Http2(h2::Error),
     /// A time-out passed.

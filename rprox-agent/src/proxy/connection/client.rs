@@ -136,11 +136,11 @@ impl Client {
     }
 
     /// The last byte of a response's body has been handed over, or the request was given up.
-    pub fn request_ends(&self) {
+    pub fn request_ends(&self, now: std::time::Instant) {
         let running = self.requests.get() - 1;
         self.requests.set(running);
         if running == 0 {
-            self.phase.set(Phase::Idle(Instant::now() + self.worker.live().config.timeouts.idle));
+            self.phase.set(Phase::Idle(Instant::from_std(now) + self.worker.live().config.timeouts.idle));
         }
         self.look_at_flow();
     }

@@ -78,7 +78,7 @@ pub(super) async fn serve(
         let head = match server.next().await? {
             Next::Request(head) => head,
             Next::Refused(refusal) => {
-                server.refuse(refusal).await?;
+                Box::pin(server.refuse(refusal)).await?;
                 break;
             }
             Next::Closed => break,

@@ -244,7 +244,8 @@ impl Drop for Exchange {
         if !self.answered.get() {
             self.client.request_given_up();
         }
-        let lasted = self.start.elapsed();
+        let now = Instant::now();
+        let lasted = now - self.start;
         if let Some(route) = self.live.counted.routes.get(self.place) {
             let class = Class::of(self.status);
             route.requests[class].increment();
@@ -257,6 +258,6 @@ impl Drop for Exchange {
             let outcome = Outcome { status: self.status, bytes: self.bytes, received: None, lasted };
             self.client.worker.access_log.write(self.live.config.log.access_format, record, outcome);
         }
-        self.client.request_ends();
+        self.client.request_ends(now);
     }
 }

@@ -94,8 +94,11 @@ impl Forwarding {
         trusted: bool,
     ) -> Option<Rc<Forwarded>> {
         if !trusted {
-            for name in [FOR, FORWARDED, PROTO, HOST, PORT, REAL_IP] {
-                headers.remove(name);
+            // One look at each name is cheaper than to hash all that there might be.
+            if headers.keys().any(is_forwarding) {
+                for name in [FOR, FORWARDED, PROTO, HOST, PORT, REAL_IP] {
+                    headers.remove(name);
+                }
             }
             return Some(self.all(authority));
         }
@@ -132,6 +135,11 @@ impl Forwarding {
         // A checked authority holds neither quote nor backslash, so it needs no escapes.
         visible([self.prefix.as_bytes(), b";host=\"", authority.as_bytes(), b"\""].concat().into())
     }
+}
+
+fn is_forwarding(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name == FORWARDED.as_str() || name.starts_with("x-forwarded-") || name == REAL_IP.as_str()
 }
 
 /// Adds `value` at the end of the list that the field is, over however many lines it goes.

@@ -14,6 +14,10 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 ///
 /// `Host` and `Content-Length` stay even if listed: they are the message's, and who lists them is up to no good.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    // One look at each name is cheaper than to hash all that there might be.
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
+    }
     if let Some(first) = headers.get(CONNECTION).cloned() {
         let more: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().skip(1).cloned().collect();
         headers.remove(CONNECTION);
@@ -30,6 +34,13 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     headers.remove(TE);
     headers.remove(TRANSFER_ENCODING);
     headers.remove(UPGRADE);
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection" | "keep-alive" | "proxy-connection" | "te" | "transfer-encoding" | "upgrade"
+    )
 }
 
 fn remove_listed(headers: &mut HeaderMap, name: &str) {

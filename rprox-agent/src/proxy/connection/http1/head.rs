@@ -8,7 +8,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use httparse::{Header, ParserConfig};
 
@@ -115,7 +115,7 @@ fn read_into<'h>(head: &'h Bytes, space: &mut [MaybeUninit<Header<'h>>]) -> Resu
     }
     let body = framing.body(is_1_0)?;
     let keeps_alive = framing.persistence.keeps_alive(is_1_0);
-    let takes_trailers = headers::accepts_trailers(&headers);
+    let takes_trailers = framing.has_te && headers::accepts_trailers(&headers);
     let mut request = Request::new(());
     *request.method_mut() = method;
     *request.uri_mut() = target;
@@ -129,6 +129,7 @@ fn read_into<'h>(head: &'h Bytes, space: &mut [MaybeUninit<Header<'h>>]) -> Resu
 struct Framing {
     body: Option<Body>,
     persistence: Persistence,
+    has_te: bool,
 }
 
 impl Framing {
@@ -137,6 +138,7 @@ impl Framing {
             self.persistence.hear(value);
             return Ok(());
         }
+        self.has_te |= name == TE;
         let body = if name == CONTENT_LENGTH {
             Body::Length(length(value).ok_or(Refusal::Malformed("its Content-Length is no number"))?)
         } else if name == TRANSFER_ENCODING {
