@@ -1,4 +1,4 @@
-//! How many connections each client has, so that no one takes all places.
+//! How many connections there are, and how many each client has, so that no one takes all places.
 
 #![forbid(unsafe_code)]
 
@@ -6,10 +6,41 @@ use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The table is in parts, so that workers that accept at the same time seldom wait for each other.
 const PARTS: usize = 16;
+
+/// Client connections of the whole process. Alone in its pair of cache lines: what is beside it is read for each request, and
+/// would be fetched anew after each connection of another worker.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Connections(AtomicUsize);
+
+impl Connections {
+    /// One more, unless there are `limit` already; whether there is now.
+    #[must_use]
+    pub fn begin(&self, limit: usize) -> bool {
+        let begins = self.0.fetch_add(1, Relaxed) < limit;
+        if !begins {
+            self.end();
+        }
+        begins
+    }
+
+    /// One that has [begun](Self::begin) ends.
+    pub fn end(&self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+}
 
 /// Connections by client address, of the whole process.
 #[derive(Debug, Default)]

@@ -201,8 +201,10 @@ fn direct<'a>(
         // As by a certificate of ours that covers the upstream's host too.
         return refuse(StatusCode::MISDIRECTED_REQUEST, "TLS for this host is not ended here");
     }
-    let has_https = found.is_passed_through || live.tls.serves(&host);
-    if client.secure.is_none() && found.route.https_redirect && has_https {
+    if client.secure.is_none()
+        && found.route.https_redirect
+        && (found.is_passed_through || live.tls.serves(&host))
+    {
         let resource = parts.uri.path_and_query().map_or("/", |resource| resource.as_str());
         return Err(Box::new(respond::https_redirect(&parts.method, &host, resource)));
     }

@@ -9,8 +9,6 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -25,7 +23,7 @@ use super::connection;
 use super::drain::Stop;
 use super::handover::Inherited;
 use super::metrics::Limit;
-use super::worker::{Shared, Worker};
+use super::worker::Worker;
 
 /// Connections that wait to be accepted, for each socket; the kernel cuts it to net.core.somaxconn.
 pub const BACKLOG: i32 = 4096;
@@ -292,7 +290,7 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, secure: bool, co
         }
         return;
     }
-    let Some(place) = Place::take(&worker.shared, limit) else {
+    let Some(place) = Place::take(worker, limit) else {
         worker.metrics.limit_hits[Limit::Connections].increment();
         complaints.log(|| tracing::warn!(limit, "limits.connections reached: refusing connections"));
         if !secure {
@@ -319,21 +317,17 @@ pub(super) fn refuse(tcp: &TcpStream, why: &str) {
 }
 
 /// One of the process's client connections.
-struct Place(Arc<Shared>);
+struct Place(Rc<Worker>);
 
 impl Place {
-    fn take(shared: &Arc<Shared>, limit: usize) -> Option<Self> {
-        if shared.connections.fetch_add(1, Relaxed) >= limit {
-            shared.connections.fetch_sub(1, Relaxed);
-            return None;
-        }
-        Some(Self(Arc::clone(shared)))
+    fn take(worker: &Rc<Worker>, limit: usize) -> Option<Self> {
+        worker.shared.connections.begin(limit).then(|| Self(Rc::clone(worker)))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Relaxed);
+        self.0.shared.connections.end();
     }
 }
 

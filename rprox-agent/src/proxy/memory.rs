@@ -144,7 +144,7 @@ impl Guard<'_> {
             held = self.resident.bytes().unwrap_or(held);
         }
         // Where nobody is connected there is nobody whose leaving would help.
-        let becomes = held > most && self.shared.connections.load(Relaxed) > 0;
+        let becomes = held > most && self.shared.connections.count() > 0;
         match (short, becomes) {
             (false, true) => {
                 tracing::warn!(held, limit, "limits.memory reached: refusing requests and connections");

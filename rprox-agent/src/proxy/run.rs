@@ -5,7 +5,6 @@
 use std::io;
 use std::panic;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -16,6 +15,7 @@ use super::access_log::AccessLog;
 use super::acme::Orders;
 use super::activation::{self, ActivationError};
 use super::admin::{self, AdminError};
+use super::admission::Connections;
 use super::background::Background;
 use super::config::{Config, Flags};
 use super::handover::Inherited;
@@ -108,7 +108,7 @@ async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
         health: Arc::default(),
         memory: Memory::of_this_process(),
         via: Via::default(),
-        connections: AtomicUsize::new(0),
+        connections: Connections::default(),
         clients: Arc::default(),
         metrics,
         started: SystemTime::now(),

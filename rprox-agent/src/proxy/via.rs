@@ -22,11 +22,9 @@ impl Default for Via {
 
 impl Via {
     fn new(name: &str) -> Self {
-        // Letters, digits and a hyphen, as it is.
-        let value = |version: &str| {
-            HeaderValue::try_from(format!("{version} {name}"))
-                .unwrap_or(HeaderValue::from_static("1.1 rprox"))
-        };
+        // It lasts as long as the process: so a clone, one for each request, needs no count of owners, which all workers would
+        // write to. Letters, digits and a hyphen, as it is.
+        let value = |version: &str| HeaderValue::from_static(format!("{version} {name}").leak());
         Self { name: name.to_owned(), http10: value("1.0"), http11: value("1.1"), http2: value("2.0") }
     }
 

@@ -6,7 +6,6 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -17,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::access_log::{AccessLog, Writer};
 use super::acme::Orders;
-use super::admission::Clients;
+use super::admission::{Clients, Connections};
 use super::background::Background;
 use super::config::Limits;
 use super::dns::{DnsError, LastAnswers};
@@ -78,7 +77,7 @@ pub struct Shared {
     /// This process in `Via`.
     pub via: Via,
     /// Client connections of the process; changed when one comes or goes, not by requests.
-    pub connections: AtomicUsize,
+    pub connections: Connections,
 }
 
 impl Shared {

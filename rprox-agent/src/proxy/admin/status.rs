@@ -76,7 +76,7 @@ pub(super) fn json(shared: &Shared, file: Option<&Path>, phase: Phase) -> Result
             loaded_at: seconds(rules.loaded_at),
             last_reload_refused: shared.reloads.last_was_refused(),
         },
-        connections: shared.connections.load(std::sync::atomic::Ordering::Relaxed),
+        connections: shared.connections.count(),
         labels: rules.config.podman.is_some().then(|| shared.labels.report()),
         routes: rules
             .all_routes()

@@ -118,7 +118,9 @@ impl Exchange {
         let route = found.route;
         self.place = found.place;
         // Over plain HTTP it must not be said (RFC 6797 section 7.2).
-        self.hsts = route.hsts.clone().filter(|_| self.client.secure.is_some());
+        let hsts = route.hsts.as_ref().filter(|_| self.client.secure.is_some());
+        // Copied: a clone would count its owners where all workers do.
+        self.hsts = hsts.and_then(|hsts| HeaderValue::from_bytes(hsts.as_bytes()).ok());
         if let Some(record) = &mut self.record {
             route.label.clone_into(&mut record.route);
         }
