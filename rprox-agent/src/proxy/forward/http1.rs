@@ -33,14 +33,11 @@ use super::forwarded::Forwarded;
 use crate::proxy::connection::interim::Interim;
 use crate::proxy::http1::chunks::{Chunks, Piece, Sender};
 use crate::proxy::http1::message::{Coding, Failed};
-use crate::proxy::http1::{section, trailers};
+use crate::proxy::http1::{rooms, section, trailers};
 use crate::proxy::timer::LazyTimer;
 
 /// Room for a usual response's head and a small body.
 const FIRST_READ: usize = 8 * 1024;
-
-/// How much is read of a large body at a time, at most.
-const LARGEST_READ: usize = 128 * 1024;
 
 /// A connection.
 pub struct Http1 {
@@ -247,7 +244,10 @@ impl Http1 {
             }
             self.keeps_alive &= keeps_alive;
             self.rest = match length {
-                Length::Exact(length) => Rest::Exact(length),
+                Length::Exact(length) => {
+                    self.room = rooms::for_rest(length.saturating_sub(self.buffer.len() as u64), FIRST_READ);
+                    Rest::Exact(length)
+                }
                 Length::Chunked => Rest::Chunked(Chunks::new(Sender::Upstream, self.header_bytes)),
                 Length::UntilClose => Rest::UntilClose,
             };
@@ -308,9 +308,7 @@ impl Http1 {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
         self.buffer.reserve(self.room);
         let read = ready!(self.socket.poll_read(cx, &mut self.buffer))?;
-        if read >= self.room {
-            self.room = (self.room * 2).min(LARGEST_READ);
-        }
+        self.room = rooms::after(read, self.room, FIRST_READ);
         Poll::Ready(Ok(read))
     }
 

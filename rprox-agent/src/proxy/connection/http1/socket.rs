@@ -20,17 +20,16 @@ use super::head::{self, Body, Head, Refusal};
 use crate::proxy::connection::ClientStream;
 use crate::proxy::connection::client::Client;
 use crate::proxy::connection::io::ClientIo;
-use crate::proxy::http1::Flaw;
 use crate::proxy::http1::chunks::{Chunks, Piece, Sender};
 use crate::proxy::http1::section::Strict;
+use crate::proxy::http1::{Flaw, rooms};
 use crate::proxy::stream::Stream;
 
 /// Room for a usual request's head and a small body. It lies on the stack: a connection on which nothing comes has no buffer.
 const FIRST_READ: usize = 4096;
 
-/// How much of a body is read at a time: what a usual piece fills, and at most.
+/// How much of a body is read at a time, at least.
 const SMALLEST_READ: usize = 16 * 1024;
-const LARGEST_READ: usize = 128 * 1024;
 
 /// How much of a body that nobody wants is passed over, so that the connection can go on.
 const PASSED_OVER: usize = 64 * 1024;
@@ -250,7 +249,10 @@ impl Socket {
 impl Inner {
     fn begin(&mut self, body: Body, trailers: usize) {
         self.rest = match body {
-            Body::Length(length) => Rest::Exact(length),
+            Body::Length(length) => {
+                self.room = rooms::for_rest(length.saturating_sub(self.buffer.len() as u64), FIRST_READ);
+                Rest::Exact(length)
+            }
             Body::Chunked => Rest::Chunked(Chunks::new(Sender::Client, trailers)),
         };
     }
@@ -274,18 +276,12 @@ impl Inner {
     }
 
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let room = match &self.rest {
-            Rest::Exact(left) => usize::try_from(*left).map_or(self.room, |left| left.min(self.room)),
-            _ => self.room,
-        };
-        self.buffer.reserve(room);
+        self.buffer.reserve(self.room);
         let read = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer))?;
         if read == 0 {
             return Poll::Ready(Err(Error::Closed));
         }
-        if read >= self.room {
-            self.room = (self.room * 2).min(LARGEST_READ);
-        }
+        self.room = rooms::after(read, self.room, SMALLEST_READ);
         Poll::Ready(Ok(()))
     }
 
