@@ -180,16 +180,11 @@ async fn serve_http(client: Rc<Client>, stream: ClientStream, first: BytesMut, m
         http1::serve(&client, stream, first, &mut ticket).await
     };
     if let Err(error) = ended {
-        if matches!(&error, ConnectionError::Http2(error) if is_flood(error)) {
+        if matches!(error, ConnectionError::Http2(http2::Failure::Flood)) {
             client.worker.metrics.http2_floods.increment();
         }
         tracing::debug!(client = %client.peer, error = &error as &dyn std::error::Error, "client connection failed");
     }
-}
-
-/// Whether h2 has ended the connection for frames that only make work.
-fn is_flood(error: &h2::Error) -> bool {
-    error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
 }
 
 /// Why a connection ended that did not end well.
@@ -203,7 +198,7 @@ enum ConnectionError {
     Cut,
     /// The same of HTTP/2, and frames that it does not allow.
     #[error(transparent)]
-    Http2(h2::Error),
+    Http2(http2::Failure),
     /// A time-out passed.
     #[error("{0}")]
     TimedOut(Deadline),
@@ -219,7 +214,7 @@ async fn serve_http2(
     ticket: &mut Ticket,
 ) -> Result<(), ConnectionError> {
     let io = ClientIo::new(stream, first, Rc::clone(client));
-    let mut connection = Http2::new(&client.worker.live().http2, Rc::clone(client), io);
+    let mut connection = Http2::new(Rc::clone(client), io);
     let grain = client.grain();
     let mut timer = LazyTimer::new(grain);
     let mut finishing = false;

@@ -22,7 +22,7 @@ use super::forward::pool::Pool;
 use super::metrics::{Metrics, PassthroughMetrics, RouteMetrics};
 use super::route::{Route, RouteTable};
 use super::tls::{Kept, TlsAcceptor, TlsError};
-use super::worker::{Shared, http2_server};
+use super::worker::Shared;
 
 /// A configuration with all that it names.
 #[derive(Clone)]
@@ -130,8 +130,6 @@ pub struct Live {
     pub counted: Arc<Counted>,
     /// The upstreams of each route.
     pub groups: Groups,
-    /// How to serve HTTP/2.
-    pub http2: h2::server::Builder,
 }
 
 impl Deref for Live {
@@ -144,14 +142,7 @@ impl Deref for Live {
 
 impl Live {
     fn new(rules: Arc<Rules>, names: Names, number: usize) -> Self {
-        let limits = &rules.config.limits;
-        Self {
-            http2: http2_server(limits),
-            counted: Arc::clone(&rules.counted[number]),
-            groups: Groups::default(),
-            names,
-            rules,
-        }
+        Self { counted: Arc::clone(&rules.counted[number]), groups: Groups::default(), names, rules }
     }
 }
 

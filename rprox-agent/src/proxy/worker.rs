@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use bytes::BytesMut;
 use http::HeaderValue;
 use hyper::rt::Executor;
 use tokio::sync::watch;
@@ -18,7 +19,8 @@ use super::access_log::{AccessLog, Writer};
 use super::acme::Orders;
 use super::admission::{Clients, Connections};
 use super::background::Background;
-use super::config::Limits;
+use super::connection::http2::streams::Spare;
+use super::connection::http2::tasks::Tasks;
 use super::dns::{DnsError, LastAnswers};
 use super::drain::{Drain, Stop};
 use super::forward::pool::Pool;
@@ -33,16 +35,8 @@ use super::reload::Reloads;
 use super::tls::Kept;
 use super::via::Via;
 
-/// How much of a body is read or written at a time, at most: big enough that calls into the kernel don't count.
-const BODY_BUFFER: usize = 128 * 1024;
-
 /// How often unused upstream connections are looked through, at most.
 const SHORTEST_SWEEP: Duration = Duration::from_secs(1);
-
-/// Flow-control window of a client's HTTP/2 stream, and that of its connection: one upload that nobody takes must not
-/// stop the connection's others.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// What all workers read.
 pub struct Shared {
@@ -120,8 +114,12 @@ pub struct Worker {
     pub drain: Rc<Drain>,
     /// Requests being served.
     pub requests: Cell<usize>,
-    /// Room for what an HTTP/2 connection gathers before it sends.
-    pub gathered: Cell<Vec<u8>>,
+    /// Tasks for streams of HTTP/2.
+    pub streams: Tasks,
+    /// Room for what an HTTP/2 connection has to send.
+    pub gathered: Spare,
+    /// Room for what it reads.
+    pub input: Cell<BytesMut>,
     /// The `Date` of responses, and the second that it is for.
     date: RefCell<(u64, HeaderValue)>,
     view: View,
@@ -222,7 +220,9 @@ impl Worker {
             pipes: Pipes::default(),
             drain: Rc::default(),
             requests: Cell::new(0),
-            gathered: Cell::default(),
+            streams: Tasks::default(),
+            gathered: Spare::default(),
+            input: Cell::default(),
             date: RefCell::new((0, HeaderValue::from_static(""))),
             shared,
         })
@@ -260,6 +260,7 @@ async fn sweep(worker: Rc<Worker>) {
         let limit = worker.live().config.timeouts.upstream_idle;
         sleep((limit / 4).max(SHORTEST_SWEEP)).await;
         worker.pool.sweep(limit);
+        worker.streams.let_go();
     }
 }
 
@@ -281,19 +282,7 @@ async fn let_go(worker: Rc<Worker>) {
         if *changes.borrow_and_update() {
             worker.drain.wake();
             worker.pool.sweep(Duration::ZERO);
+            worker.streams.let_go();
         }
     }
-}
-
-pub(super) fn http2_server(limits: &Limits) -> h2::server::Builder {
-    let mut http2 = h2::server::Builder::new();
-    http2
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-        .max_concurrent_streams(limits.streams)
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buffer_size(BODY_BUFFER)
-        // For WebSockets (RFC 8441); the method alone is refused.
-        .enable_connect_protocol();
-    http2
 }

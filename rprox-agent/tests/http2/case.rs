@@ -27,8 +27,6 @@ pub(crate) enum Outcome {
     Stream(&'static [Code]),
     /// The connection ends with one of these codes.
     Connection(&'static [Code]),
-    /// The connection ends with `PROTOCOL_ERROR`, where the standard names this code. ARCHITECTURE.md says why.
-    OnlyProtocol(Code),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,10 +73,6 @@ fn run(agent: &Agent, Case(section, what, bytes, outcome): &Case) -> Result<(), 
             }
             Outcome::Alive => pong,
             Outcome::Stream(_) => pong && reset,
-            Outcome::OnlyProtocol(named) => {
-                let ended = |code| seen.iter().any(|frame| ends_with(frame, GOAWAY, &[code]));
-                end && ended(Code::Protocol) && !ended(*named)
-            }
             Outcome::Connection(codes) => end && seen.iter().any(|frame| ends_with(frame, GOAWAY, codes)),
         };
         if holds {

@@ -1,7 +1,7 @@
 //! RFC 7541: header compression.
 
 use crate::case::Code::{Compression, Protocol};
-use crate::case::Outcome::{Answer, OnlyProtocol};
+use crate::case::Outcome::{Answer, Connection};
 use crate::case::{Case, check};
 use crate::frames::{HEADERS, WHOLE, block, frame, request};
 
@@ -9,7 +9,7 @@ use crate::frames::{HEADERS, WHOLE, block, frame, request};
 fn rfc_7541() {
     let get = request("GET", "/", &[]);
     let block_of = |before: &[u8], after: &[u8]| frame(HEADERS, WHOLE, 1, &[before, &get, after].concat());
-    let broken = || OnlyProtocol(Compression);
+    let broken = || Connection(&[Compression]);
     // :method GET, :scheme http, :path / by their numbers in the static table, :authority as a literal that is added.
     let indexed = [&[0x82, 0x86, 0x84, 0x41][..], b"\x09a.example"].concat();
     check(&[

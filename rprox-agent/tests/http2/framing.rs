@@ -2,7 +2,7 @@
 
 use crate::agent::Agent;
 use crate::case::Code::{Compression, FrameSize, Protocol};
-use crate::case::Outcome::{Alive, Answer, Connection, OnlyProtocol};
+use crate::case::Outcome::{Alive, Answer, Connection};
 use crate::case::{Case, check};
 use crate::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, PING, PRIORITY, Peer, SETTINGS, WHOLE,
@@ -53,7 +53,7 @@ fn section_4_frames_and_header_blocks() {
             "4.3",
             "a block that can't be decoded",
             frame(HEADERS, WHOLE, 1, &[0x40]),
-            OnlyProtocol(Compression),
+            Connection(&[Compression]),
         ),
         Case(
             "4.3",

@@ -14,6 +14,7 @@ mod frames;
 mod recorder;
 
 mod compression;
+mod endings;
 mod frame_types;
 mod framing;
 mod messages;

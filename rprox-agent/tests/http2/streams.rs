@@ -1,7 +1,7 @@
 //! Section 5: streams, their states, errors, extensions.
 
 use crate::case::Code::{Protocol, RefusedStream, StreamClosed};
-use crate::case::Outcome::{Alive, Answer, Connection, OnlyProtocol, Stream};
+use crate::case::Outcome::{Alive, Answer, Connection, Stream};
 use crate::case::{Case, check};
 use crate::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PRIORITY, RST_STREAM, WHOLE, WINDOW_UPDATE, frame,
@@ -30,13 +30,13 @@ fn section_5_1_states() {
             "5.1",
             "half-closed: DATA",
             after(&whole, frame(DATA, END_STREAM, 1, b"x")),
-            OnlyProtocol(StreamClosed),
+            Stream(&[StreamClosed]),
         ),
         Case(
             "5.1",
             "half-closed: HEADERS",
             after(&whole, frame(HEADERS, WHOLE, 1, &get)),
-            OnlyProtocol(StreamClosed),
+            Connection(&[StreamClosed]),
         ),
         Case(
             "5.1",
@@ -61,7 +61,7 @@ fn section_5_1_states() {
             "5.1",
             "closed: HEADERS",
             after(&reset, frame(HEADERS, WHOLE, 1, &get)),
-            OnlyProtocol(StreamClosed),
+            Connection(&[StreamClosed]),
         ),
         Case(
             "5.1",

@@ -105,6 +105,25 @@ fn requests_that_are_given_up_one_by_one_end_the_connection() {
 }
 
 #[test]
+fn requests_that_we_have_to_reset_end_the_connection() {
+    // "MadeYouReset", CVE-2025-8671: the client's faults have the streams reset that it has begun.
+    let (agent, _upstream) = start("[limits]\nresets = 20");
+    let mut peer = Peer::connect(agent.http, PATIENCE, &[]);
+    let open = request("POST", "/", &[]);
+    let start = Instant::now();
+    for stream in (1..).step_by(2) {
+        let too_much = frame(WINDOW_UPDATE, 0, stream, &0x7fff_ffff_u32.to_be_bytes());
+        if !peer.send(&[frame(HEADERS, END_HEADERS, stream, &open), too_much].concat()) {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "it takes them for ever");
+    }
+    let ended = || hits::of(&agent, "resets") + hits::number(&agent, "rprox_http2_floods_total") == 1;
+    wait::until(PATIENCE, "the connection's end to be counted", || ended().then_some(())).unwrap();
+    assert_eq!(crate::client::get(&agent, "a.example", "/").status(), 200);
+}
+
+#[test]
 fn continuations_without_end_end_the_connection() {
     // CVE-2024-27316.
     let (agent, _upstream) = start("");

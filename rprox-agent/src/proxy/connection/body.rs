@@ -6,10 +6,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream};
+use h2::Reason;
 use hyper::body::{Body, Frame, SizeHint};
 
 use super::http1::{self, Incoming};
+use super::http2::handles::Receiver;
+use super::http2::streams::Reset;
 
 /// What comes of a request behind its head.
 pub enum ClientBody {
@@ -23,7 +25,7 @@ pub enum ClientBody {
 
 /// The body that comes by a stream of HTTP/2.
 pub struct StreamBody {
-    stream: RecvStream,
+    stream: Receiver,
     /// As the head says.
     length: Option<u64>,
     data_ended: bool,
@@ -35,42 +37,35 @@ pub enum BodyError {
     /// Of HTTP/1.1.
     #[error(transparent)]
     Http1(#[from] http1::Error),
-    /// As h2 says.
+    /// Of HTTP/2.
     #[error(transparent)]
-    Http2(#[from] h2::Error),
+    Http2(#[from] Reset),
     /// As the client says that was to send it on by HTTP/2.
     #[error(transparent)]
     Sent(#[from] hyper::Error),
 }
 
 impl StreamBody {
-    /// `length` is what the head says, and h2 holds the client to.
+    /// `length` is what the head says, and the client is held to.
     #[must_use]
-    pub fn new(stream: RecvStream, length: Option<u64>) -> Self {
+    pub fn new(stream: Receiver, length: Option<u64>) -> Self {
         Self { stream, length, data_ended: false }
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reset>>> {
         if !self.data_ended {
-            if let Some(data) = ready!(self.stream.poll_data(cx)) {
-                let data = data.inspect(|data| {
-                    // It can only fail if more is given back than was taken.
-                    let _ = self.stream.flow_control().release_capacity(data.len());
-                });
-                return Poll::Ready(whole_if_unwanted(data.map(Frame::data)));
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    self.stream.gives_back(data.len());
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                // A client that has its answer may leave the rest of its request out (RFC 9113 section 8.1).
+                Some(Err(Reset(Reason::NO_ERROR))) => return Poll::Ready(None),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => self.data_ended = true,
             }
-            self.data_ended = true;
         }
-        let trailers = ready!(self.stream.poll_trailers(cx)).transpose();
-        Poll::Ready(trailers.and_then(|trailers| whole_if_unwanted(trailers.map(Frame::trailers))))
-    }
-}
-
-/// A client that has its answer may leave the rest of its request out (RFC 9113 section 8.1).
-fn whole_if_unwanted<T>(read: Result<T, h2::Error>) -> Option<Result<T, h2::Error>> {
-    match read {
-        Err(error) if error.reason() == Some(Reason::NO_ERROR) => None,
-        read => Some(read),
+        Poll::Ready(self.stream.trailers().map(|trailers| Ok(Frame::trailers(trailers))))
     }
 }
 

@@ -168,6 +168,12 @@ impl Client {
         self.look_at_flow();
     }
 
+    /// The client took so many bytes of that piece, and there is more of it.
+    pub fn takes_some(&self, bytes: usize) {
+        self.flow.update(|flow| moved(flow, bytes));
+        self.look_at_flow();
+    }
+
     /// The client took that piece, of so many bytes, or gave it up.
     pub fn takes(&self, bytes: usize) {
         self.untaken.set(self.untaken.get() - 1);

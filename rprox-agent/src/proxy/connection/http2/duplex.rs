@@ -7,21 +7,22 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
-use h2::{Reason, RecvStream, SendStream};
+use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::stream::{poll_given_up, poll_room};
+use super::handles::{Receiver, Sender};
+use super::streams::Reset;
 
 /// What the client sends, and what it is sent.
 pub(super) struct Duplex {
-    send: SendStream<Bytes>,
-    receive: RecvStream,
+    send: Sender,
+    receive: Receiver,
     /// What has come and was not read yet.
     unread: Bytes,
 }
 
 impl Duplex {
-    pub(super) fn new(send: SendStream<Bytes>, receive: RecvStream) -> Self {
+    pub(super) fn new(send: Sender, receive: Receiver) -> Self {
         Self { send, receive, unread: Bytes::new() }
     }
 }
@@ -36,42 +37,34 @@ impl AsyncRead for Duplex {
         while this.unread.is_empty() {
             match ready!(this.receive.poll_data(cx)) {
                 Some(Ok(data)) => this.unread = data,
-                None => return Poll::Ready(Ok(())),
-                Some(Err(error)) if is_end(&error) => return Poll::Ready(Ok(())),
+                // Some clients close a WebSocket's stream by a reset (RFC 8441 section 5).
+                None | Some(Err(Reset(Reason::NO_ERROR | Reason::CANCEL))) => return Poll::Ready(Ok(())),
                 Some(Err(error)) => return Poll::Ready(Err(broken(error))),
             }
         }
         let length = this.unread.len().min(buffer.remaining());
         buffer.put_slice(&this.unread[..length]);
         this.unread.advance(length);
-        // It can only fail if more is given back than was taken.
-        let _ = this.receive.flow_control().release_capacity(length);
+        this.receive.gives_back(length);
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Duplex {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(poll_room(&mut self.send, cx)).map_err(broken)?;
-        self.send.send_data(Bytes::copy_from_slice(bytes), false).map_err(broken)?;
-        Poll::Ready(Ok(bytes.len()))
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.send.poll_data(cx, bytes, false).map_err(broken)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // The connection's task sends by itself; here a client that has gone is noticed while nothing is to be sent.
-        Poll::Ready(poll_given_up(&mut self.send, cx).map_err(broken))
+        Poll::Ready(self.send.poll_reset(cx).map_err(broken))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.send.send_data(Bytes::new(), true).map_err(broken))
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.send.end().map_err(broken))
     }
 }
 
-/// Whether it is how clients close a WebSocket's stream (RFC 8441 section 5).
-fn is_end(error: &h2::Error) -> bool {
-    matches!(error.reason(), Some(Reason::NO_ERROR | Reason::CANCEL))
-}
-
-fn broken(error: h2::Error) -> io::Error {
+fn broken(error: Reset) -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, error)
 }
