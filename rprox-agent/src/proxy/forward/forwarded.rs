@@ -5,11 +5,14 @@
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{FORWARDED, HeaderName};
 use http::{HeaderMap, HeaderValue};
+
+use crate::proxy::http1::fields;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -20,6 +23,9 @@ const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// The bytes of `for="[…]";proto=https`, the address as long as one can be.
 const LONGEST_PREFIX: usize = 64;
 
+/// The bytes of a request's lines without its authority, likewise.
+const LONGEST_LINES: usize = 256;
+
 /// A connection's forwarding fields. What they say hardly changes from one request to the next, so it is made once.
 pub struct Forwarding {
     address: HeaderValue,
@@ -29,22 +35,33 @@ pub struct Forwarding {
     last: RefCell<Option<Rc<Forwarded>>>,
 }
 
-/// The fields of one request, which stay beside its own until it is sent.
+/// The fields of one request, which stay beside its own until it is sent. They keep nothing of the request, for they stay with its
+/// connection.
 pub struct Forwarded {
-    authority: HeaderValue,
-    fields: Vec<(HeaderName, HeaderValue)>,
-    lines: Vec<u8>,
+    /// As HTTP/1.1 writes them, one for each of [`NAMES`], the last only where there is an authority.
+    lines: Bytes,
+    /// Where in them it is.
+    authority: Range<usize>,
 }
 
+/// What a request is told of by [`Forwarded`].
+const NAMES: [HeaderName; 4] = [FOR, FORWARDED, PROTO, HOST];
+
 impl Forwarded {
-    fn new(authority: HeaderValue, fields: Vec<(HeaderName, HeaderValue)>) -> Self {
-        let mut lines = Vec::new();
-        for (name, value) in &fields {
-            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-                lines.extend_from_slice(part);
-            }
+    fn new(values: [&HeaderValue; 4]) -> Self {
+        let [.., authority] = values;
+        let count = if authority.is_empty() { NAMES.len() - 1 } else { NAMES.len() };
+        let mut lines = Vec::with_capacity(LONGEST_LINES + 2 * authority.len());
+        for (name, value) in NAMES.iter().zip(values).take(count) {
+            fields::write(name, value, &mut lines);
         }
-        Self { authority, fields, lines }
+        let end = lines.len() - b"\r\n".len();
+        let authority = end - authority.len()..end;
+        Self { lines: lines.into_boxed_slice().into(), authority }
+    }
+
+    fn is_of(&self, authority: &HeaderValue) -> bool {
+        &self.lines[self.authority.clone()] == authority.as_bytes()
     }
 
     /// As HTTP/1.1 writes them.
@@ -55,8 +72,11 @@ impl Forwarded {
 
     /// Puts them among a request's own.
     pub fn insert(&self, headers: &mut HeaderMap) {
-        for (name, value) in &self.fields {
-            headers.insert(name, value.clone());
+        for (name, line) in NAMES.iter().zip(self.lines.split(|byte| *byte == b'\n')) {
+            let value = line.get(name.as_str().len() + b": ".len()..);
+            if let Some(value) = value.and_then(|value| value.strip_suffix(b"\r")) {
+                headers.insert(name, visible(self.lines.slice_ref(value)));
+            }
         }
     }
 }
@@ -113,18 +133,11 @@ impl Forwarding {
 
     fn all(&self, authority: &HeaderValue) -> Rc<Forwarded> {
         let mut last = self.last.borrow_mut();
-        if let Some(last) = last.as_ref().filter(|last| last.authority == authority) {
+        if let Some(last) = last.as_ref().filter(|last| last.is_of(authority)) {
             return Rc::clone(last);
         }
-        let mut fields = vec![
-            (FOR, self.address.clone()),
-            (FORWARDED, self.element(authority)),
-            (PROTO, self.proto.clone()),
-        ];
-        if !authority.is_empty() {
-            fields.push((HOST, authority.clone()));
-        }
-        Rc::clone(last.insert(Rc::new(Forwarded::new(authority.clone(), fields))))
+        let values = [&self.address, &self.element(authority), &self.proto, authority];
+        Rc::clone(last.insert(Rc::new(Forwarded::new(values))))
     }
 
     /// This hop's element of `Forwarded`.
