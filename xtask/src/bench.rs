@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     quick: bool,
 
-    /// Of the proxy's rows, only those whose name holds TEXT, whether or not `--quick` has them
+    /// Of the redirect's and the proxy's rows, only those whose name holds TEXT, whether or not `--quick` has them
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
 
@@ -98,7 +98,7 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<ExitCode> {
     for area in areas {
         let report = match area {
             Area::Packets => packets::measure(extent.rounds.max(7), extent.quick)?,
-            Area::Redirect => redirect::measure(extent)?,
+            Area::Redirect => redirect::measure(extent, arguments.only.as_deref())?,
             Area::Proxy => proxy::measure(extent, arguments.only.as_deref())?,
         };
         report.publish()?;

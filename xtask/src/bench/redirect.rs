@@ -43,10 +43,11 @@ struct Case {
     connections: usize,
     close: bool,
     upload: usize,
+    /// Whether a quick run has it.
+    short: bool,
     figure: fn(Tally, usize) -> f64,
 }
 
-/// Those that a quick run leaves out come last.
 const CASES: [Case; 4] = [
     Case {
         name: "new connections",
@@ -55,6 +56,7 @@ const CASES: [Case; 4] = [
         connections: 32,
         close: true,
         upload: 0,
+        short: true,
         figure: |tally, _| tally.rate(),
     },
     Case {
@@ -64,6 +66,7 @@ const CASES: [Case; 4] = [
         connections: 32,
         close: false,
         upload: 0,
+        short: true,
         figure: |tally, _| tally.rate(),
     },
     Case {
@@ -73,6 +76,7 @@ const CASES: [Case; 4] = [
         connections: 2,
         close: false,
         upload: 0,
+        short: true,
         figure: |tally, _| tally.bytes / tally.seconds / 1e6,
     },
     Case {
@@ -82,69 +86,98 @@ const CASES: [Case; 4] = [
         connections: 2,
         close: false,
         upload: 4 << 20,
+        short: false,
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
         figure: |tally, upload| tally.rate() * upload as f64 / 1e6,
     },
 ];
-const QUICK: usize = 3;
 
 /// Measures.
 ///
 /// # Errors
 ///
 /// Not root, something is missing, or a request failed.
-pub(super) fn measure(extent: Extent) -> Result<Report> {
+pub(super) fn measure(extent: Extent, only: Option<&str>) -> Result<Report> {
     let extent = Extent { seconds: extent.seconds.min(SECONDS), ..extent };
+    let rows = Rows { quick: extent.quick, only };
     let host = Host::new()?;
     let mut report = Report::new("redirect", extent.quick);
-    measure_ways(&host, extent, &mut report)?;
-    if !extent.quick {
+    measure_ways(&host, extent, rows, &mut report)?;
+    if rows.has(flows::NAME, false) {
         flows::measure(&host, extent, &mut report)?;
+    }
+    if rows.has(rules::NAME, false) {
         rules::measure(&host, extent, &mut report)?;
-        drop(host);
+    }
+    drop(host);
+    if rows.has(flood::NAME, false) {
         flood::measure(extent, &mut report)?;
     }
     Ok(report)
 }
 
+/// Which rows are asked for.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    quick: bool,
+    only: Option<&'a str>,
+}
+
+impl Rows<'_> {
+    /// Whether the row `name` is, which a quick run has where it is `short`.
+    fn has(self, name: &str, short: bool) -> bool {
+        self.only.map_or(short || !self.quick, |text| name.contains(text))
+    }
+}
+
 /// Everything that can be done to one rule and few connections.
-fn measure_ways(host: &Host, extent: Extent, report: &mut Report) -> Result<()> {
+fn measure_ways(host: &Host, extent: Extent, rows: Rows<'_>, report: &mut Report) -> Result<()> {
+    let cases: Vec<&Case> = CASES.iter().filter(|case| rows.has(case.name, case.short)).collect();
+    let (has_udp, has_run_time) = (rows.has(udp::NAME, true), rows.has(run_time::NAME, true));
+    if cases.is_empty() && !has_udp && !has_run_time {
+        return Ok(());
+    }
     let folder = host.playground.folder().join("upstream");
     let _upstream = host.inside(|| {
         let topology = &host.playground.topology;
         upstream::start(&topology.host, AGENT, TO, 1, &folder)
     })?;
     let echo = udp::Echo::start(host)?;
-    let cases = if extent.quick { &CASES[..QUICK] } else { &CASES };
-    let ways = if extent.quick { &Way::ALL[1..] } else { &Way::ALL };
+    let ways = if extent.quick { &Way::QUICK[..] } else { &Way::ALL };
     let mut figures: Vec<_> =
         cases.iter().map(|case| Measurement::new(case.name, case.unit, Better::Higher)).collect();
-    let mut datagrams = Measurement::new("UDP round trips", "1/s", Better::Higher);
+    let mut datagrams = Measurement::new(udp::NAME, "1/s", Better::Higher);
     let mut run_time = run_time::RunTime::new();
     in_turn(extent.rounds, ways, |way, counts| {
-        let _applied = way.apply(host)?;
+        let applied = way.apply(host)?;
         // One case warms up for all.
-        let cases = if counts { cases } else { &cases[..1] };
+        let cases = if counts { &cases[..] } else { &cases[..cases.len().min(1)] };
         for (case, measurement) in cases.iter().zip(&mut figures) {
             let tally = load(host, way, case, extent.seconds).run(host.playground.folder())?;
             if counts {
                 measurement.add(way.name(), (case.figure)(tally, case.upload));
             }
         }
-        if counts {
-            datagrams.add(way.name(), echo.round_trips(host, way, extent)?);
-        }
-        if counts && way.has_programs() {
+        if counts && has_run_time && way.has_programs() {
             run_time.add(way, || load(host, way, &CASES[0], 1).run(host.playground.folder()))?;
+        }
+        drop(applied);
+        if counts && has_udp {
+            let _applied = way.apply_for_udp(host)?;
+            datagrams.add(way.name(), echo.round_trips(host, way, extent)?);
         }
         Ok(())
     })?;
-    figures.push(datagrams);
+    if has_udp {
+        figures.push(datagrams);
+    }
     for measurement in &figures {
         judge(report, measurement);
     }
     report.measurements.extend(figures);
-    report.measurements.extend(run_time.measurements());
+    if has_run_time {
+        report.measurements.extend(run_time.measurements());
+    }
     Ok(())
 }
 

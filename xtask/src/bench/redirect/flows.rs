@@ -15,6 +15,9 @@ use super::host::Host;
 use super::way::Way;
 use super::{CASES, TO, load};
 
+/// What the rows' names begin with.
+pub(super) const NAME: &str = "requests beside open flows";
+
 const FLOWS: [usize; 3] = [1, 1_000, 50_000];
 /// Opening so many takes longer than the requests do: so they are opened less often, and serve for more rounds.
 const OPENED: usize = 2;
@@ -35,8 +38,8 @@ pub(super) fn measure(host: &Host, extent: Extent, report: &mut Report) -> Resul
     for address in &addresses {
         topology.host.ip(&format!("address add {address}/24 dev {INTERFACE}"))?;
     }
-    for way in &Way::ALL[1..] {
-        let name = format!("requests beside open flows, {}", way.name());
+    for way in &Way::QUICK {
+        let name = format!("{NAME}, {}", way.name());
         let mut measurement = Measurement::new(&name, "1/s", Better::Higher);
         let _applied = way.apply(host)?;
         in_turn(extent.rounds.min(OPENED), &FLOWS, |flows, counts| {

@@ -77,6 +77,9 @@ impl Drop for Processor {
     }
 }
 
+/// What the groups' names begin with, before the process that made them.
+const GROUP: &str = "rprox-bench-";
+
 /// A control group, deleted with this guard.
 struct Group {
     /// Where the cgroup2 file system is mounted.
@@ -91,7 +94,8 @@ impl Group {
         let root = mount_point().context("no cgroup2 file system is mounted")?;
         let groups = fs::read_to_string("/proc/self/cgroup")?;
         let ours = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-        let path = root.join(format!("rprox-bench-{}", std::process::id()));
+        remove_stale(&root);
+        let path = root.join(format!("{GROUP}{}", std::process::id()));
         fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
         Ok(Self { ours: root.join(ours), path, root })
     }
@@ -127,6 +131,19 @@ impl Drop for Group {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir(&self.path) {
             eprintln!("the control group {} stays behind: {error}", self.path.display());
+        }
+    }
+}
+
+/// Deletes the groups of runs that were killed.
+fn remove_stale(root: &Path) {
+    let Ok(groups) = fs::read_dir(root) else { return };
+    for group in groups.flatten() {
+        let name = group.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix(GROUP)?.parse::<u32>().ok());
+        if process.is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists()) {
+            // Its processes may not have ended yet.
+            let _ = fs::remove_dir(group.path());
         }
     }
 }

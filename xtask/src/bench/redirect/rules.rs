@@ -12,6 +12,9 @@ use super::host::Host;
 use super::way::Way;
 use super::{CASES, TO, load};
 
+/// What the rows' names begin with.
+pub(super) const NAME: &str = "new connections with rules";
+
 const RULES: [u16; 3] = [1, 100, 10_000];
 const ROUNDS: usize = 3;
 
@@ -21,7 +24,7 @@ pub(super) fn measure(host: &Host, extent: Extent, report: &mut Report) -> Resul
     let topology = &host.playground.topology;
     let _upstream = host.inside(|| upstream::start(&topology.host, AGENT, TO, 1, &folder))?;
     for way in [Way::Iptables, Way::Nftables, Way::Rewrite, Way::Steer] {
-        let name = format!("new connections with rules, {}", way.name());
+        let name = format!("{NAME}, {}", way.name());
         let mut measurement = Measurement::new(&name, "1/s", Better::Higher);
         in_turn(extent.rounds.min(ROUNDS), &RULES, |rules, counts| {
             let _applied = way.apply_with(host, rules)?;

@@ -13,6 +13,9 @@ use super::super::load::Tally;
 use super::super::series::{Better, Measurement};
 use super::way::Way;
 
+/// The row of all programs together.
+pub(super) const NAME: &str = "kernel programs, a new connection";
+
 /// What all names of ours begin with.
 const PREFIX: &str = "rprox_";
 
@@ -25,7 +28,7 @@ pub(super) struct RunTime {
 
 impl RunTime {
     pub(super) fn new() -> Self {
-        let connection = Measurement::new("kernel programs, a new connection", "ns", Better::Lower);
+        let connection = Measurement::new(NAME, "ns", Better::Lower);
         Self { connection, each: BTreeMap::new() }
     }
 

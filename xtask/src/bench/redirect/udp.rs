@@ -15,6 +15,9 @@ use super::super::Extent;
 use super::host::Host;
 use super::way::Way;
 
+/// The row.
+pub(super) const NAME: &str = "UDP round trips";
+
 /// Datagrams on their way at a time.
 const WINDOW: u32 = 64;
 const TO: u16 = 8443;

@@ -16,12 +16,23 @@ pub(super) enum Way {
     Nftables,
     Rewrite,
     Steer,
+    /// `Steer` with a UDP rule too, for which it has programs in the packets' path.
+    SteerBesideUdp,
 }
 
 impl Way {
-    /// All, of which a quick run leaves out the first.
-    pub(super) const ALL: [Self; 6] =
-        [Self::DirectAgain, Self::Direct, Self::Iptables, Self::Nftables, Self::Rewrite, Self::Steer];
+    pub(super) const ALL: [Self; 7] = [
+        Self::DirectAgain,
+        Self::Direct,
+        Self::Iptables,
+        Self::Nftables,
+        Self::Rewrite,
+        Self::Steer,
+        Self::SteerBesideUdp,
+    ];
+    /// Those of a quick run.
+    pub(super) const QUICK: [Self; 5] =
+        [Self::Direct, Self::Iptables, Self::Nftables, Self::Rewrite, Self::Steer];
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -31,6 +42,7 @@ impl Way {
             Self::Nftables => "nftables",
             Self::Rewrite => "rprox rewrite",
             Self::Steer => "rprox steer",
+            Self::SteerBesideUdp => "rprox steer, UDP too",
         }
     }
 
@@ -40,7 +52,7 @@ impl Way {
 
     /// Whether kernel programs of ours do it.
     pub(super) fn has_programs(self) -> bool {
-        matches!(self, Self::Rewrite | Self::Steer)
+        matches!(self, Self::Rewrite | Self::Steer | Self::SteerBesideUdp)
     }
 
     /// The TCP port that a client asks for.
@@ -48,16 +60,25 @@ impl Way {
         if self.is_direct() { TO } else { 80 }
     }
 
-    /// Puts it on, until the guard goes.
+    /// Puts it on with a TCP rule, until the guard goes.
     pub(super) fn apply(self, host: &Host) -> Result<Applied<'_>> {
-        self.apply_with(host, 1)
+        self.put_on(host, 1, self == Self::SteerBesideUdp)
+    }
+
+    /// The same with a UDP rule too.
+    pub(super) fn apply_for_udp(self, host: &Host) -> Result<Applied<'_>> {
+        self.put_on(host, 1, true)
     }
 
     /// The same with so many TCP rules, of which the one that is asked for comes last.
     pub(super) fn apply_with(self, host: &Host, rules: u16) -> Result<Applied<'_>> {
+        self.put_on(host, rules, false)
+    }
+
+    fn put_on(self, host: &Host, tcp: u16, udp: bool) -> Result<Applied<'_>> {
         let applied = Applied { way: self, host };
-        let others = (1..rules).map(|rule| ("tcp", 10_000 + rule, 30_000 + rule));
-        let rules = [("udp", 443, 8443)].into_iter().chain(others).chain([("tcp", 80, TO)]);
+        let others = (1..tcp).map(|rule| ("tcp", 10_000 + rule, 30_000 + rule));
+        let rules = udp.then_some(("udp", 443, 8443)).into_iter().chain(others).chain([("tcp", 80, TO)]);
         match self {
             Self::DirectAgain | Self::Direct => {}
             Self::Iptables => {
@@ -77,8 +98,8 @@ impl Way {
                 let chain = NFTABLES.map(str::to_owned).into_iter();
                 host.run("nft", &["-f", &file(host, chain.chain(rules.map(rule)))?])?;
             }
-            Self::Rewrite | Self::Steer => {
-                let mode = if self == Self::Steer { "steer" } else { "rewrite" };
+            Self::Rewrite | Self::Steer | Self::SteerBesideUdp => {
+                let mode = if self == Self::Rewrite { "rewrite" } else { "steer" };
                 let rule = |(protocol, from, to)| format!("\"{from}:{to}/{protocol}\",\n");
                 let list = ["redirect = [\n".to_owned()]
                     .into_iter()
@@ -104,7 +125,7 @@ impl Drop for Applied<'_> {
             Way::DirectAgain | Way::Direct => Ok(()),
             Way::Iptables => self.host.run("nft", &["delete", "table", "ip", "nat"]).map(drop),
             Way::Nftables => self.host.run("nft", &["delete", "table", "inet", "bench"]).map(drop),
-            Way::Rewrite | Way::Steer => self.host.playground.detach(),
+            Way::Rewrite | Way::Steer | Way::SteerBesideUdp => self.host.playground.detach(),
         };
         if let Err(error) = undone {
             eprintln!("{} can't be taken off: {error:#}", self.way.name());
