@@ -17,14 +17,3 @@ pub struct DirectFlow {
     /// The [`Protocol`](crate::Protocol) as a number; a whole word, so that the key has no padding.
     pub protocol: u32,
 }
-
-/// The places in which it is noted whom a connection has been opened to from TO.
-pub const OPENED_LEN: u32 = 4_096;
-
-/// Which of the [`OPENED_LEN`] places is that of another end, whose port is in network order. Others share it.
-#[inline(always)]
-#[must_use]
-#[allow(clippy::cast_possible_truncation, reason = "a place is below OPENED_LEN")]
-pub const fn opened_place(remote: Address, remote_port: u16) -> u32 {
-    (remote.scattered(remote_port as u32) >> (64 - OPENED_LEN.trailing_zeros())) as u32
-}

@@ -19,7 +19,7 @@ mod pod;
 
 pub use address::{ADDRESS_SLOTS, Address, AddressSlot};
 pub use counters::{AttachmentCounters, RuleCounters};
-pub use flow::{DirectFlow, OPENED_LEN, opened_place};
+pub use flow::DirectFlow;
 pub use listener::{
     ANY_OWNER, LISTENED_LEN, Listener, MAX_BOUND_SOCKETS, MAX_LISTENERS, MAX_LISTENERS_PER_ADDRESS,
 };
@@ -28,7 +28,7 @@ pub use rewrite_tcp::RewriteTcp;
 
 /// The version of the maps' layout. It is part of the path that they are pinned under, so that a build never reads
 /// maps of another layout.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 
 /// The most redirect rules that one attachment takes; a power of two, which a [`PortEntry`] relies on.
 pub const MAX_RULES: u32 = 16_384;
@@ -75,8 +75,6 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
     /// LRU hash of [`DirectFlow`](crate::DirectFlow) to `u8` (always 1): direct flows under `--direct allow`.
     pub const DIRECT_FLOWS: &str = "DIRECT_FLOWS";
-    /// Array of `u64`, indexed by [`opened_place`](crate::opened_place): not 0 where, under mode `steer`, a TCP packet has gone out from TO.
-    pub const OPENED: &str = "OPENED";
 
     /// Ring buffer of log records, in aya-log's form and under its name.
     pub const LOGS: &str = "AYA_LOGS";
@@ -90,7 +88,7 @@ pub mod map {
     pub const BOUND_BY: &str = "BOUND_BY";
 
     /// Every map of an attachment, each pinned under its name.
-    pub const ALL: [&str; 12] = [
+    pub const ALL: [&str; 11] = [
         PORTS,
         STATE,
         LOCAL_ADDRESSES,
@@ -98,7 +96,6 @@ pub mod map {
         RULE_COUNTERS,
         COUNTERS,
         DIRECT_FLOWS,
-        OPENED,
         LOGS,
         LISTENERS,
         LISTENED,

@@ -93,8 +93,8 @@ impl PortEntries {
     pub const TO: u64 = (PortKind::To as u64) << 32 | PortKind::To as u64;
 }
 
-/// What holds for the whole attachment, in one word so that it changes as one: the generation of rules in force, and
-/// whether direct connections are allowed.
+/// What holds for the whole attachment, in one word so that it changes as one: the generation of rules in force,
+/// whether direct connections are allowed, and whether TCP is left to `steer`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct State(u64);
@@ -102,11 +102,19 @@ pub struct State(u64);
 impl State {
     const GENERATION: u64 = 1;
     const ALLOW_DIRECT: u64 = 2;
+    const LEFT_TO_STEER: u64 = 4;
 
     /// A state with `generation` (0 or 1) in force.
     #[must_use]
     pub const fn new(generation: u32, allow_direct: bool) -> Self {
         Self((generation as u64 & Self::GENERATION) | if allow_direct { Self::ALLOW_DIRECT } else { 0 })
+    }
+
+    /// The same with TCP left to `steer`: the programs in the packets' path have no business with it, and direct connections are
+    /// refused where the socket is chosen.
+    #[must_use]
+    pub const fn left_to_steer(self) -> Self {
+        Self(self.0 | Self::LEFT_TO_STEER)
     }
 
     /// The generation of rules in force, 0 or 1.
@@ -121,5 +129,12 @@ impl State {
     #[must_use]
     pub const fn allow_direct(self) -> bool {
         self.0 & Self::ALLOW_DIRECT != 0
+    }
+
+    /// Whether TCP is left to `steer`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_left_to_steer(self) -> bool {
+        self.0 & Self::LEFT_TO_STEER != 0
     }
 }

@@ -10,6 +10,6 @@ pub enum RewriteTcp {
     All = 1,
     /// All but those that live on FROM, having been steered: mode `rewrite` after mode `steer`.
     NotSteered = 2,
-    /// Those that this host has opened from TO itself: mode `steer`, where it was never `rewrite`.
-    Opened = 3,
+    /// None, nor is a packet of TCP looked at: mode `steer`, where it was never `rewrite`.
+    None = 3,
 }

@@ -9,11 +9,9 @@ use aya_ebpf::{
         bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
     },
     helpers::{bpf_sk_release, bpf_skc_lookup_tcp},
-    macros::map,
-    maps::Array,
     programs::TcContext,
 };
-use rprox_common::{Address, OPENED_LEN, RewriteTcp, opened_place};
+use rprox_common::{Address, RewriteTcp};
 
 /// A [`RewriteTcp`].
 #[unsafe(no_mangle)]
@@ -26,32 +24,10 @@ pub struct Ends {
     pub local: Address,
 }
 
-/// Whom a connection has been opened to from TO, under [`RewriteTcp::Opened`].
-#[map]
-static OPENED: Array<u64> = Array::with_max_entries(OPENED_LEN, 0);
-
-/// Notes that a packet goes out from TO.
+/// Whether TCP is no business of the programs in the packets' path. The verifier knows, and cuts off what comes after.
 #[inline(always)]
-pub fn note_opened(remote: Address, remote_port: u16) {
-    if REWRITE_TCP.load() == RewriteTcp::Opened as u32
-        && let Some(opened) = OPENED.get_ptr_mut(opened_place(remote, remote_port))
-    {
-        // SAFETY: the pointer is to a word, to which nobody ever writes anything else.
-        unsafe { opened.write_volatile(1) };
-    }
-}
-
-/// Whether it is known without a look-up that a packet to FROM, which `remote` is of, is not to be changed.
-#[inline(always)]
-pub fn is_steered(remote: impl FnOnce() -> Option<(Address, u16)>) -> bool {
-    REWRITE_TCP.load() == RewriteTcp::Opened as u32
-        && remote().is_none_or(|(address, port)| !may_be_opened(address, port))
-}
-
-/// Whether the host may have opened a connection to there from TO.
-#[inline(always)]
-fn may_be_opened(remote: Address, remote_port: u16) -> bool {
-    OPENED.get(opened_place(remote, remote_port)).is_some_and(|opened| *opened != 0)
+pub fn is_tcp_left_alone() -> bool {
+    REWRITE_TCP.load() == RewriteTcp::None as u32
 }
 
 /// Whether a connection's packets are to be changed between `from` and `to`. `opens`: the packet opens it. The verifier knows which
@@ -70,10 +46,6 @@ pub fn is_rewritten(
     }
     if mode == RewriteTcp::Begun as u32 {
         return !opens && ends().is_some_and(|ends| lives_on(ctx, &ends, to));
-    }
-    if mode == RewriteTcp::Opened as u32 {
-        let is_opened = |ends: &Ends| may_be_opened(ends.remote, ends.remote_port) && lives_on(ctx, ends, to);
-        return !opens && ends().is_some_and(|ends| is_opened(&ends));
     }
     opens || !ends().is_some_and(|ends| lives_on(ctx, &ends, from))
 }

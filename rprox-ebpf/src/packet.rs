@@ -9,6 +9,8 @@ use core::mem::size_of;
 use aya_ebpf::{Global, programs::TcContext};
 use rprox_common::{Address, Protocol};
 
+use crate::connection;
+
 /// Bytes of link-layer header; the loader sets it by the kind of device.
 #[unsafe(no_mangle)]
 static LINK_HEADER_LEN: Global<u32> = Global::new(ETHERNET_LEN as u32);
@@ -53,7 +55,7 @@ pub enum Packet {
     Segment(Segment),
     /// It is an ICMP error about a packet that carried ports.
     Error(IcmpError),
-    /// It is sound, and carries none: another protocol, or a fragment after the first.
+    /// It is sound, and carries none: another protocol, TCP that is left alone, or a fragment after the first.
     Other,
 }
 
@@ -311,7 +313,7 @@ impl Ip {
     #[inline(always)]
     fn transport_protocol(&self) -> Option<Protocol> {
         match self.protocol {
-            IPPROTO_TCP => Some(Protocol::Tcp),
+            IPPROTO_TCP if !connection::is_tcp_left_alone() => Some(Protocol::Tcp),
             IPPROTO_UDP => Some(Protocol::Udp),
             _ => None,
         }

@@ -95,15 +95,10 @@ fn redirect(ctx: &TcContext, packet: Packet) -> Result<i32, NotParsed> {
     let Some(named) = Named::look_up(segment.protocol, u16::from_be(segment.destination_port)) else {
         return Ok(NEXT);
     };
-    // The likeliest under mode `steer`, so it is not looked at further.
-    if segment.protocol == Protocol::Tcp
-        && !named.may_be_to()
-        && connection::is_steered(|| Some((segment.source(ctx)?, segment.source_port)))
-    {
-        return Ok(NEXT);
-    }
     let Some(local) = segment.destination(ctx).filter(is_local) else { return Ok(NEXT) };
-    let Some(rules) = named.in_force() else { return Ok(NEXT) };
+    let Some(rules) = named.in_force().filter(|rules| rules.are_for(segment.protocol)) else {
+        return Ok(NEXT);
+    };
     if rules.entry.kind() == PortKind::To {
         if !rules.state.allow_direct() {
             rules.count(|counters| counters.refused_direct += 1);
@@ -179,17 +174,12 @@ fn restore(ctx: &TcContext, packet: Packet) -> Result<(), NotParsed> {
         return Ok(());
     }
     let Some(local) = segment.source(ctx).filter(is_local) else { return Ok(()) };
-    let Some(rules) = named.in_force_as(PortKind::To) else { return Ok(()) };
+    let Some(rules) = named.in_force_as(PortKind::To, segment.protocol) else { return Ok(()) };
     if rules.state.allow_direct()
         && let Some(remote) = segment.destination(ctx)
         && is_direct(&direct_flow(&segment, remote, segment.destination_port, local, segment.source_port))
     {
         return Ok(());
-    }
-    if segment.protocol == Protocol::Tcp
-        && let Some(remote) = segment.destination(ctx)
-    {
-        connection::note_opened(remote, segment.destination_port);
     }
     replace_port(ctx, &segment, SOURCE_PORT, segment.source_port, rules.entry.peer())?;
     rules.count(|counters| {
@@ -205,7 +195,7 @@ fn redirect_error(ctx: &TcContext, error: &IcmpError) -> Result<(), NotParsed> {
     let about = &error.about;
     let Some(named) = Named::look_up(about.protocol, u16::from_be(about.source_port)) else { return Ok(()) };
     let Some(local) = about.source(ctx).filter(is_local) else { return Ok(()) };
-    let Some(rules) = named.in_force_as(PortKind::From) else { return Ok(()) };
+    let Some(rules) = named.in_force_as(PortKind::From, about.protocol) else { return Ok(()) };
     if about.protocol == Protocol::Tcp
         && !connection::is_rewritten(ctx, false, about.source_port, rules.entry.peer(), || {
             Some(Ends { remote: about.destination(ctx)?, remote_port: about.destination_port, local })
@@ -226,7 +216,7 @@ fn restore_error(ctx: &TcContext, error: &IcmpError) -> Result<(), NotParsed> {
         return Ok(());
     };
     let Some(local) = about.destination(ctx).filter(is_local) else { return Ok(()) };
-    let Some(rules) = named.in_force_as(PortKind::To) else { return Ok(()) };
+    let Some(rules) = named.in_force_as(PortKind::To, about.protocol) else { return Ok(()) };
     if rules.state.allow_direct()
         && let Some(remote) = about.source(ctx)
         && is_direct(&direct_flow(about, remote, about.source_port, local, about.destination_port))

@@ -51,10 +51,10 @@ impl Named {
         (entry.kind() != PortKind::None).then_some(Rules { state, entry })
     }
 
-    /// `None` where the rules in force don't have the port as a `kind`.
+    /// `None` where the rules in force don't have the port as a `kind`, or leave `protocol` to mode `steer`.
     #[inline(always)]
-    pub fn in_force_as(self, kind: PortKind) -> Option<Rules> {
-        self.in_force().filter(|rules| rules.entry.kind() == kind)
+    pub fn in_force_as(self, kind: PortKind, protocol: Protocol) -> Option<Rules> {
+        self.in_force().filter(|rules| rules.entry.kind() == kind && rules.are_for(protocol))
     }
 }
 
@@ -71,6 +71,12 @@ impl Rules {
     #[inline(always)]
     pub fn look_up(protocol: Protocol, port: u16) -> Option<Self> {
         Named::look_up(protocol, port)?.in_force()
+    }
+
+    /// Whether they are for the programs in the packets' path: TCP may be left to mode `steer`.
+    #[inline(always)]
+    pub fn are_for(&self, protocol: Protocol) -> bool {
+        protocol != Protocol::Tcp || !self.state.is_left_to_steer()
     }
 
     /// Adds to the rule's counters.

@@ -8,6 +8,7 @@ use aya_ebpf::{
     maps::{Array, SockHash},
     programs::{SkLookupContext, SockOpsContext},
 };
+use aya_log_ebpf::debug;
 use rprox_common::{
     Address, LISTENED_LEN, Listener, MAX_LISTENERS, MAX_LISTENERS_PER_ADDRESS, PortKind, Protocol,
 };
@@ -15,6 +16,7 @@ use rprox_common::{
 use crate::{
     guard,
     host::is_in_this_netns,
+    log,
     numbers::{AF_INET, AF_INET6, IPPROTO_TCP},
     rules::Rules,
 };
@@ -48,10 +50,8 @@ pub fn steer(ctx: &SkLookupContext) -> u32 {
         return PASS;
     }
     let Some(rules) = Rules::look_up(Protocol::Tcp, lookup.local_port as u16) else { return PASS };
-    // Direct connections are for the programs in the packets' path, which also change what arrives here for TO of connections that
-    // began under mode `rewrite`.
     if rules.entry.kind() != PortKind::From {
-        return PASS;
+        return direct(ctx, &rules);
     }
     let port = u32::from(u16::from_be(rules.entry.peer()));
     // The kernel's own order: a socket bound to the address, then one bound to any.
@@ -73,6 +73,37 @@ pub fn steer(ctx: &SkLookupContext) -> u32 {
     }
     rules.count(|counters| counters.connections += 1);
     PASS
+}
+
+/// What a connection to TO gets. Where there may be connections that began under mode `rewrite` it is the programs in the packets' path
+/// that refuse: what they have changed arrives here, too.
+#[inline(always)]
+fn direct(ctx: &SkLookupContext, rules: &Rules) -> u32 {
+    if rules.state.allow_direct() || !rules.state.is_left_to_steer() {
+        return PASS;
+    }
+    rules.count(|counters| counters.refused_direct += 1);
+    if log::sampled() {
+        log_refused(ctx);
+    }
+    DROP
+}
+
+#[inline(always)]
+fn log_refused(ctx: &SkLookupContext) {
+    // SAFETY: the kernel hands the program a valid context.
+    let lookup = unsafe { &*ctx.lookup };
+    let remote = match lookup.family {
+        AF_INET => Address::from_v4_raw(lookup.remote_ip4),
+        _ => read_address(&lookup.remote_ip6),
+    };
+    debug!(
+        ctx,
+        "refused: a direct connection from {:i} port {} to port {}",
+        remote.octets(),
+        u16::from_be(lookup.remote_port),
+        lookup.local_port
+    );
 }
 
 /// Gives the connection to a socket that listens on the address and port, if one does that would take it: an IPv6 socket may be for

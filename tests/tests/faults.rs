@@ -70,7 +70,9 @@ fn look(playground: &Playground) -> Vec<(SocketAddr, Gets)> {
 }
 
 fn is(seen: &[(SocketAddr, Gets)], state: Seen) -> bool {
-    seen.iter().map(|(_, gets)| gets).eq(state.iter().chain(&state))
+    // Direct connections get nothing by `rewrite`, and are refused by `steer`.
+    let is = |seen: Gets, expected: Gets| seen == expected || (seen == Refused && expected == Nothing);
+    seen.iter().zip(state.iter().chain(&state)).all(|((_, seen), expected)| is(*seen, *expected))
 }
 
 /// Which of `states` it is. A machine that is busy elsewhere may miss an answer: what is half stays half at a second look.
@@ -105,6 +107,8 @@ struct Operation<'a> {
     before: Seen,
     /// Brings about `before`.
     prepare: Box<dyn Fn() + 'a>,
+    /// Whether it detaches first, so that requests fail meanwhile.
+    afresh: bool,
     after: Seen,
     command: Box<dyn Fn() -> Command + 'a>,
     /// Without `--long`, of how many of the steps that are chosen then one is taken.
@@ -157,6 +161,9 @@ fn cut_short(playground: &Playground, operation: &Operation<'_>) {
             let context = format!("{fault:?} at {step}");
             if fault == Fault::Refused && !step.can_be_refused() {
                 continue;
+            }
+            if let Some(load) = load.take_if(|_| operation.afresh) {
+                load.finish().unwrap().assert_all_served();
             }
             (operation.prepare)();
             if always && load.is_none() {
@@ -234,6 +241,7 @@ fn attaching<'a>(playground: &'a Playground, way: &'a [&'a str]) -> Operation<'a
     Operation {
         before: BARE,
         prepare: Box::new(|| playground.detach().unwrap()),
+        afresh: false,
         after: ATTACHED,
         command: Box::new(move || attach_with(playground, playground.loader_program(), way)),
         one_in: 1,
@@ -244,6 +252,7 @@ fn changing_rules<'a>(playground: &'a Playground, way: &'a [&'a str]) -> Operati
     Operation {
         before: ATTACHED,
         prepare: Box::new(move || run(attach_with(playground, playground.loader_program(), way))),
+        afresh: false,
         after: CHANGED,
         command: Box::new(move || {
             attach_with(playground, playground.loader_program(), &[way, &OTHER_RULES].concat())
@@ -255,7 +264,12 @@ fn changing_rules<'a>(playground: &'a Playground, way: &'a [&'a str]) -> Operati
 fn changing_mode<'a>(playground: &'a Playground, from: &'a [&'a str], to: &'a [&'a str]) -> Operation<'a> {
     Operation {
         before: ATTACHED,
-        prepare: Box::new(move || run(attach_with(playground, playground.loader_program(), from))),
+        prepare: Box::new(move || {
+            // What a mode leaves behind for the connections of the one before is there no more.
+            playground.detach().unwrap();
+            run(attach_with(playground, playground.loader_program(), from));
+        }),
+        afresh: true,
         after: ATTACHED,
         command: Box::new(move || attach_with(playground, playground.loader_program(), to)),
         one_in: 4,
@@ -267,6 +281,7 @@ fn upgrading<'a>(playground: &'a Playground, way: &'a [&'a str]) -> Operation<'a
     Operation {
         before: CHANGED,
         prepare: Box::new(move || run(attach_with(playground, &older, &[way, &OTHER_RULES].concat()))),
+        afresh: false,
         after: ATTACHED,
         command: Box::new(move || attach_with(playground, playground.loader_program(), way)),
         one_in: 1,
@@ -277,6 +292,7 @@ fn detaching<'a>(playground: &'a Playground, way: &'a [&'a str]) -> Operation<'a
     Operation {
         before: ATTACHED,
         prepare: Box::new(move || run(attach_with(playground, playground.loader_program(), way))),
+        afresh: false,
         after: BARE,
         command: Box::new(|| {
             let mut command = playground.loader("detach");
@@ -305,6 +321,10 @@ fn changing_rules_cut_short_leaves_the_old_or_the_new() {
 fn changing_the_mode_cut_short_interrupts_nothing() {
     let playground = with_agent();
     cut_short(&playground, &changing_mode(&playground, &REWRITE, &STEER));
+    // Without a UDP rule nothing is in the packets' path before.
+    let tcp = ["-r", "80:8080", "-r", "443:8443"];
+    let (steer, rewrite) = ([&STEER[..], &tcp].concat(), [&REWRITE[..], &tcp].concat());
+    cut_short(&playground, &changing_mode(&playground, &steer, &rewrite));
 }
 
 #[test]
@@ -385,13 +405,16 @@ fn a_loader_that_would_change_a_services_attachment_is_told_which_process_keeps_
 
 #[test]
 fn the_redirect_goes_and_comes_back_with_its_interfaces_name() {
-    let mut playground = with_agent();
-    playground.start_loader(&[]).unwrap();
-    let host = &playground.topology.host;
-    for (from, to, state) in [(INTERFACE, "lan0", BARE), ("lan0", INTERFACE, ATTACHED)] {
-        host.ip(&format!("link set {from} name {to}")).unwrap();
-        wait::until(wait::READY, "the service to follow", || is(&look(&playground), state).then_some(()))
-            .unwrap();
+    // With programs on the interface, and without.
+    for flags in [&[][..], &["-r", "80:8080", "-r", "443:8443"]] {
+        let mut playground = with_agent();
+        playground.start_loader(flags).unwrap();
+        let host = &playground.topology.host;
+        for (from, to, state) in [(INTERFACE, "lan0", BARE), ("lan0", INTERFACE, ATTACHED)] {
+            host.ip(&format!("link set {from} name {to}")).unwrap();
+            wait::until(wait::READY, "the service to follow", || is(&look(&playground), state).then_some(()))
+                .unwrap();
+        }
     }
 }
 

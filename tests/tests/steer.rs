@@ -200,14 +200,62 @@ fn a_connection_that_the_host_opens_from_to_gets_its_answers() {
 }
 
 #[test]
+fn direct_connections_are_refused_and_counted() {
+    let playground = attached(&["--mode", "steer", "-r", "80:8080"]);
+    let _agents = KINDS[2].listen(&playground.topology.host, AGENT, 8080).unwrap().unwrap();
+    let direct =
+        || HOST.both().map(|ip| connect(&playground.topology.client, ip, 8080).err().map(|e| e.kind()));
+    let counted = || playground.status().unwrap()["rules"][0]["refused_direct"].clone();
+    let (refused, through) = ([Some(ErrorKind::ConnectionRefused); 2], [None; 2]);
+    assert_eq!(direct(), refused);
+    assert_eq!(counted(), 2);
+    for (flags, gets) in [
+        (&["--direct", "allow"][..], through),
+        (&["--direct", "deny"], refused),
+        // With programs in the packets' path for UDP.
+        (&["-r", "443:8443/udp"], refused),
+        (&["-r", "443:8443/udp", "--direct", "allow"], through),
+    ] {
+        let flags = [&["--mode", "steer", "-r", "80:8080"], flags].concat();
+        assert_eq!(attach(&playground, &flags).code, Some(0));
+        assert_eq!(direct(), gets, "{flags:?}");
+        assert_eq!(HOST.both().map(|ip| refusal(&playground, ip)), through, "{flags:?}");
+    }
+    assert_eq!(counted(), 6);
+}
+
+#[test]
+fn nothing_is_in_the_packets_path_that_no_rule_needs() {
+    let playground = attached(&["--mode", "steer", "-r", "80:8080"]);
+    let _agents = KINDS[2].listen(&playground.topology.host, AGENT, 8080).unwrap().unwrap();
+    let udp = &["-r", "443:8443/udp"][..];
+    // Connections that began under `rewrite` may live on, so its programs stay.
+    for (mode, more, hook) in [
+        ("steer", &[][..], false),
+        ("steer", udp, true),
+        ("steer", &[], false),
+        ("rewrite", &[], true),
+        ("steer", &[], true),
+    ] {
+        assert_eq!(attach(&playground, &[&["--mode", mode, "-r", "80:8080"], more].concat()).code, Some(0));
+        let status = playground.status().unwrap();
+        assert_eq!(!status["hook"].is_null(), hook, "{mode} {more:?}: {status}");
+        assert_eq!(status["state"], "attached");
+        assert_eq!(HOST.both().map(|ip| refusal(&playground, ip)), [None; 2], "{mode} {more:?}");
+    }
+}
+
+#[test]
 fn no_request_fails_while_the_mode_changes() {
     let mut playground = Playground::new().unwrap();
     playground.start_agent().unwrap();
-    assert_eq!(attach(&playground, &[]).code, Some(0));
+    // Without a UDP rule nothing is in the packets' path at first.
+    let rules = ["-r", "80:8080", "-r", "443:8443"];
+    assert_eq!(attach(&playground, &rules).code, Some(0));
     let load = playground.load(&SERVICES[1]);
     for mode in ["rewrite", "steer", "rewrite", "auto"] {
         load.wait_for_more(100).unwrap();
-        let attached = attach(&playground, &["--mode", mode]);
+        let attached = attach(&playground, &[&rules[..], &["--mode", mode]].concat());
         assert_eq!(attached.code, Some(0), "{mode}: {}", attached.stderr);
         let expected = if mode == "auto" { "steer" } else { mode };
         assert_eq!(playground.status().unwrap()["mode"], expected);

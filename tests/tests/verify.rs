@@ -36,9 +36,10 @@ impl Attached {
     }
 
     fn attach(&self, flags: &[&str]) {
+        let mode: &[&str] = if flags.contains(&"--mode") { &[] } else { &["--mode", "rewrite"] };
         let rules = ["-r", "80:8080", "-r", "443:8443"];
         let mut attach = self.playground.loader("attach");
-        command::run(attach.args(["-i", INTERFACE]).args(rules).args(flags)).unwrap();
+        command::run(attach.args(["-i", INTERFACE]).args(rules).args(mode).args(flags)).unwrap();
     }
 
     fn afresh(&self, flags: &[&str]) {
@@ -134,7 +135,7 @@ fn the_service_is_sound_after_swapping_programs_and_follows_addresses() {
     let before = tell(&attached);
     attached.playground.start_agent().unwrap();
     // It swaps the programs in the links for ones that log, as an upgrade swaps them for newer ones.
-    attached.playground.start_loader(&["--log-level", "debug"]).unwrap();
+    attached.playground.start_loader(&["--mode", "rewrite", "--log-level", "debug"]).unwrap();
     let loader = attached.playground.loader.as_mut().unwrap();
     loader.wait_for_line("updated: rules, programs").unwrap();
     assert_eq!(tell(&attached), before);
@@ -195,6 +196,14 @@ fn a_map_entry_changed_by_hand_is_found() {
     let differences = attached.differences(&[]);
     // The empty generation is in force: four entries are missing.
     assert_eq!(differences.len(), 4, "{differences:#?}");
+
+    // Who refuses direct connections.
+    attached.afresh(&["--mode", "steer"]);
+    attached.assert_sound("steer");
+    let mut state: Array<_, State> = attached.map(map::STATE);
+    let steered = state.get(&0, 0).unwrap();
+    state.set(0, State::new(steered.generation(), false), 0).unwrap();
+    attached.assert_found(&[], &["STATE"]);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use thiserror::Error;
 use tracing::{debug, info, warn};
 
 pub use self::change::{Change, Outcome};
-pub use self::globals::noted as noted_globals;
+pub use self::globals::{is_tcp_left_to_steer, noted as noted_globals};
 use self::liveness::Liveness;
 pub use self::liveness::{is_away, suspend};
 use super::config::{Direct, Policy};
@@ -168,7 +168,18 @@ struct Target<'a> {
     shape: Shape,
 }
 
-impl Target<'_> {
+impl<'a> Target<'a> {
+    /// The same where the packet programs do `tcp`.
+    fn doing(&self, tcp: RewriteTcp) -> Target<'a> {
+        Target { shape: self.shape.clone().doing(tcp), ..*self }
+    }
+
+    /// The state that puts `generation` in force, where the packet programs do `tcp`.
+    fn state(&self, generation: u32, tcp: RewriteTcp) -> State {
+        let state = State::new(generation, self.policy.direct == Direct::Allow);
+        if self.shape.mode == Mode::Steer && tcp == RewriteTcp::None { state.left_to_steer() } else { state }
+    }
+
     /// Makes sure that nobody but the owner holds a TO port.
     fn check_holders(&self) -> Result<(), AttachmentError> {
         guard::check_holders(self.policy.rules.as_slice(), self.shape.owner).map_err(|source| {
@@ -220,8 +231,10 @@ async fn attach_to(target: &Target<'_>) -> Result<Change, AttachmentError> {
             }
         }
     }
-    match create(target, &pins).await {
-        Ok(hook) => Ok(Change::new(pins, Outcome::Attached(shape.mode, hook), shape.clone())),
+    let tcp = shape.tcp(device, None, RewriteTcp::All);
+    let target = target.doing(tcp);
+    match create(&target, &pins, tcp).await {
+        Ok(hook) => Ok(Change::new(pins, Outcome::Attached(shape.mode, hook), target.shape)),
         Err(error) => {
             if let Err(error) = remove(host, &pins).await {
                 warn!("{interface}: undoing: {error}");
@@ -231,9 +244,9 @@ async fn attach_to(target: &Target<'_>) -> Result<Change, AttachmentError> {
     }
 }
 
-async fn create(target: &Target<'_>, pins: &Pins) -> Result<Option<Hook>, AttachmentError> {
+async fn create(target: &Target<'_>, pins: &Pins, tcp: RewriteTcp) -> Result<Option<Hook>, AttachmentError> {
     let Target { host, device, policy, shape, .. } = target;
-    let globals = globals::of(device, shape, shape.tcp(None, RewriteTcp::All))?;
+    let globals = globals::of(device, shape, tcp)?;
     let mut object = Object::load(&globals, shape, policy.rules.as_slice().len())?;
     pins.create()?;
     pins.note_device(host.id(device))?;
@@ -253,10 +266,10 @@ async fn create(target: &Target<'_>, pins: &Pins) -> Result<Option<Hook>, Attach
         target.take_over(takeover, target.tcp_ports())?;
     }
     let mut hook = None;
-    if shape.has_packet_programs() {
+    if shape.has_packet_programs {
         hook = Some(attach_packet_programs(target, pins, &mut object).await?);
     }
-    maps.set_state(State::new(1, policy.direct == Direct::Allow))?;
+    maps.set_state(target.state(1, tcp))?;
     // Those that began to listen while no rule was in force to note them by.
     if let Some(takeover) = &mut takeover {
         takeover.know_bound(target.tcp_ports(), shape.owner)?;
@@ -305,7 +318,7 @@ pub async fn refresh(host: &Host<'_>, device: &Device, pins: &Pins) -> Result<bo
     }
     match hook::noted(pins) {
         Some(hook) if hook::is_alive(hook, host.netlink, device, pins).await? => {}
-        None if !shape.has_packet_programs() => {}
+        None if !shape.has_packet_programs => {}
         _ => return Ok(false),
     }
     for linked in linked::of(&shape) {

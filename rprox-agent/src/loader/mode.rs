@@ -66,6 +66,8 @@ pub struct Shape {
     pub reason: String,
     /// The owner.
     pub owner: Owner,
+    /// Whether the programs in the packets' path belong to it.
+    pub has_packet_programs: bool,
 }
 
 /// Why a mode was taken that the operator named.
@@ -81,18 +83,31 @@ impl Shape {
             ModeChoice::Grant => (Mode::Grant, ASKED_FOR.to_owned()),
             ModeChoice::Auto => choose(policy, device),
         };
-        Self { mode, reason, owner: policy.owner.unwrap_or(Owner::Any) }
+        let has_packet_programs = match mode {
+            Mode::Rewrite => true,
+            Mode::Steer => policy.rules.as_slice().iter().any(|rule| rule.protocol == Protocol::Udp),
+            Mode::Grant => false,
+        };
+        Self { mode, reason, owner: policy.owner.unwrap_or(Owner::Any), has_packet_programs }
     }
 
     /// The same by `rewrite`, since the kernel refused `steer`.
     #[must_use]
     pub fn by_rewrite(self, refusal: &dyn fmt::Display) -> Self {
-        Self { mode: Mode::Rewrite, reason: format!("steer was refused: {refusal}"), ..self }
+        let reason = format!("steer was refused: {refusal}");
+        Self { mode: Mode::Rewrite, reason, has_packet_programs: true, ..self }
     }
 
-    /// Whether the programs in the packets' path belong to it.
+    /// The same where `tcp` is to be done in the packets' path.
     #[must_use]
-    pub fn has_packet_programs(&self) -> bool {
+    pub fn doing(mut self, tcp: RewriteTcp) -> Self {
+        self.has_packet_programs |= self.mode == Mode::Steer && tcp != RewriteTcp::None;
+        self
+    }
+
+    /// Whether any program of it is on the interface, or for it alone.
+    #[must_use]
+    pub fn is_for_interface(&self) -> bool {
         self.mode != Mode::Grant
     }
 
@@ -105,12 +120,14 @@ impl Shape {
         }
     }
 
-    /// What the packet programs do with TCP, where the attachment was of mode `before`, if any, and did `done` then.
+    /// What the packet programs on `device` do with TCP, where the attachment was of mode `before`, if any, and did `done` then.
     #[must_use]
-    pub fn tcp(&self, before: Option<Mode>, done: RewriteTcp) -> RewriteTcp {
+    pub fn tcp(&self, device: &Device, before: Option<Mode>, done: RewriteTcp) -> RewriteTcp {
         match (self.mode, before) {
-            (Mode::Steer | Mode::Grant, None) => RewriteTcp::Opened,
-            (Mode::Steer | Mode::Grant, Some(_)) if done == RewriteTcp::Opened => done,
+            // Its connections aren't those that `steer` looks for, and nobody else refuses direct ones.
+            (Mode::Steer, _) if device.controller.is_some() => RewriteTcp::Begun,
+            (Mode::Steer | Mode::Grant, None) => RewriteTcp::None,
+            (Mode::Steer | Mode::Grant, Some(_)) if done == RewriteTcp::None => done,
             // Connections that were rewritten live on.
             (Mode::Steer | Mode::Grant, Some(_)) => RewriteTcp::Begun,
             // Connections that were steered live on.
@@ -128,7 +145,8 @@ impl Shape {
     pub fn note(&self, pins: &Pins) -> Result<(), super::pins::PinError> {
         pins.note("mode", &self.mode.to_string())?;
         pins.note("reason", &self.reason)?;
-        pins.note("owner", &self.owner.to_string())
+        pins.note("owner", &self.owner.to_string())?;
+        pins.note("packet-programs", if self.has_packet_programs { "yes" } else { "no" })
     }
 
     /// What was written down. An attachment of a build that knew no modes is in mode `rewrite`.
@@ -138,6 +156,7 @@ impl Shape {
             mode: pins.noted("mode").and_then(|mode| mode.parse().ok()).unwrap_or(Mode::Rewrite),
             reason: pins.noted("reason").unwrap_or_default(),
             owner: pins.noted("owner").and_then(|owner| owner.parse().ok()).unwrap_or(Owner::Any),
+            has_packet_programs: pins.noted("packet-programs").is_none_or(|has| has == "yes"),
         }
     }
 }
@@ -194,16 +213,23 @@ mod tests {
 
     #[test]
     fn connections_that_began_otherwise_are_looked_for_only_where_there_can_be_any() {
-        let shape = |mode| Shape { mode, reason: String::new(), owner: Owner::Any };
+        let eth0 = Device::ethernet(2, "eth0");
+        let shape =
+            |mode| Shape { mode, reason: String::new(), owner: Owner::Any, has_packet_programs: false };
         let (rewrite, steer) = (shape(Mode::Rewrite), shape(Mode::Steer));
-        assert_eq!(steer.tcp(None, RewriteTcp::All), RewriteTcp::Opened);
+        assert_eq!(steer.tcp(&eth0, None, RewriteTcp::All), RewriteTcp::None);
         for before in [Mode::Steer, Mode::Grant] {
-            assert_eq!(steer.tcp(Some(before), RewriteTcp::Opened), RewriteTcp::Opened);
-            assert_eq!(steer.tcp(Some(before), RewriteTcp::Begun), RewriteTcp::Begun);
+            assert_eq!(steer.tcp(&eth0, Some(before), RewriteTcp::None), RewriteTcp::None);
+            assert_eq!(steer.tcp(&eth0, Some(before), RewriteTcp::Begun), RewriteTcp::Begun);
         }
-        assert_eq!(steer.tcp(Some(Mode::Rewrite), RewriteTcp::All), RewriteTcp::Begun);
+        assert_eq!(steer.tcp(&eth0, Some(Mode::Rewrite), RewriteTcp::All), RewriteTcp::Begun);
         // After a change that was cut short, whose globals nobody knows.
-        assert_eq!(steer.tcp(Some(Mode::Steer), RewriteTcp::All), RewriteTcp::Begun);
-        assert_eq!(rewrite.tcp(Some(Mode::Steer), RewriteTcp::Opened), RewriteTcp::NotSteered);
+        assert_eq!(steer.tcp(&eth0, Some(Mode::Steer), RewriteTcp::All), RewriteTcp::Begun);
+        assert_eq!(rewrite.tcp(&eth0, Some(Mode::Steer), RewriteTcp::None), RewriteTcp::NotSteered);
+        let mut port = eth0.clone();
+        port.controller = Some(3);
+        assert_eq!(steer.tcp(&port, None, RewriteTcp::All), RewriteTcp::Begun);
+        assert!(steer.clone().doing(RewriteTcp::Begun).has_packet_programs);
+        assert!(!steer.doing(RewriteTcp::None).has_packet_programs);
     }
 }

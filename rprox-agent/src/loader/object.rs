@@ -223,7 +223,7 @@ impl Object {
         configure(&mut loader);
         let mut object =
             Self { ebpf: loader.load(bytes()).map_err(|error| ObjectError::Maps(Box::new(error)))? };
-        if shape.has_packet_programs() {
+        if shape.has_packet_programs {
             for direction in Direction::ATTACH_ORDER {
                 object.program(direction)?.load().map_err(|error| refused(direction.program(), error))?;
             }

@@ -148,7 +148,7 @@ fn condition(host: &Host<'_>, pins: &Pins) -> Condition {
         pins.program(direction).exists()
             && (hook::noted(pins) != Some(Hook::Tcx) || pins.link(direction).exists())
     });
-    let whole = (in_path || !shape.has_packet_programs())
+    let whole = (in_path || !shape.has_packet_programs)
         && linked::of(&shape).all(|linked| pins.link_of(linked).exists());
     match pins.noted_device() {
         Some(_) if attachment::is_away(pins) => Condition::Gone,
@@ -231,7 +231,8 @@ impl Attachment {
             Some(Direct::Deny) => "denied",
             None => "unknown",
         };
-        let tag = |tag: &Option<String>| tag.clone().unwrap_or_else(|| "missing".to_owned());
+        let absent = if self.hook.is_some() { "missing" } else { "none" };
+        let tag = |tag: &Option<String>| tag.clone().unwrap_or_else(|| absent.to_owned());
         let owner = self.owner.map_or_else(|| "any (no port guard)".to_owned(), |owner| owner.to_string());
         _ = write!(line, "\n  mode {}: {}  owner {owner}\n", self.mode, self.reason);
         _ = write!(

@@ -23,6 +23,7 @@ use super::bpffs::Bpffs;
 use super::config::Settings;
 use super::host::Host;
 use super::maps::Maps;
+use super::mode::Shape;
 use super::netlink::Netlink;
 use super::object;
 use super::pins::Pins;
@@ -178,6 +179,7 @@ async fn attachment(
             return Ok(differences);
         }
     };
+    let to_steer = super::attachment::is_tcp_left_to_steer(pins, &Shape::noted(pins));
     let asked = expectation.of(pins);
     if asked.is_none() {
         differences.push(Difference::new(
@@ -187,7 +189,7 @@ async fn attachment(
             format!("{again}, or tell `verify` what to expect (-c, -r)"),
         ));
     }
-    differences.extend(rules::check(interface, &maps, asked.as_ref())?);
+    differences.extend(rules::check(interface, &maps, asked.as_ref(), to_steer)?);
     differences.extend(addresses::check(host, &maps, interface)?);
     Ok(differences)
 }

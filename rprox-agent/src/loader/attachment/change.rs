@@ -133,7 +133,7 @@ impl Change {
         if shape.mode != Mode::Steer {
             Takeover::new(&pins)?.forget_all()?;
         }
-        if !shape.has_packet_programs() && hook::noted(&pins).is_some() {
+        if !shape.has_packet_programs && hook::noted(&pins).is_some() {
             remove_packet_programs(host, &pins).await?;
         }
         Ok((pins, outcome))
@@ -143,6 +143,7 @@ impl Change {
 impl Before {
     /// Puts it back in force.
     pub(super) async fn restore(self, host: &Host<'_>, pins: &Pins) -> Result<(), AttachmentError> {
+        Maps::open(pins)?.set_state(self.state)?;
         match self.hook {
             Some(hook) => {
                 for (direction, mut program) in self.programs.into_iter().rev() {
@@ -156,7 +157,6 @@ impl Before {
         for done in self.linked.into_iter().rev() {
             linked::undo(done, pins)?;
         }
-        Maps::open(pins)?.set_state(self.state)?;
         self.shape.note(pins)?;
         if let Some(device) = self.device {
             pins.note_device(device)?;

@@ -45,7 +45,13 @@ pub(super) fn of(
 /// The kernel can't tell namespaces apart.
 pub fn noted(pins: &Pins, device: &Device, shape: &Shape) -> Result<Option<Globals>, AttachmentError> {
     let Some(text) = text(pins) else { return Ok(None) };
-    of(device, shape, shape.tcp(Some(shape.mode), rewrite_tcp(&text))).map(Some)
+    of(device, shape, shape.tcp(device, Some(shape.mode), rewrite_tcp(&text))).map(Some)
+}
+
+/// Whether the attachment in `pins`, which has `shape`, leaves TCP to `steer`.
+#[must_use]
+pub fn is_tcp_left_to_steer(pins: &Pins, shape: &Shape) -> bool {
+    shape.mode == Mode::Steer && text(pins).is_some_and(|text| rewrite_tcp(&text) == RewriteTcp::None)
 }
 
 /// What is written down.
@@ -73,7 +79,7 @@ pub(super) fn rewrite_tcp(globals: &str) -> RewriteTcp {
     match globals.rsplit_once("tcp=") {
         Some((_, "0")) => RewriteTcp::Begun,
         Some((_, "2")) => RewriteTcp::NotSteered,
-        Some((_, "3")) => RewriteTcp::Opened,
+        Some((_, "3")) => RewriteTcp::None,
         _ => RewriteTcp::All,
     }
 }

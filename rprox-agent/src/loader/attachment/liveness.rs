@@ -30,7 +30,7 @@ pub(super) enum Liveness {
 /// Looks at the attachment in `pins`, which is to be on `device`. Programs that are in no packet's path any more go.
 pub(super) async fn look(host: &Host<'_>, device: &Device, pins: &Pins) -> Result<Liveness, AttachmentError> {
     let hook = hook::noted(pins);
-    let is_whole = is_away(pins) || hook.is_some() || !Shape::noted(pins).has_packet_programs();
+    let is_whole = is_away(pins) || hook.is_some() || !Shape::noted(pins).has_packet_programs;
     let Some(noted) = pins.noted_device().filter(|_| is_whole) else { return Ok(Liveness::Dead) };
     if noted.netns != host.netns {
         return other_namespace(pins, noted.netns, hook).map(|()| Liveness::Dead);
@@ -39,6 +39,9 @@ pub(super) async fn look(host: &Host<'_>, device: &Device, pins: &Pins) -> Resul
         match hook {
             Some(hook) if !hook::is_alive(hook, host.netlink, device, pins).await? => {
                 info!("{}: the programs were taken off the interface; attaching them afresh", device.name);
+                // `steer`, which is on no interface, goes on meanwhile.
+                leave_interface(host, pins).await?;
+                return Ok(Liveness::Live(None));
             }
             hook => return Ok(Liveness::Live(hook)),
         }
@@ -83,7 +86,7 @@ pub(super) fn note_away(pins: &Pins, away: bool) -> Result<(), PinError> {
 ///
 /// The kernel refused.
 pub async fn suspend(host: &Host<'_>, pins: &Pins) -> Result<(), AttachmentError> {
-    if !Shape::noted(pins).has_packet_programs() || (is_away(pins) && hook::noted(pins).is_none()) {
+    if !Shape::noted(pins).is_for_interface() || (is_away(pins) && hook::noted(pins).is_none()) {
         return Ok(());
     }
     info!("{}: the interface is gone, and the redirect with it until it is back", pins.interface());
@@ -94,6 +97,10 @@ pub async fn suspend(host: &Host<'_>, pins: &Pins) -> Result<(), AttachmentError
 /// Takes what is the interface's off it, as far as it is there.
 async fn leave_path(host: &Host<'_>, pins: &Pins) -> Result<(), AttachmentError> {
     linked::detach(Linked::Steer, pins)?;
+    leave_interface(host, pins).await
+}
+
+async fn leave_interface(host: &Host<'_>, pins: &Pins) -> Result<(), AttachmentError> {
     hook::detach(host.netlink, host.device_of(pins), pins).await?;
     Ok(hook::forget(pins)?)
 }

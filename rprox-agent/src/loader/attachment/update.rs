@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use aya::programs::SchedClassifier;
-use rprox_common::{Protocol, State};
+use rprox_common::{Protocol, RewriteTcp};
 use tracing::warn;
 
 use super::change::{Before, Change, Outcome};
@@ -39,9 +39,15 @@ pub(super) async fn update(
         programs: Vec::new(),
         linked: Vec::new(),
     };
-    let done = globals::rewrite_tcp(before.globals.as_deref().unwrap_or_default());
-    let Target { device, shape, .. } = target;
-    let globals = globals::of(device, shape, shape.tcp(Some(before.shape.mode), done))?;
+    let done = match before.globals.as_deref() {
+        Some(globals) => globals::rewrite_tcp(globals),
+        // A change that was cut short: connections may have been steered until now.
+        None if pins.link_of(Linked::Steer).exists() => RewriteTcp::NotSteered,
+        None => RewriteTcp::All,
+    };
+    let tcp = target.shape.tcp(target.device, Some(before.shape.mode), done);
+    let target = &target.doing(tcp);
+    let globals = globals::of(target.device, &target.shape, tcp)?;
     let mut object = Object::load_with_pinned_maps(&globals, &target.shape, &pins)?;
     match apply(target, &pins, &mut maps, &mut object, &globals, &mut before).await {
         Ok(outcome) => Ok(Change::update(pins, outcome, target.shape.clone(), before)),
@@ -102,12 +108,16 @@ async fn apply(
         target.take_over(&mut takeover, ports.iter().copied())?;
         listeners = Some((takeover, ports));
     }
-    if rules || direct {
-        let generation = if rules { 1 - state.generation() } else { state.generation() };
-        if rules {
-            maps.write_rules(generation, &slots)?;
-        }
-        maps.set_state(State::new(generation, allow))?;
+    let generation = if rules { 1 - state.generation() } else { state.generation() };
+    if rules {
+        maps.write_rules(generation, &slots)?;
+    }
+    // TCP is left to `steer` until the programs in the packets' path are there to take it, so that there is always somebody who
+    // refuses direct connections.
+    let last_state = target.state(generation, globals.rewrite_tcp);
+    let next_state = if state.is_left_to_steer() { last_state.left_to_steer() } else { last_state };
+    if next_state != state {
+        maps.set_state(next_state)?;
     }
     if let Some((mut takeover, ports)) = listeners {
         takeover.know_bound(target.tcp_ports(), shape.owner)?;
@@ -116,10 +126,10 @@ async fn apply(
         bring(Linked::Steer, object)?;
     }
     match before.hook {
-        Some(hook) if shape.has_packet_programs() => {
+        Some(hook) if shape.has_packet_programs => {
             replace_packet_programs(object, pins, hook, afresh, &mut before.programs)?;
         }
-        None if shape.has_packet_programs() => {
+        None if shape.has_packet_programs => {
             attach_packet_programs(target, pins, object).await?;
         }
         _ => {}
@@ -132,6 +142,10 @@ async fn apply(
         globals::note(pins, globals)?;
     }
     liveness::note_away(pins, false)?;
+    // Nothing can fail behind it, so no connection begins in a way that is taken back.
+    if last_state != next_state {
+        maps.set_state(last_state)?;
+    }
     let mode = shape.mode != before.shape.mode;
     let owner = shape.owner != before.shape.owner;
     let replaced = !before.programs.is_empty() || !before.linked.is_empty();

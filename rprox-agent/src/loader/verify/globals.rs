@@ -45,7 +45,7 @@ pub(super) fn check(host: &Host<'_>, pins: &Pins, differences: &mut Vec<Differen
         differences.push(Difference::new("the programs' globals", expected, found, remedy));
         return Ok(Seen::All);
     };
-    let in_path = Direction::ATTACH_ORDER.into_iter().filter(|_| shape.has_packet_programs());
+    let in_path = Direction::ATTACH_ORDER.into_iter().filter(|_| shape.has_packet_programs);
     let programs = in_path
         .map(|direction| (direction.program(), pins.program(direction)))
         .chain(linked::of(&shape).map(|linked| (linked.program(), pins.program_of(linked))));

@@ -31,7 +31,7 @@ pub(super) async fn check(host: &Host<'_>, pins: &Pins) -> Result<Vec<Difference
     let shape = Shape::noted(pins);
     let hook = hook::noted(pins);
     let is_away = attachment::is_away(pins);
-    if hook.is_none() && shape.has_packet_programs() && !is_away {
+    if hook.is_none() && shape.has_packet_programs && !is_away {
         return Ok(vec![Difference::new("the attachment", "whole", "attaching was cut short", remedy)]);
     }
     let Some(device) = host.device_of(pins).filter(|_| !is_away) else {

@@ -15,14 +15,20 @@ use crate::loader::rule::{Rule, protocol_name};
 
 type Table = BTreeMap<(Protocol, u16), PortEntry>;
 
-/// Checks both generations and the state. Without `asked` only whether they make sense.
-pub(super) fn check(interface: &str, maps: &Maps, asked: Option<&Asked>) -> Result<Vec<Difference>, Error> {
+/// Checks both generations and the state. Without `asked` only whether they make sense. `to_steer`: TCP is left to `steer`.
+pub(super) fn check(
+    interface: &str,
+    maps: &Maps,
+    asked: Option<&Asked>,
+    to_steer: bool,
+) -> Result<Vec<Difference>, Error> {
     let state = maps.state()?;
     let again = format!("run `rprox-loader attach -i {interface}` again with the rules you want");
     let mut differences = Vec::new();
-    if state != State::new(state.generation(), state.allow_direct()) {
-        let known = "nothing but the generation and the direct policy".to_owned();
-        differences.push(Difference::new("STATE", known, format!("{state:?}"), &again));
+    let plain = State::new(state.generation(), state.allow_direct());
+    let known = if to_steer { plain.left_to_steer() } else { plain };
+    if state != known {
+        differences.push(Difference::new("STATE", format!("{known:?}"), format!("{state:?}"), &again));
     }
     if let Some(asked) = asked
         && (asked.direct == Direct::Allow) != state.allow_direct()
