@@ -358,7 +358,8 @@ mod tests {
     #[test]
     fn no_dot_reaches_the_bpffs() {
         let pins = Pins::new(Path::new("/bpf"), "eth0.100");
-        assert_eq!(pins.link(Direction::Ingress), Path::new("/bpf/rprox/v3/eth0:100/rprox_ingress_link"));
+        let link = format!("/bpf/rprox/v{LAYOUT}/eth0:100/rprox_ingress_link");
+        assert_eq!(pins.link(Direction::Ingress), Path::new(&link));
         assert_eq!(pins.interface(), "eth0.100");
     }
 
