@@ -100,6 +100,7 @@ const CASES: [Case; 4] = [
 pub(super) fn measure(extent: Extent, only: Option<&str>) -> Result<Report> {
     let extent = Extent { seconds: extent.seconds.min(SECONDS), ..extent };
     let rows = Rows { quick: extent.quick, only };
+    flood::check_room()?;
     let host = Host::new()?;
     let mut report = Report::new("redirect", extent.quick);
     measure_ways(&host, extent, rows, &mut report)?;

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rprox_tests::netns::Netns;
 use rprox_tests::playground::AGENT;
 use rprox_tests::process::Process;
@@ -49,7 +49,12 @@ pub(super) fn measure(extent: Extent, report: &mut Report) -> Result<()> {
         let _applied = way.apply(&host)?;
         let target = SocketAddr::new(HOST.v4.into(), way.port());
         let mut hping = topology.client.command("taskset");
-        hping.args(["--cpu-list", FLOOD_PROCESSOR, "hping3", "--syn", "--flood", "--rand-source"]).args([
+        // A flood must not outlast a run that is killed.
+        hping.args(["--cpu-list", FLOOD_PROCESSOR, "setpriv", "--pdeathsig", "KILL"]).args([
+            "hping3",
+            "--syn",
+            "--flood",
+            "--rand-source",
             "--destport",
             &way.port().to_string(),
             &HOST.v4.to_string(),
@@ -106,6 +111,17 @@ fn ask(target: SocketAddr) -> Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
+}
+
+/// Refuses to measure where conntrack's table is too small for the connections of one way after the other.
+pub(super) fn check_room() -> Result<()> {
+    let Ok(text) = fs::read_to_string(Limit::FILE) else { return Ok(()) };
+    let entries: u32 = text.trim().parse().context(Limit::FILE)?;
+    ensure!(
+        entries > CONNTRACK,
+        "net.netfilter.nf_conntrack_max is {entries}, as a run leaves it that is killed under its flood: set it to 262144, say"
+    );
+    Ok(())
 }
 
 /// A limit on conntrack's entries in each network namespace, which is the whole kernel's setting; taken back with this guard.

@@ -114,7 +114,9 @@ impl Encoder {
         self.literal(name, value, 6, 0x40, into);
         self.evict(size(name, value));
         self.size += size(name, value);
-        self.table.push_front(Entry { hash, name: name.clone(), value: value.clone() });
+        // A copy: what stays must not keep the buffer that the response has come in.
+        let value = HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone());
+        self.table.push_front(Entry { hash, name: name.clone(), value });
     }
 
     fn literal(&self, name: &HeaderName, value: &HeaderValue, bits: u32, first: u8, into: &mut Vec<u8>) {
