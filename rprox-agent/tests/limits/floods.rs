@@ -21,6 +21,17 @@ fn start(more: &str) -> (Agent, Upstream) {
     (Agent::start_with(1, &[("a.example", &upstream.address.to_string())], more), upstream)
 }
 
+/// Sends what `of` makes for one stream after the other until the connection is closed.
+fn streams_until_closed(peer: &mut Peer, of: impl Fn(u32) -> Vec<u8>) {
+    let start = Instant::now();
+    for stream in (1..).step_by(2) {
+        if !peer.send(&of(stream)) {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "it takes them for ever");
+    }
+}
+
 /// Sends `bytes` over and over until the connection is closed; the code that it is closed with.
 fn flood_until_closed(agent: &Agent, first: &[u8], bytes: &[u8]) -> Option<u32> {
     let mut peer = Peer::connect(agent.http, PATIENCE, &[]);
@@ -63,18 +74,12 @@ fn requests_that_are_reset_at_once_end_the_connection() {
     let (agent, _upstream) = start("[limits]\nresets = 20");
     let mut peer = Peer::connect(agent.http, PATIENCE, &[]);
     let get = request("GET", "/", &[]);
-    let start = Instant::now();
-    for stream in (1..).step_by(2) {
-        let pair =
-            [frame(HEADERS, WHOLE, stream, &get), frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat();
-        if !peer.send(&pair) {
-            break;
-        }
-        assert!(start.elapsed() < PATIENCE, "it takes them for ever");
-    }
+    streams_until_closed(&mut peer, |stream| {
+        [frame(HEADERS, WHOLE, stream, &get), frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
+    });
     while peer.try_receive().is_ok_and(|frame| frame.is_some()) {}
     assert_eq!(crate::client::get(&agent, "a.example", "/").status(), 200);
-    // h2 counts those that come faster than they are begun, and the agent all others.
+    // Whether as requests that are given up or as a flood depends on how fast they come.
     let ended = || hits::of(&agent, "resets") + hits::number(&agent, "rprox_http2_floods_total") == 1;
     wait::until(PATIENCE, "the connection's end to be counted", || ended().then_some(())).unwrap();
 }
@@ -110,14 +115,10 @@ fn requests_that_we_have_to_reset_end_the_connection() {
     let (agent, _upstream) = start("[limits]\nresets = 20");
     let mut peer = Peer::connect(agent.http, PATIENCE, &[]);
     let open = request("POST", "/", &[]);
-    let start = Instant::now();
-    for stream in (1..).step_by(2) {
+    streams_until_closed(&mut peer, |stream| {
         let too_much = frame(WINDOW_UPDATE, 0, stream, &0x7fff_ffff_u32.to_be_bytes());
-        if !peer.send(&[frame(HEADERS, END_HEADERS, stream, &open), too_much].concat()) {
-            break;
-        }
-        assert!(start.elapsed() < PATIENCE, "it takes them for ever");
-    }
+        [frame(HEADERS, END_HEADERS, stream, &open), too_much].concat()
+    });
     let ended = || hits::of(&agent, "resets") + hits::number(&agent, "rprox_http2_floods_total") == 1;
     wait::until(PATIENCE, "the connection's end to be counted", || ended().then_some(())).unwrap();
     assert_eq!(crate::client::get(&agent, "a.example", "/").status(), 200);
