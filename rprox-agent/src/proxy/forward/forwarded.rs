@@ -12,6 +12,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{FORWARDED, HeaderName};
 use http::{HeaderMap, HeaderValue};
 
+use super::headers;
 use crate::proxy::http1::fields;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -114,12 +115,7 @@ impl Forwarding {
         trusted: bool,
     ) -> Option<Rc<Forwarded>> {
         if !trusted {
-            // One look at each name is cheaper than to hash all that there might be.
-            if headers.keys().any(is_forwarding) {
-                for name in [FOR, FORWARDED, PROTO, HOST, PORT, REAL_IP] {
-                    headers.remove(name);
-                }
-            }
+            headers::remove_all(headers, [FOR, FORWARDED, PROTO, HOST, PORT, REAL_IP]);
             return Some(self.all(authority));
         }
         extend(headers, FOR, &self.address);
@@ -148,11 +144,6 @@ impl Forwarding {
         // A checked authority holds neither quote nor backslash, so it needs no escapes.
         visible([self.prefix.as_bytes(), b";host=\"", authority.as_bytes(), b"\""].concat().into())
     }
-}
-
-fn is_forwarding(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    name == FORWARDED.as_str() || name.starts_with("x-forwarded-") || name == REAL_IP.as_str()
 }
 
 /// Adds `value` at the end of the list that the field is, over however many lines it goes.

@@ -36,6 +36,15 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     headers.remove(UPGRADE);
 }
 
+/// Removes fields of these `names`. One look at each that is there is cheaper than to hash all that there might be.
+pub(in crate::proxy) fn remove_all<const N: usize>(headers: &mut HeaderMap, names: [HeaderName; N]) {
+    if headers.keys().any(|name| names.contains(name)) {
+        for name in names {
+            headers.remove(name);
+        }
+    }
+}
+
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),

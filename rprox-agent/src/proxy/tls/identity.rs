@@ -15,6 +15,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 use super::client_auth::ClientCa;
+use crate::proxy::forward::headers;
 
 /// The certificate, as RFC 9440 has it.
 const CERTIFICATE: HeaderName = HeaderName::from_static("client-cert");
@@ -75,13 +76,7 @@ impl ClientIdentity {
 /// Takes off what only this agent may say; `thoroughly` also what has underscores for hyphens, which many upstreams can't tell
 /// apart.
 pub fn remove_claims(headers: &mut HeaderMap, thoroughly: bool) {
-    let claims = [CERTIFICATE, CHAIN, SUBJECT, FINGERPRINT];
-    // One look at each name is cheaper than to hash all that there might be.
-    if headers.keys().any(|name| claims.contains(name)) {
-        for name in claims {
-            headers.remove(name);
-        }
-    }
+    headers::remove_all(headers, [CERTIFICATE, CHAIN, SUBJECT, FINGERPRINT]);
     if thoroughly {
         let disguised = headers.keys().filter(|name| name.as_str().contains('_') && is_claim(name));
         for name in disguised.cloned().collect::<Vec<_>>() {
