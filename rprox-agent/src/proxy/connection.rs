@@ -11,16 +11,13 @@ pub mod io;
 pub mod patience;
 
 use std::future::poll_fn;
-use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use ipnet::IpNet;
-use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::server::TlsStream;
@@ -35,16 +32,13 @@ use super::live::Live;
 use super::metrics::{HandshakeFailure, Limit, TlsVersion};
 use super::passthrough;
 use super::proxy_protocol::{self, Ends, HeaderError};
-use super::stream::Stream;
+use super::stream::{self, Stream};
 use super::timer::LazyTimer;
 use super::tls::{Accepted, Recorded, TlsConnection};
 use super::worker::Worker;
 
 /// What an HTTP/2 client that knows the server speaks it sends first (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Room for a usual request's head, so that a connection's first read is also all it takes.
-const FIRST_READ: usize = 4096;
 
 /// A client's connection.
 type ClientStream = Stream<TlsStream<Recorded>>;
@@ -158,14 +152,10 @@ async fn sniff(tcp: &mut TcpStream) -> std::io::Result<BytesMut> {
     let mut first = BytesMut::new();
     poll_fn(|cx| {
         loop {
-            // On the stack: until something comes there is no buffer.
-            let mut space = [const { MaybeUninit::uninit() }; FIRST_READ];
-            let mut piece = ReadBuf::uninit(&mut space);
-            ready!(Pin::new(&mut *tcp).poll_read(cx, &mut piece))?;
-            first.extend_from_slice(piece.filled());
+            let read = ready!(stream::poll_first(tcp, cx, &mut first))?;
             let length = first.len().min(HTTP2_PREFACE.len());
             let is_whole = length == HTTP2_PREFACE.len();
-            if piece.filled().is_empty() || is_whole || first[..length] != HTTP2_PREFACE[..length] {
+            if read == 0 || is_whole || first[..length] != HTTP2_PREFACE[..length] {
                 return Poll::Ready(Ok(std::mem::take(&mut first)));
             }
         }

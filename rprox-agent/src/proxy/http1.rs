@@ -6,6 +6,7 @@ pub mod chunks;
 pub mod fields;
 pub mod message;
 pub mod persistence;
+pub mod rest;
 pub mod rooms;
 pub mod section;
 pub mod trailers;

@@ -3,11 +3,30 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+/// Room for a usual request's head.
+const FIRST_READ: usize = 4096;
+
+/// Reads what comes next behind what is in `buffer`; how much, 0 at the end. It comes by way of the stack: a connection on which nothing comes has
+/// no buffer.
+pub fn poll_first<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    cx: &mut Context<'_>,
+    buffer: &mut BytesMut,
+) -> Poll<io::Result<usize>> {
+    let mut space = [const { MaybeUninit::uninit() }; FIRST_READ];
+    let mut piece = ReadBuf::uninit(&mut space);
+    ready!(Pin::new(stream).poll_read(cx, &mut piece))?;
+    buffer.extend_from_slice(piece.filled());
+    Poll::Ready(Ok(piece.filled().len()))
+}
 
 /// A connection; `T` is what TLS is spoken by.
 pub enum Stream<T> {

@@ -33,6 +33,7 @@ use super::forwarded::Forwarded;
 use crate::proxy::connection::interim::Interim;
 use crate::proxy::http1::chunks::{Chunks, Piece, Sender};
 use crate::proxy::http1::message::{Coding, Failed};
+use crate::proxy::http1::rest::Rest;
 use crate::proxy::http1::{rooms, section, trailers};
 use crate::proxy::timer::LazyTimer;
 
@@ -61,14 +62,6 @@ pub struct Http1 {
     user_timeout: Duration,
     is_waived: bool,
     timer: LazyTimer,
-}
-
-/// What is still to come of a response.
-#[derive(Debug)]
-enum Rest {
-    Exact(u64),
-    Chunked(Chunks),
-    UntilClose,
 }
 
 /// What goes with a request.
@@ -262,27 +255,10 @@ impl Http1 {
     /// When it breaks off.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         loop {
-            match &mut self.rest {
-                Rest::Exact(0) => return Poll::Ready(None),
-                Rest::Exact(left) if !self.buffer.is_empty() => {
-                    let length =
-                        usize::try_from(*left).map_or(self.buffer.len(), |left| left.min(self.buffer.len()));
-                    *left -= length as u64;
-                    return Poll::Ready(Some(Ok(Frame::data(self.buffer.split_to(length).freeze()))));
-                }
-                Rest::UntilClose if !self.buffer.is_empty() => {
-                    return Poll::Ready(Some(Ok(Frame::data(self.buffer.split().freeze()))));
-                }
-                Rest::Exact(_) | Rest::UntilClose => {}
-                Rest::Chunked(chunks) => match chunks.next(&mut self.buffer) {
-                    Ok(Piece::More) => {}
-                    Ok(Piece::End) => return Poll::Ready(None),
-                    Ok(Piece::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                    Ok(Piece::Trailers(trailers)) => {
-                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-                    }
-                    Err(flaw) => return Poll::Ready(Some(Err(self.fails(flaw.into())))),
-                },
+            match self.rest.next(&mut self.buffer) {
+                Ok(Piece::More) => {}
+                Ok(piece) => return Poll::Ready(piece.into_frame().map(Ok)),
+                Err(flaw) => return Poll::Ready(Some(Err(self.fails(flaw.into())))),
             }
             match self.poll_read(cx) {
                 Poll::Pending if self.watch_upload(cx).is_err() => {
@@ -315,20 +291,13 @@ impl Http1 {
     /// Whether the response's body has been taken whole.
     #[must_use]
     pub fn is_end_stream(&self) -> bool {
-        match &self.rest {
-            Rest::Exact(left) => *left == 0,
-            Rest::Chunked(chunks) => chunks.is_end(),
-            Rest::UntilClose => false,
-        }
+        self.rest.is_end()
     }
 
     /// How long the rest of the response's body is, as far as that is known.
     #[must_use]
     pub fn size_hint(&self) -> SizeHint {
-        match &self.rest {
-            Rest::Exact(left) => SizeHint::with_exact(*left),
-            Rest::Chunked(_) | Rest::UntilClose => SizeHint::default(),
-        }
+        self.rest.size_hint()
     }
 
     /// Whether the last request is over, and left it so that another can be sent.

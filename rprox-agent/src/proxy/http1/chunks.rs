@@ -5,6 +5,7 @@
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use hyper::body::Frame;
 use memchr::{memchr, memchr_iter};
 
 use super::{Flaw, fields, section};
@@ -60,6 +61,18 @@ pub enum Piece {
     More,
     /// It has ended.
     End,
+}
+
+impl Piece {
+    /// What it is for whoever takes the body; `None` where there is nothing to take.
+    #[must_use]
+    pub fn into_frame(self) -> Option<Frame<Bytes>> {
+        match self {
+            Self::Data(data) => Some(Frame::data(data)),
+            Self::Trailers(trailers) => Some(Frame::trailers(trailers)),
+            Self::More | Self::End => None,
+        }
+    }
 }
 
 impl Chunks {

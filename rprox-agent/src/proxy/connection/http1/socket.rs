@@ -4,7 +4,6 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -13,7 +12,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Frame, SizeHint};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 use tokio_util::io::poll_read_buf;
 
 use super::head::{self, Body, Head, Refusal};
@@ -21,14 +20,15 @@ use crate::proxy::connection::ClientStream;
 use crate::proxy::connection::client::Client;
 use crate::proxy::connection::io::ClientIo;
 use crate::proxy::http1::chunks::{Chunks, Piece, Sender};
+use crate::proxy::http1::rest::Rest;
 use crate::proxy::http1::section::Strict;
 use crate::proxy::http1::{Flaw, rooms};
-use crate::proxy::stream::Stream;
+use crate::proxy::stream::{self, Stream};
 
-/// Room for a usual request's head and a small body. It lies on the stack: a connection on which nothing comes has no buffer.
-const FIRST_READ: usize = 4096;
+/// The least room for what is left of a body whose length is known.
+const SMALLEST_BODY: usize = 4096;
 
-/// How much of a body is read at a time, at least.
+/// How much of any other is read at a time, at least.
 const SMALLEST_READ: usize = 16 * 1024;
 
 /// How much of a body that nobody wants is passed over, so that the connection can go on.
@@ -47,22 +47,14 @@ struct Inner {
     room: usize,
     /// How far the next head has been looked for.
     strict: Strict,
-    rest: Rest,
+    /// What is still to come of a request; `None` where nobody can tell.
+    rest: Option<Rest>,
     /// Whether the client has closed its half.
     is_half_closed: bool,
     /// Whether the request's body is still somebody's.
     is_wanted: bool,
     /// Who waits for the body's end.
     waiting: Option<Waker>,
-}
-
-/// What is still to come of a request.
-#[derive(Debug)]
-enum Rest {
-    Exact(u64),
-    Chunked(Chunks),
-    /// Nobody can tell.
-    Unknown,
 }
 
 /// What has become of the wait for a head.
@@ -110,7 +102,7 @@ impl Socket {
             io,
             room: SMALLEST_READ,
             strict: Strict::default(),
-            rest: Rest::Exact(0),
+            rest: Some(Rest::Exact(0)),
             is_half_closed: false,
             is_wanted: false,
             waiting: None,
@@ -248,31 +240,24 @@ impl Socket {
 
 impl Inner {
     fn begin(&mut self, body: Body, trailers: usize) {
-        self.rest = match body {
+        self.rest = Some(match body {
             Body::Length(length) => {
-                self.room = rooms::for_rest(length.saturating_sub(self.buffer.len() as u64), FIRST_READ);
+                self.room = rooms::for_rest(length.saturating_sub(self.buffer.len() as u64), SMALLEST_BODY);
                 Rest::Exact(length)
             }
             Body::Chunked => Rest::Chunked(Chunks::new(Sender::Client, trailers)),
-        };
+        });
     }
 
     fn is_end(&self) -> bool {
-        match &self.rest {
-            Rest::Exact(left) => *left == 0,
-            Rest::Chunked(chunks) => chunks.is_end(),
-            Rest::Unknown => false,
-        }
+        self.rest.as_ref().is_some_and(Rest::is_end)
     }
 
     /// Reads without having room for it before it comes.
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut space = [const { MaybeUninit::uninit() }; FIRST_READ];
-        let mut piece = ReadBuf::uninit(&mut space);
-        ready!(Pin::new(&mut self.io).poll_read(cx, &mut piece))?;
-        self.buffer.extend_from_slice(piece.filled());
-        self.is_half_closed = piece.filled().is_empty();
-        Poll::Ready(Ok(piece.filled().len()))
+        let read = ready!(stream::poll_first(&mut self.io, cx, &mut self.buffer))?;
+        self.is_half_closed = read == 0;
+        Poll::Ready(Ok(read))
     }
 
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -287,31 +272,17 @@ impl Inner {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         loop {
-            match &mut self.rest {
-                Rest::Exact(0) => return Poll::Ready(None),
-                Rest::Exact(left) if !self.buffer.is_empty() => {
-                    let length =
-                        usize::try_from(*left).map_or(self.buffer.len(), |left| left.min(self.buffer.len()));
-                    *left -= length as u64;
-                    return Poll::Ready(Some(Ok(Frame::data(self.buffer.split_to(length).freeze()))));
+            let Some(rest) = &mut self.rest else { return Poll::Ready(Some(Err(Error::Closed))) };
+            match rest.next(&mut self.buffer) {
+                Ok(Piece::More) => {}
+                Ok(piece) => return Poll::Ready(piece.into_frame().map(Ok)),
+                Err(flaw) => {
+                    self.rest = None;
+                    return Poll::Ready(Some(Err(flaw.into())));
                 }
-                Rest::Exact(_) => {}
-                Rest::Unknown => return Poll::Ready(Some(Err(Error::Closed))),
-                Rest::Chunked(chunks) => match chunks.next(&mut self.buffer) {
-                    Ok(Piece::More) => {}
-                    Ok(Piece::End) => return Poll::Ready(None),
-                    Ok(Piece::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                    Ok(Piece::Trailers(trailers)) => {
-                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-                    }
-                    Err(flaw) => {
-                        self.rest = Rest::Unknown;
-                        return Poll::Ready(Some(Err(flaw.into())));
-                    }
-                },
             }
             if let Err(error) = ready!(self.poll_more(cx)) {
-                self.rest = Rest::Unknown;
+                self.rest = None;
                 return Poll::Ready(Some(Err(error)));
             }
         }
@@ -366,10 +337,7 @@ impl Incoming {
     /// How long the rest of it is, as far as that is known.
     #[must_use]
     pub fn size_hint(&self) -> SizeHint {
-        match self.0.0.borrow().rest {
-            Rest::Exact(left) => SizeHint::with_exact(left),
-            _ => SizeHint::default(),
-        }
+        self.0.0.borrow().rest.as_ref().map_or_else(SizeHint::default, Rest::size_hint)
     }
 }
 
