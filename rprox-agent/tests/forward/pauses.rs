@@ -7,7 +7,7 @@ use crate::agent::Agent;
 use crate::client::{connect, connect_over_tls, read_reply, read_to_close};
 use crate::upstream::Upstream;
 
-/// Longer than the agent keeps ready for the next request.
+/// Long enough for a connection to be at rest.
 const PAUSE: Duration = Duration::from_millis(2500);
 
 /// A host with a certificate, and one without.
