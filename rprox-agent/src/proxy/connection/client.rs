@@ -198,7 +198,7 @@ impl Client {
         self.unread_body.set(true);
     }
 
-    /// Bytes came in. On an idle HTTP/1.1 connection they begin a head; HTTP/2 has other things to say between requests.
+    /// Bytes came in that are no whole head. On an idle HTTP/1.1 connection they begin one; HTTP/2 has other things to say between requests.
     pub fn has_read(&self) {
         if !self.http2 && matches!(self.phase.get(), Phase::Idle(_)) {
             self.phase.set(Phase::Head(Instant::now() + self.worker.live().config.timeouts.header));

@@ -62,6 +62,8 @@ pub struct Http1 {
     user_timeout: Duration,
     is_waived: bool,
     timer: LazyTimer,
+    /// When it was taken for a request that is still to be sent.
+    taken: Option<Instant>,
 }
 
 /// What goes with a request.
@@ -91,6 +93,7 @@ impl Http1 {
             user_timeout: dial.limit,
             is_waived: false,
             timer: LazyTimer::new(dial.config.shortest_wait),
+            taken: None,
         }
     }
 
@@ -121,7 +124,7 @@ impl Http1 {
             _ => Coding::Plain,
         };
         let mut upload = Some(Upload::new(head, body, length.is_some(), coding));
-        let (mut sent, mut looked_at) = (None, 0);
+        let (mut sent, mut looked_at) = (self.taken.take(), 0);
         let failure = poll_fn(|cx| {
             if let Some(sending) = &mut upload {
                 match sending.poll(cx, &mut self.socket) {
@@ -310,6 +313,11 @@ impl Http1 {
     /// noticed.
     pub fn is_usable(&mut self) -> bool {
         self.is_ready() && self.poll_read(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    /// It is taken for a request, which is sent at once.
+    pub fn is_taken(&mut self, now: Instant) {
+        self.taken = Some(now);
     }
 
     /// It waits for a request now: it should be small, and its endpoint quick to answer.

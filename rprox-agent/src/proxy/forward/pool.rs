@@ -116,8 +116,10 @@ fn share(endpoint: &Endpoint) -> Option<Link> {
 
 fn take_idle(endpoint: &Endpoint, limit: Duration) -> Option<Link> {
     let idle = &mut endpoint.slots.borrow_mut().idle;
-    let Idle { link, place, since } = idle.pop()?;
-    if since.elapsed() < limit {
+    let Idle { mut link, place, since } = idle.pop()?;
+    let now = Instant::now();
+    if now.saturating_duration_since(since) < limit {
+        link.is_taken(now);
         return Some(Link::Http1 { link, place, reused: true });
     }
     // The others are older still.

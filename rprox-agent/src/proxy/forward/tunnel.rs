@@ -11,12 +11,11 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Instant;
 
 use super::exchange::Exchange;
 use super::http1::Switched;
 use crate::proxy::metrics::Limit;
-use crate::proxy::timer::LazyTimer;
+use crate::proxy::silence::Silence;
 
 /// How much is read at a time, at most. It lies on the stack: a tunnel in which nothing moves has no buffer.
 const PIECE: usize = 16 * 1024;
@@ -80,8 +79,7 @@ where
 {
     let mut up = Direction { pending: first, state: State::Open, moved: 0 };
     let mut down = Direction { pending: Bytes::new(), state: State::Open, moved: 0 };
-    let mut timer = LazyTimer::new(limit);
-    let mut deadline = Instant::now() + limit;
+    let mut silence = Silence::new(limit);
     poll_fn(|cx| {
         let ended = (up.poll(cx, &mut client, upstream)?, down.poll(cx, upstream, &mut client)?);
         exchange.sends(down.moved);
@@ -89,9 +87,9 @@ where
             return Poll::Ready(Ok(()));
         }
         if mem::take(&mut up.moved) + mem::take(&mut down.moved) > 0 {
-            deadline = Instant::now() + limit;
+            silence.is_broken();
         }
-        timer.poll(cx, deadline).map(|()| Err(TunnelError::Idle))
+        silence.poll(cx).map(|()| Err(TunnelError::Idle))
     })
     .await
 }
@@ -130,6 +128,10 @@ impl Direction {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
                 self.pending.advance(written);
+                if self.pending.is_empty() {
+                    // Emptied it would still hold its memory.
+                    self.pending = Bytes::new();
+                }
             }
             match self.state {
                 State::Open => {}
@@ -150,10 +152,15 @@ impl Direction {
                 self.moved += piece.filled().len();
                 match piece.filled() {
                     [] => self.state = State::Closing,
-                    bytes => match to.as_mut().poll_write(cx, bytes)? {
-                        Poll::Ready(written) => self.pending = Bytes::copy_from_slice(&bytes[written..]),
-                        Poll::Pending => self.pending = Bytes::copy_from_slice(bytes),
-                    },
+                    bytes => {
+                        let written = match to.as_mut().poll_write(cx, bytes)? {
+                            Poll::Ready(written) => written,
+                            Poll::Pending => 0,
+                        };
+                        if written < bytes.len() {
+                            self.pending = Bytes::copy_from_slice(&bytes[written..]);
+                        }
+                    }
                 }
             }
         }

@@ -12,10 +12,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncWrite as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::pipe::{Pipe, Pipes, is_unsupported};
+use crate::proxy::tcp;
 
 /// How much is copied at a time, at most. It lies on the stack.
 const PIECE: usize = 16 * 1024;
@@ -103,7 +104,7 @@ impl<'a> Direction<'a> {
     /// Gives the receiver what it has not taken yet.
     fn hand_over(&mut self, cx: &mut Context<'_>, to: &mut TcpStream) -> Poll<io::Result<()>> {
         while self.pending.has_remaining() {
-            let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.pending))?;
+            let written = ready!(tcp::poll_write(to, cx, &self.pending))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -173,21 +174,23 @@ impl<'a> Direction<'a> {
     fn copy(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut TcpStream,
-        to: &mut TcpStream,
+        from: &TcpStream,
+        to: &TcpStream,
     ) -> Poll<Result<usize, Broken>> {
         let mut space = [const { MaybeUninit::uninit() }; PIECE];
         let mut piece = ReadBuf::uninit(&mut space);
-        ready!(Pin::new(from).poll_read(cx, &mut piece)).map_err(Broken::Sender)?;
+        ready!(tcp::poll_read(from, cx, &mut piece)).map_err(Broken::Sender)?;
         let bytes = piece.filled();
         self.in_bulk = bytes.len() == PIECE;
         if !bytes.is_empty() {
-            let written = match Pin::new(to).poll_write(cx, bytes).map_err(Broken::Receiver)? {
+            let written = match tcp::poll_write(to, cx, bytes).map_err(Broken::Receiver)? {
                 Poll::Ready(written) => written,
                 Poll::Pending => 0,
             };
             self.moved += written as u64;
-            self.pending = Bytes::copy_from_slice(&bytes[written..]);
+            if written < bytes.len() {
+                self.pending = Bytes::copy_from_slice(&bytes[written..]);
+            }
         }
         Poll::Ready(Ok(bytes.len()))
     }

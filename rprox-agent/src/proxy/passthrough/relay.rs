@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
 use super::direction::{Broken, Direction};
 use super::pipe::Pipes;
-use crate::proxy::timer::LazyTimer;
+use crate::proxy::silence::Silence;
 
 /// Bytes that were handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +53,7 @@ pub(super) async fn relay(
 ) -> Result<(), RelayError> {
     let mut up = Direction::new(first, pipes);
     let mut down = Direction::new(Bytes::new(), pipes);
-    let mut timer = LazyTimer::new(limit);
-    let mut deadline = Instant::now() + limit;
+    let mut silence = Silence::new(limit);
     poll_fn(|cx| {
         let sent = up.poll(cx, client, upstream).map_err(|broken| match broken {
             Broken::Sender(error) => RelayError::Client(error),
@@ -68,13 +66,13 @@ pub(super) async fn relay(
         let now = Moved { up: up.moved(), down: down.moved() };
         if now.up + now.down > 0 {
             moved(now);
-            deadline = Instant::now() + limit;
+            silence.is_broken();
         }
         let ended = (sent?, answered?);
         if ended.0.is_ready() && ended.1.is_ready() {
             return Poll::Ready(Ok(()));
         }
-        timer.poll(cx, deadline).map(|()| Err(RelayError::Idle))
+        silence.poll(cx).map(|()| Err(RelayError::Idle))
     })
     .await
 }

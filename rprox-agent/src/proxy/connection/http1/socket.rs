@@ -124,13 +124,8 @@ impl Socket {
         let inner = &mut *inner;
         loop {
             if !inner.buffer.is_empty() {
-                inner.client.has_read();
                 match inner.strict.find(&inner.buffer) {
-                    Err(what) => return Poll::Ready(Ok(Next::Refused(Refusal::Malformed(what)))),
-                    Ok(Some((_, end))) if end > bytes => {
-                        return Poll::Ready(Ok(Next::Refused(Refusal::TooLarge)));
-                    }
-                    Ok(Some((start, end))) => {
+                    Ok(Some((start, end))) if end <= bytes => {
                         inner.strict = Strict::default();
                         let head = inner.buffer.split_to(end).freeze().slice(start..);
                         return Poll::Ready(Ok(match head::read(&head, fields) {
@@ -138,13 +133,12 @@ impl Socket {
                                 inner.begin(head.body, bytes);
                                 Next::Request(Box::new(head))
                             }
-                            Err(refusal) => Next::Refused(refusal),
+                            Err(refusal) => inner.refuse(refusal),
                         }));
                     }
-                    Ok(None) if inner.buffer.len() >= bytes => {
-                        return Poll::Ready(Ok(Next::Refused(Refusal::TooLarge)));
-                    }
-                    Ok(None) => {}
+                    Ok(None) if inner.buffer.len() < bytes => inner.client.has_read(),
+                    Ok(_) => return Poll::Ready(Ok(inner.refuse(Refusal::TooLarge))),
+                    Err(what) => return Poll::Ready(Ok(inner.refuse(Refusal::Malformed(what)))),
                 }
             }
             if inner.is_half_closed || ready!(inner.poll_first(cx))? == 0 {
@@ -239,6 +233,12 @@ impl Socket {
 }
 
 impl Inner {
+    /// A request that isn't served may still be on its way.
+    fn refuse(&self, refusal: Refusal) -> Next {
+        self.client.has_read();
+        Next::Refused(refusal)
+    }
+
     fn begin(&mut self, body: Body, trailers: usize) {
         self.rest = Some(match body {
             Body::Length(length) => {
