@@ -24,6 +24,7 @@ pub mod memory;
 pub mod metrics;
 pub mod open_files;
 pub mod passthrough;
+pub mod pipe;
 #[cfg(feature = "podman")]
 pub mod podman;
 pub mod proxy_protocol;

@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 mod direction;
-pub mod pipe;
 mod relay;
 
 use std::net::SocketAddr;

@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::pipe::Pipe;
 use super::tcp;
 
 /// Room for a usual request's head.
@@ -36,6 +37,29 @@ pub enum Stream<T> {
     Plain(TcpStream),
     /// With it.
     Tls(Box<T>),
+}
+
+impl<T> Stream<T> {
+    /// The socket, where its bytes are what is sent.
+    #[must_use]
+    pub fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(stream) => Some(stream),
+            Self::Tls(_) => None,
+        }
+    }
+
+    /// Takes what is in the pipe, as far as the socket has room; how much that was.
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks, or is one with TLS.
+    pub fn poll_drain(&self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        match self.plain() {
+            Some(stream) => pipe.poll_drain(cx, stream),
+            None => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+        }
+    }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Stream<T> {

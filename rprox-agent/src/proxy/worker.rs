@@ -25,12 +25,13 @@ use super::dns::{DnsError, LastAnswers};
 use super::drain::{Drain, Stop};
 use super::forward::pool::Pool;
 use super::health::Board;
+use super::http1::rooms::Room;
 use super::labels::Labels;
 use super::listen::{self, Listener};
 use super::live::{Live, Loaded, Rules, View};
 use super::memory::Memory;
 use super::metrics::Metrics;
-use super::passthrough::pipe::Pipes;
+use super::pipe::Pipes;
 use super::reload::Reloads;
 use super::tls::Kept;
 use super::via::Via;
@@ -110,6 +111,8 @@ pub struct Worker {
     pub pool: Rc<Pool>,
     /// What bytes are passed through by.
     pub pipes: Pipes,
+    /// Room for their bodies.
+    pub room: Room,
     /// The client connections.
     pub drain: Rc<Drain>,
     /// Requests being served.
@@ -218,6 +221,7 @@ impl Worker {
             metrics,
             pool,
             pipes: Pipes::default(),
+            room: Room::default(),
             drain: Rc::default(),
             requests: Cell::new(0),
             streams: Tasks::default(),

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails where it stands is a good report")]
 
 mod agent;
+mod bulk;
 mod client;
 mod names;
 mod pebble;
@@ -14,6 +15,7 @@ mod acme;
 mod admin;
 mod affinity;
 mod balancing;
+mod bodies_in_bulk;
 mod client_certificates;
 mod ends;
 mod expectations;

@@ -12,6 +12,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use super::http1::{self, Incoming};
 use super::http2::handles::Receiver;
 use super::http2::streams::Reset;
+use crate::proxy::http1::bulk::{Bulk, Piped};
 
 /// What comes of a request behind its head.
 pub enum ClientBody {
@@ -66,6 +67,15 @@ impl StreamBody {
             }
         }
         Poll::Ready(self.stream.trailers().map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+}
+
+impl Bulk for ClientBody {
+    fn poll_piped(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<Option<Result<Piped, BodyError>>> {
+        match self {
+            Self::Http1(incoming) => incoming.poll_piped(cx, most).map_err(BodyError::Http1),
+            Self::None | Self::Http2(_) => Poll::Ready(None),
+        }
     }
 }
 

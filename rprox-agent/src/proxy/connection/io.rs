@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::client::Client;
+use crate::proxy::pipe::Pipe;
+use crate::proxy::stream::Stream;
 use crate::proxy::timer::LazyTimer;
 
 /// How much of an unwanted body is read while lingering, at most.
@@ -76,6 +78,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
         let length = self.first.len().min(buffer.remaining());
         buffer.put_slice(&self.first.split_to(length));
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<T> ClientIo<Stream<T>> {
+    /// Takes what is in the pipe, as [`Stream::poll_drain`] does.
+    pub fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        let result = self.stream.poll_drain(cx, pipe);
+        self.note_write(&result);
+        result
     }
 }
 

@@ -31,10 +31,12 @@ use super::expect::Question;
 use super::failure::{Broken, Failure, SendError};
 use super::forwarded::Forwarded;
 use crate::proxy::connection::interim::Interim;
+use crate::proxy::http1::bulk::{Pace, Piped};
 use crate::proxy::http1::chunks::{Chunks, Piece, Sender};
 use crate::proxy::http1::message::{Coding, Failed};
 use crate::proxy::http1::rest::Rest;
 use crate::proxy::http1::{rooms, section, trailers};
+use crate::proxy::pipe::Pipes;
 use crate::proxy::timer::LazyTimer;
 
 /// Room for a usual response's head and a small body.
@@ -47,6 +49,8 @@ pub struct Http1 {
     buffer: BytesMut,
     /// How much to read next.
     room: usize,
+    /// How a body comes.
+    pace: Pace,
     rest: Rest,
     /// The request, while its body is sent.
     upload: Option<Task>,
@@ -84,6 +88,7 @@ impl Http1 {
             socket: Shared::new(io),
             buffer: BytesMut::new(),
             room: FIRST_READ,
+            pace: Pace::Bulk,
             rest: Rest::Exact(0),
             upload: None,
             scratch: Vec::new(),
@@ -239,6 +244,7 @@ impl Http1 {
                 continue;
             }
             self.keeps_alive &= keeps_alive;
+            self.pace = Pace::Bulk;
             self.rest = match length {
                 Length::Exact(length) => {
                     self.room = rooms::for_rest(length.saturating_sub(self.buffer.len() as u64), FIRST_READ);
@@ -279,6 +285,39 @@ impl Http1 {
         }
     }
 
+    /// The next of the response's body through a pipe; `None` where it had better be copied.
+    ///
+    /// # Errors
+    ///
+    /// When it breaks off.
+    pub fn poll_piped(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+        pipes: &Pipes,
+    ) -> Poll<Option<Result<Piped, Error>>> {
+        if self.pace == Pace::Little {
+            return Poll::Ready(None);
+        }
+        match self.socket.poll_piped(cx, &self.rest, self.buffer.len(), most, pipes) {
+            Poll::Pending if self.watch_upload(cx).is_err() => {
+                Poll::Ready(Some(Err(self.fails(Error::Upload))))
+            }
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(None)) => Poll::Ready(None),
+            Poll::Ready(Ok(Some(pipe))) if pipe.is_empty() => {
+                Poll::Ready(Some(Err(self.fails(Error::Closed))))
+            }
+            Poll::Ready(Ok(Some(pipe))) => {
+                self.pace = Pace::after(pipe.len());
+                let piece = Piped { first: self.buffer.split().freeze(), pipe };
+                self.rest.passes(piece.bytes());
+                Poll::Ready(Some(Ok(piece)))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Some(Err(self.fails(error.into())))),
+        }
+    }
+
     fn fails(&mut self, error: Error) -> Error {
         self.keeps_alive = false;
         error
@@ -288,6 +327,7 @@ impl Http1 {
         self.buffer.reserve(self.room);
         let read = ready!(self.socket.poll_read(cx, &mut self.buffer))?;
         self.room = rooms::after(read, self.room, FIRST_READ);
+        self.pace = Pace::after(read);
         Poll::Ready(Ok(read))
     }
 

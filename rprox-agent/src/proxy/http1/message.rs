@@ -9,9 +9,13 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, Bytes};
 use http::{HeaderMap, HeaderName};
 use hyper::body::{Body, Frame};
-use tokio::io::AsyncWrite;
 
-use super::fields;
+use super::bulk::{Bulk, Piped, Sink};
+use super::{fields, rooms};
+use crate::proxy::pipe::{self, Pipe};
+
+/// How much may go through pipes before it is others' turn.
+const TURN: usize = 1024 * 1024;
 
 /// Why a message can't be sent to its end.
 #[derive(Debug)]
@@ -38,7 +42,11 @@ pub struct Outgoing<B> {
     /// How much of that is sent.
     sent: usize,
     data: Bytes,
-    /// What goes behind it.
+    /// What goes behind it, of a body that comes in bulk.
+    pipe: Option<Pipe>,
+    /// How much of it to take into one next.
+    most: usize,
+    /// What goes behind it, of chunks.
     behind: &'static [u8],
     body: B,
     coding: Coding,
@@ -48,13 +56,15 @@ pub struct Outgoing<B> {
     ended: bool,
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
+impl<B: Bulk + Body<Data = Bytes> + Unpin> Outgoing<B> {
     /// Of a `head` that is written already, and the `body` that it announces, if it `has_body`.
     pub fn new(head: Vec<u8>, body: B, has_body: bool, coding: Coding) -> Self {
         Self {
             before: head,
             sent: 0,
             data: Bytes::new(),
+            pipe: None,
+            most: rooms::MOST,
             behind: b"",
             body,
             coding,
@@ -85,10 +95,12 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
     /// When that can't be.
     pub fn poll<S>(&mut self, cx: &mut Context<'_>, socket: &mut S) -> Poll<Result<(), Failed<B::Error>>>
     where
-        S: AsyncWrite + Unpin,
+        S: Sink + Unpin,
     {
+        let mut left = TURN;
         loop {
-            let waits = !self.ended && self.data.is_empty() && self.poll_body(cx).map_err(Failed::Body)?;
+            let waits =
+                !self.ended && !self.has_piece() && self.poll_body(cx, socket).map_err(Failed::Body)?;
             if self.is_written() {
                 // TLS may hold back what it was given.
                 ready!(Pin::new(&mut *socket).poll_flush(cx)).map_err(Failed::Socket)?;
@@ -100,19 +112,42 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
                 }
                 continue;
             }
-            ready!(self.poll_write(cx, socket)).map_err(Failed::Socket)?;
+            let piped = ready!(self.poll_write(cx, socket)).map_err(Failed::Socket)?;
+            left = left.saturating_sub(piped);
+            if left == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
         }
     }
 
     fn is_written(&self) -> bool {
-        self.sent == self.before.len() && self.data.is_empty() && self.behind.is_empty()
+        self.sent == self.before.len() && !self.has_piece() && self.behind.is_empty()
+    }
+
+    fn has_piece(&self) -> bool {
+        !self.data.is_empty() || self.pipe.is_some()
     }
 
     /// Asks for the next piece of the body, so that it goes out together with what is before it; whether it must be waited for.
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Result<bool, B::Error> {
+    fn poll_body<S: Sink>(&mut self, cx: &mut Context<'_>, socket: &S) -> Result<bool, B::Error> {
         // Behind a piece comes the end of its chunk.
         if !self.behind.is_empty() {
             return Ok(false);
+        }
+        if self.coding == Coding::Plain && socket.takes_pipes() {
+            match self.body.poll_piped(cx, self.most) {
+                Poll::Pending => return Ok(true),
+                Poll::Ready(None) => {}
+                Poll::Ready(Some(piped)) => {
+                    let Piped { first, pipe } = piped?;
+                    self.begun = true;
+                    self.data = first;
+                    self.pipe = Some(pipe);
+                    self.ended = self.body.is_end_stream();
+                    return Ok(false);
+                }
+            }
         }
         let frame = match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Pending => return Ok(true),
@@ -156,20 +191,33 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         self.before.extend_from_slice(b"\r\n");
     }
 
-    fn poll_write<S: AsyncWrite + Unpin>(
+    /// Writes what is next; how much of that went through a pipe.
+    fn poll_write<S: Sink + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         socket: &mut S,
-    ) -> Poll<io::Result<()>> {
-        let socket = Pin::new(socket);
+    ) -> Poll<io::Result<usize>> {
         let before = &self.before[self.sent..];
+        if let Some(pipe) = self.pipe.as_mut().filter(|_| before.is_empty() && self.data.is_empty()) {
+            let drained = socket.poll_drain(cx, pipe);
+            if drained.is_pending() {
+                // What a slow receiver leaves in it should not be more than in a buffer.
+                self.most = (self.most / 2).max(rooms::MOST);
+            }
+            let drained = ready!(drained)?;
+            if pipe.is_empty() {
+                self.pipe = None;
+                self.most = (self.most * 2).min(pipe::SIZE);
+            }
+            return Poll::Ready(Ok(drained));
+        }
         let mut written = if self.data.is_empty() && self.behind.is_empty() {
-            ready!(socket.poll_write(cx, before))?
+            ready!(Pin::new(socket).poll_write(cx, before))?
         } else if before.is_empty() && self.behind.is_empty() {
-            ready!(socket.poll_write(cx, &self.data))?
+            ready!(Pin::new(socket).poll_write(cx, &self.data))?
         } else {
             let slices = [IoSlice::new(before), IoSlice::new(&self.data), IoSlice::new(self.behind)];
-            ready!(socket.poll_write_vectored(cx, &slices))?
+            ready!(Pin::new(socket).poll_write_vectored(cx, &slices))?
         };
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -181,6 +229,6 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         let of_data = written.min(self.data.len());
         self.data.advance(of_data);
         self.behind = &self.behind[written - of_data..];
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok(0))
     }
 }

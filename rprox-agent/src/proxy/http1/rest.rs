@@ -39,6 +39,13 @@ impl Rest {
         })
     }
 
+    /// So many bytes of it went another way.
+    pub fn passes(&mut self, bytes: usize) {
+        if let Self::Exact(left) = self {
+            *left -= bytes as u64;
+        }
+    }
+
     /// Whether all of it has been taken.
     #[must_use]
     pub fn is_end(&self) -> bool {

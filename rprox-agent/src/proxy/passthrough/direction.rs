@@ -12,14 +12,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncWrite as _, Interest, ReadBuf};
+use tokio::io::{AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::pipe::{Pipe, Pipes, is_unsupported};
+use crate::proxy::pipe::{BULK, Pipe, Pipes};
 use crate::proxy::tcp;
-
-/// How much is copied at a time, at most. It lies on the stack.
-const PIECE: usize = 16 * 1024;
 
 /// How much may move before it is others' turn.
 const TURN: usize = 1024 * 1024;
@@ -116,17 +113,9 @@ impl<'a> Direction<'a> {
             }
         }
         while let Some(pipe) = &mut self.filled {
-            ready!(to.poll_write_ready(cx))?;
-            match to.try_io(Interest::WRITABLE, || pipe.drain(&*to)) {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(written) => self.moved += written as u64,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-            if pipe.is_empty()
-                && let Some(pipe) = self.filled.take()
-            {
-                self.pipes.give_back(pipe);
+            self.moved += ready!(pipe.poll_drain(cx, to))? as u64;
+            if pipe.is_empty() {
+                self.filled = None;
             }
         }
         Poll::Ready(Ok(()))
@@ -144,30 +133,10 @@ impl<'a> Direction<'a> {
         from: &TcpStream,
         mut pipe: Pipe,
     ) -> Poll<io::Result<Option<usize>>> {
-        loop {
-            if from.poll_read_ready(cx)?.is_pending() {
-                self.pipes.give_back(pipe);
-                return Poll::Pending;
-            }
-            match from.try_io(Interest::READABLE, || pipe.fill(from)) {
-                Ok(taken) => {
-                    self.in_bulk = taken >= PIECE;
-                    if pipe.is_empty() {
-                        self.pipes.give_back(pipe);
-                    } else {
-                        self.filled = Some(pipe);
-                    }
-                    return Poll::Ready(Ok(Some(taken)));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if is_unsupported(&error) => {
-                    self.in_bulk = false;
-                    self.pipes.are_of_no_use(&error);
-                    return Poll::Ready(Ok(None));
-                }
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+        let taken = ready!(pipe.poll_fill(cx, from, usize::MAX))?;
+        self.in_bulk = taken.is_some_and(|taken| taken >= BULK);
+        self.filled = Some(pipe).filter(|pipe| !pipe.is_empty());
+        Poll::Ready(Ok(taken))
     }
 
     /// Takes a piece from the sender and gives it to the receiver, as far as that takes it at once; how much that was.
@@ -177,11 +146,11 @@ impl<'a> Direction<'a> {
         from: &TcpStream,
         to: &TcpStream,
     ) -> Poll<Result<usize, Broken>> {
-        let mut space = [const { MaybeUninit::uninit() }; PIECE];
+        let mut space = [const { MaybeUninit::uninit() }; BULK];
         let mut piece = ReadBuf::uninit(&mut space);
         ready!(tcp::poll_read(from, cx, &mut piece)).map_err(Broken::Sender)?;
         let bytes = piece.filled();
-        self.in_bulk = bytes.len() == PIECE;
+        self.in_bulk = bytes.len() == BULK;
         if !bytes.is_empty() {
             let written = match tcp::poll_write(to, cx, bytes).map_err(Broken::Receiver)? {
                 Poll::Ready(written) => written,

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use super::direction::{Broken, Direction};
-use super::pipe::Pipes;
+use crate::proxy::pipe::Pipes;
 use crate::proxy::silence::Silence;
 
 /// Bytes that were handed over.

@@ -19,10 +19,12 @@ use super::head::{self, Body, Head, Refusal};
 use crate::proxy::connection::ClientStream;
 use crate::proxy::connection::client::Client;
 use crate::proxy::connection::io::ClientIo;
+use crate::proxy::http1::bulk::{self, Pace, Piped, Sink};
 use crate::proxy::http1::chunks::{Chunks, Piece, Sender};
 use crate::proxy::http1::rest::Rest;
 use crate::proxy::http1::section::Strict;
 use crate::proxy::http1::{Flaw, rooms};
+use crate::proxy::pipe::Pipe;
 use crate::proxy::stream::{self, Stream};
 
 /// The least room for what is left of a body whose length is known.
@@ -45,6 +47,8 @@ struct Inner {
     buffer: BytesMut,
     /// How much of a body to read next.
     room: usize,
+    /// How a body comes.
+    pace: Pace,
     /// How far the next head has been looked for.
     strict: Strict,
     /// What is still to come of a request; `None` where nobody can tell.
@@ -101,6 +105,7 @@ impl Socket {
             buffer: io.take_first(),
             io,
             room: SMALLEST_READ,
+            pace: Pace::Bulk,
             strict: Strict::default(),
             rest: Some(Rest::Exact(0)),
             is_half_closed: false,
@@ -240,9 +245,14 @@ impl Inner {
     }
 
     fn begin(&mut self, body: Body, trailers: usize) {
+        self.pace = Pace::Bulk;
         self.rest = Some(match body {
             Body::Length(length) => {
-                self.room = rooms::for_rest(length.saturating_sub(self.buffer.len() as u64), SMALLEST_BODY);
+                let left = length.saturating_sub(self.buffer.len() as u64);
+                self.room = rooms::for_rest(left, SMALLEST_BODY);
+                if left > 0 && !self.buffer.is_empty() {
+                    self.pace = Pace::Begun;
+                }
                 Rest::Exact(length)
             }
             Body::Chunked => Rest::Chunked(Chunks::new(Sender::Client, trailers)),
@@ -261,21 +271,73 @@ impl Inner {
     }
 
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.buffer.reserve(self.room);
-        let read = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer))?;
+        let is_exact = matches!(self.rest, Some(Rest::Exact(_)));
+        if is_exact {
+            self.client.worker.room.reserve(&mut self.buffer, self.room);
+        } else {
+            self.buffer.reserve(self.room);
+        }
+        let read = poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer);
+        if is_exact && self.buffer.is_empty() {
+            // Others may read meanwhile.
+            self.buffer = BytesMut::new();
+        }
+        let read = ready!(read)?;
         if read == 0 {
             return Poll::Ready(Err(Error::Closed));
         }
         self.room = rooms::after(read, self.room, SMALLEST_READ);
+        self.pace = Pace::after(read);
         Poll::Ready(Ok(()))
+    }
+
+    fn poll_piped(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<Option<Result<Piped, Error>>> {
+        let (Some(rest), Stream::Plain(tcp)) = (&mut self.rest, self.io.get_ref()) else {
+            return Poll::Ready(None);
+        };
+        if self.pace == Pace::Little {
+            return Poll::Ready(None);
+        }
+        let pipes = &self.client.worker.pipes;
+        let pipe = match ready!(bulk::poll_piped(cx, tcp, rest, self.buffer.len(), most, pipes)) {
+            Ok(Some(pipe)) if pipe.is_empty() => Err(Error::Closed),
+            Ok(Some(pipe)) => Ok(pipe),
+            Ok(None) => return Poll::Ready(None),
+            Err(error) => Err(error.into()),
+        };
+        Poll::Ready(Some(match pipe {
+            Ok(pipe) => {
+                self.pace = Pace::after(pipe.len());
+                let piece = Piped { first: self.buffer.split().freeze(), pipe };
+                rest.passes(piece.bytes());
+                Ok(piece)
+            }
+            Err(error) => {
+                self.rest = None;
+                Err(error)
+            }
+        }))
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         loop {
+            if self.pace == Pace::Begun {
+                self.pace = Pace::Bulk;
+                if let Poll::Ready(Err(error)) = self.poll_more(cx) {
+                    self.rest = None;
+                    return Poll::Ready(Some(Err(error)));
+                }
+            }
             let Some(rest) = &mut self.rest else { return Poll::Ready(Some(Err(Error::Closed))) };
             match rest.next(&mut self.buffer) {
                 Ok(Piece::More) => {}
-                Ok(piece) => return Poll::Ready(piece.into_frame().map(Ok)),
+                Ok(piece) => {
+                    if matches!(rest, Rest::Exact(_)) && self.buffer.is_empty() {
+                        // Its room is free once this piece is written.
+                        self.buffer = BytesMut::new();
+                    }
+                    return Poll::Ready(piece.into_frame().map(Ok));
+                }
                 Err(flaw) => {
                     self.rest = None;
                     return Poll::Ready(Some(Err(flaw.into())));
@@ -286,6 +348,16 @@ impl Inner {
                 return Poll::Ready(Some(Err(error)));
             }
         }
+    }
+}
+
+impl Sink for Socket {
+    fn takes_pipes(&self) -> bool {
+        self.0.borrow().io.get_ref().plain().is_some()
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        self.0.borrow_mut().io.poll_drain(cx, pipe)
     }
 }
 
@@ -326,6 +398,15 @@ impl Incoming {
     /// When it is malformed, or breaks off.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         self.0.0.borrow_mut().poll_frame(cx)
+    }
+
+    /// The next of it through a pipe; `None` where it had better be copied.
+    ///
+    /// # Errors
+    ///
+    /// When it breaks off.
+    pub fn poll_piped(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<Option<Result<Piped, Error>>> {
+        self.0.0.borrow_mut().poll_piped(cx, most)
     }
 
     /// Whether all of it has been taken.

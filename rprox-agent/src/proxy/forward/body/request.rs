@@ -22,6 +22,7 @@ use crate::proxy::connection::patience::Patience;
 use crate::proxy::drain::Stop;
 use crate::proxy::forward::expect::{Hold, Question};
 use crate::proxy::forward::failure::Failure;
+use crate::proxy::http1::bulk::{Bulk, Piped};
 use crate::proxy::timer::LazyTimer;
 
 /// How much of an HTTP/2 client's body is read that nobody wants, at most.
@@ -170,13 +171,7 @@ impl RequestBody {
 
 impl Upload {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
-        if let Some(hold) = &mut self.hold {
-            ready!(hold.poll(cx));
-            self.hold = None;
-        }
-        if let Some(word) = self.word.take() {
-            word.offer(StatusCode::CONTINUE, &HeaderMap::new());
-        }
+        ready!(self.poll_wanted(cx));
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Pending => {
                 self.progress.0.set(None);
@@ -189,19 +184,45 @@ impl Upload {
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
             Poll::Ready(Some(Ok(frame))) => {
-                self.patience.moves(frame.data_ref().map_or(0, Bytes::len));
-                self.progress.0.set(Some(Instant::now()));
-                self.ended = self.incoming.is_end_stream();
-                Poll::Ready(Some(self.within_limit(frame)))
+                Poll::Ready(Some(self.has_come(frame.data_ref().map_or(0, Bytes::len)).map(|()| frame)))
             }
         }
     }
 
-    fn within_limit(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, UploadError> {
-        if let (Some(left), Some(data)) = (&mut self.left, frame.data_ref()) {
-            *left = left.checked_sub(data.len() as u64).ok_or(UploadError::TooLarge)?;
+    fn poll_piped(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<Option<Result<Piped, UploadError>>> {
+        ready!(self.poll_wanted(cx));
+        match self.incoming.poll_piped(cx, most) {
+            Poll::Pending => {
+                self.progress.0.set(None);
+                self.poll_stalled(cx).map(|()| Some(Err(UploadError::Stalled)))
+            }
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(Some(Ok(piped))) => Poll::Ready(Some(self.has_come(piped.bytes()).map(|()| piped))),
         }
-        Ok(frame)
+    }
+
+    /// Ready when it may be sent.
+    fn poll_wanted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(hold) = &mut self.hold {
+            ready!(hold.poll(cx));
+            self.hold = None;
+        }
+        if let Some(word) = self.word.take() {
+            word.offer(StatusCode::CONTINUE, &HeaderMap::new());
+        }
+        Poll::Ready(())
+    }
+
+    /// So many bytes of it are there, if there may be so many.
+    fn has_come(&mut self, bytes: usize) -> Result<(), UploadError> {
+        self.patience.moves(bytes);
+        self.progress.0.set(Some(Instant::now()));
+        self.ended = self.incoming.is_end_stream();
+        if let Some(left) = &mut self.left {
+            *left = left.checked_sub(bytes as u64).ok_or(UploadError::TooLarge)?;
+        }
+        Ok(())
     }
 
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -244,6 +265,15 @@ impl Drop for Upload {
     fn drop(&mut self) {
         if !self.ended {
             self.client.body_left_unread();
+        }
+    }
+}
+
+impl Bulk for RequestBody {
+    fn poll_piped(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<Option<Result<Piped, UploadError>>> {
+        match &mut self.0 {
+            Some(upload) => upload.poll_piped(cx, most),
+            None => Poll::Ready(None),
         }
     }
 }

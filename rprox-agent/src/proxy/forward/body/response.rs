@@ -15,6 +15,7 @@ use crate::proxy::forward::failure::Broken;
 use crate::proxy::forward::http1::Http1;
 use crate::proxy::forward::pool::Lease;
 use crate::proxy::forward::tunnel::Tunnel;
+use crate::proxy::http1::bulk::{Bulk, Piped};
 
 /// Why a response's body ended early. The client's connection is cut then: a short body must not look whole.
 #[derive(Debug, thiserror::Error)]
@@ -150,14 +151,7 @@ impl Download {
             return Poll::Ready(Some(Err(error)));
         }
         match self.poll_source(cx) {
-            Poll::Pending => {
-                let limit = self.patience;
-                let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limit);
-                let Some(lease) = &mut self.lease else { return Poll::Pending };
-                ready!(lease.timer().poll(cx, deadline));
-                self.lease = None;
-                Poll::Ready(Some(Err(DownloadError::Stalled)))
-            }
+            Poll::Pending => self.poll_stalled(cx).map(|stalled| Some(Err(stalled))),
             Poll::Ready(Some(Ok(frame))) => {
                 self.deadline = None;
                 self.offered = exchange.offers(frame.data_ref().map_or(0, Bytes::len));
@@ -165,10 +159,7 @@ impl Download {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                // An error is the end of the connection, so what came before gets a chance to be written first.
-                self.lease = None;
-                self.broken = Some(DownloadError::Broken(error));
-                cx.waker().wake_by_ref();
+                self.breaks(cx, error);
                 Poll::Pending
             }
             Poll::Ready(None) => {
@@ -176,6 +167,62 @@ impl Download {
                 Poll::Ready(None)
             }
         }
+    }
+
+    fn poll_piped(
+        &mut self,
+        cx: &mut Context<'_>,
+        exchange: &Exchange,
+        most: usize,
+    ) -> Poll<Option<Result<Piped, DownloadError>>> {
+        let Some(link) = self.lease.as_mut().and_then(Lease::http1_mut) else { return Poll::Ready(None) };
+        match link.poll_piped(cx, most, &exchange.client().worker.pipes) {
+            Poll::Pending => self.poll_stalled(cx).map(|stalled| Some(Err(stalled))),
+            Poll::Ready(Some(Ok(piped))) => {
+                self.deadline = None;
+                self.settle(exchange);
+                Poll::Ready(Some(Ok(piped)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.breaks(cx, error.into());
+                Poll::Pending
+            }
+            Poll::Ready(None) => Poll::Ready(None),
+        }
+    }
+
+    /// Waits until the next piece has taken too long.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<DownloadError> {
+        let limit = self.patience;
+        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limit);
+        let Some(lease) = &mut self.lease else { return Poll::Pending };
+        ready!(lease.timer().poll(cx, deadline));
+        self.lease = None;
+        Poll::Ready(DownloadError::Stalled)
+    }
+
+    /// An error is the end of the connection, so what came before gets a chance to be written first.
+    fn breaks(&mut self, cx: &Context<'_>, error: Broken) {
+        self.lease = None;
+        self.broken = Some(DownloadError::Broken(error));
+        cx.waker().wake_by_ref();
+    }
+}
+
+impl Bulk for ResponseBody {
+    fn poll_piped(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<Option<Result<Piped, DownloadError>>> {
+        let Content::Upstream(download, exchange) = &mut self.0 else { return Poll::Ready(None) };
+        let piped = download.poll_piped(cx, exchange, most);
+        match &piped {
+            Poll::Ready(Some(Ok(piped))) => exchange.sends(piped.bytes()),
+            Poll::Ready(Some(Err(error))) => exchange.breaks_off(error),
+            _ => {}
+        }
+        piped
     }
 }
 

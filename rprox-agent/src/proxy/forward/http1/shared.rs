@@ -14,6 +14,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
 use crate::proxy::forward::dial::Io;
+use crate::proxy::http1::bulk::{self, Sink};
+use crate::proxy::http1::rest::Rest;
+use crate::proxy::pipe::{Pipe, Pipes};
 
 /// The socket.
 #[derive(Clone)]
@@ -29,8 +32,33 @@ impl Shared {
         self.0.borrow().set_user_timeout(limit);
     }
 
+    /// Takes what has come of a body's `rest`, as [`bulk::poll_piped`] does.
+    pub(super) fn poll_piped(
+        &self,
+        cx: &mut Context<'_>,
+        rest: &Rest,
+        buffered: usize,
+        most: usize,
+        pipes: &Pipes,
+    ) -> Poll<io::Result<Option<Pipe>>> {
+        match self.0.borrow().plain() {
+            Some(socket) => bulk::poll_piped(cx, socket, rest, buffered, most, pipes),
+            None => Poll::Ready(Ok(None)),
+        }
+    }
+
     pub(super) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
         poll_read_buf(Pin::new(&mut *self.0.borrow_mut()), cx, buffer)
+    }
+}
+
+impl Sink for Shared {
+    fn takes_pipes(&self) -> bool {
+        self.0.borrow().plain().is_some()
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        self.0.borrow().poll_drain(cx, pipe)
     }
 }
 
