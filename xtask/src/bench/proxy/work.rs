@@ -44,7 +44,7 @@ pub(super) struct Requests {
 pub(super) const PLAIN: Requests = get("/1k", 32);
 pub(super) const PLAIN_COUNT: usize = 8_000;
 
-pub(super) const CASES: [Case; 14] = [
+pub(super) const CASES: [Case; 16] = [
     case("HTTP/1.1, keep-alive, 1 KiB", PLAIN, PLAIN_COUNT, true),
     case("HTTP/1.1, new connections, 1 KiB", get("/1k", 32).close(), 3_000, true),
     case("HTTP/1.1, keep-alive, 100 KiB", get("/100k", 16), 1_500, true),
@@ -55,6 +55,8 @@ pub(super) const CASES: [Case; 14] = [
     case("HTTP/1.1 over TLS, keep-alive, 1 KiB", get("/1k", 16).secure(), 10_000, true),
     case("HTTP/1.1 over TLS, keep-alive, 100 KiB", get("/100k", 8).secure(), 2_000, false),
     case("HTTP/1.1 over TLS, keep-alive, 100 MiB", get("/100m", 2).secure(), 4, false),
+    case("HTTP/1.1 over TLS, upload, 100 KiB", post("/100k", 8).secure(), 1_200, true),
+    case("HTTP/1.1 over TLS, upload, 100 MiB", post("/100m", 2).secure(), 4, false),
     end("TLS 1.3, full handshakes", Deed::Handshakes, Door::Https, 150),
     end("TLS 1.3, resumed handshakes", Deed::Resumptions, Door::Https, 150),
     case("HTTP/2, 100 streams, 1 KiB", get("/1k", 4).http2(), 6_000, true),
