@@ -219,6 +219,14 @@ pub struct Timeouts {
     pub upstream_idle: Duration,
 }
 
+impl Timeouts {
+    /// The shortest of those that a client's connection has.
+    #[must_use]
+    pub fn shortest_for_clients(&self) -> Duration {
+        self.header.min(self.idle).min(self.body).min(self.half_closed)
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {

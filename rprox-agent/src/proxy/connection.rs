@@ -11,10 +11,12 @@ pub mod io;
 pub mod patience;
 
 use std::future::poll_fn;
+use std::mem;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use ipnet::IpNet;
@@ -26,14 +28,14 @@ use self::client::{Client, Deadline};
 use self::http2::Http2;
 use self::io::ClientIo;
 use super::admission::Place;
-use super::drain::{Stop, Ticket};
-use super::listen;
+use super::listen::{self, Admission};
 use super::live::Live;
 use super::metrics::{HandshakeFailure, Limit, TlsVersion};
 use super::passthrough;
 use super::proxy_protocol::{self, Ends, HeaderError};
+use super::roster::{Stop, Ticket};
 use super::stream::{self, Stream};
-use super::timer::LazyTimer;
+use super::tasks::{Tasks, Work};
 use super::tls::{Accepted, Recorded, TlsConnection};
 use super::worker::Worker;
 
@@ -43,33 +45,130 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A client's connection.
 type ClientStream = Stream<TlsStream<Recorded>>;
 
-/// Serves the connection until it ends.
-pub async fn serve(worker: Rc<Worker>, mut tcp: TcpStream, peer: SocketAddr, secure: bool) {
-    let ticket = worker.drain.enter();
-    let metrics = Arc::clone(&worker.metrics);
-    metrics.client_connections_open.up();
-    // The rarer and larger ways are boxed: a task is moved when it is made, at the size of its largest.
-    if let Some(ends) = ends(&worker, &mut tcp, peer).await
-        && let Some(_place) = place(&worker, &tcp, ends.client, secure)
-    {
-        if secure {
-            Box::pin(serve_tls(worker, tcp, ends, ticket)).await;
-        } else {
-            serve_plain(worker, tcp, ends, ticket).await;
+/// A connection whose beginning has been read.
+///
+/// Its task is as large as its largest moment, and there are as many as connections. So each way is small or in a box, and what a connection's
+/// beginning needs is no part of the rest.
+enum Opened {
+    /// HTTP/1.1.
+    Http1(http1::Socket),
+    /// HTTP/2.
+    Http2(Box<Http2<ClientIo<ClientStream>>>),
+    /// TLS that is the upstream's business.
+    Passthrough(Pin<Box<dyn Future<Output = ()>>>),
+}
+
+/// A connection that was accepted.
+pub struct Arrival {
+    /// There is room for it.
+    pub admission: Admission,
+    /// The connection.
+    pub tcp: TcpStream,
+    /// Its other end.
+    pub peer: SocketAddr,
+    /// Whether it begins with TLS.
+    pub secure: bool,
+}
+
+impl Work for Arrival {
+    fn tasks(worker: &Worker) -> &Tasks<Self> {
+        &worker.arrivals
+    }
+
+    /// Serves the connection until it ends.
+    #[expect(clippy::manual_async_fn, reason = "an async fn has room for its argument twice")]
+    fn run(mut self) -> impl Future<Output = ()> {
+        async move {
+            let worker = self.admission.worker();
+            let mut ticket = worker.roster.enter();
+            let opened = if self.secure {
+                Box::pin(open_tls(worker, self.tcp, self.peer)).await
+            } else {
+                let opened = open(worker, &mut self.tcp, self.peer, &mut ticket).await;
+                opened.map(|(place, client, first)| {
+                    (place, Opened::http(client, Stream::Plain(self.tcp), first))
+                })
+            };
+            let Some((_place, opened)) = opened else { return };
+            match opened {
+                Opened::Http1(socket) => http1::serve(socket, &mut ticket).await,
+                Opened::Http2(http2) => Box::pin(serve_http2(http2, &mut ticket)).await,
+                Opened::Passthrough(served) => served.await,
+            }
         }
     }
-    metrics.client_connections_open.down();
+}
+
+/// Finds out who speaks, and what; `None` where the connection is not to be served.
+async fn open(
+    worker: &Rc<Worker>,
+    tcp: &mut TcpStream,
+    peer: SocketAddr,
+    ticket: &mut Ticket,
+) -> Option<(Place, Rc<Client>, BytesMut)> {
+    let ends = ends(worker, tcp, peer).await?;
+    let place = place(worker, tcp, ends.client, false)?;
+    let deadline = Instant::now() + worker.live().config.timeouts.header;
+    let first = sniff(tcp, ticket, deadline).await?;
+    let http2 = first.starts_with(HTTP2_PREFACE);
+    Some((place, Rc::new(Client::new(Rc::clone(worker), ends, None, http2, deadline)), first))
+}
+
+/// The same of a connection that begins with TLS.
+async fn open_tls(worker: &Rc<Worker>, mut tcp: TcpStream, peer: SocketAddr) -> Option<(Place, Opened)> {
+    let ends = ends(worker, &mut tcp, peer).await?;
+    let place = place(worker, &tcp, ends.client, true)?;
+    let live = worker.live();
+    let opened = match shake_hands(worker, &live, tcp, ends.client).await? {
+        Accepted::Terminated(connection) => {
+            let deadline = Instant::now() + live.config.timeouts.header;
+            let TlsConnection { stream, http2, secured, .. } = *connection;
+            let client = Rc::new(Client::new(Rc::clone(worker), ends, Some(secured), http2, deadline));
+            Opened::http(client, Stream::Tls(stream), BytesMut::new())
+        }
+        Accepted::Passthrough(opening) => {
+            Opened::Passthrough(Box::pin(passthrough::serve(Rc::clone(worker), live, opening, ends)))
+        }
+        Accepted::Validated => return None,
+    };
+    Some((place, opened))
+}
+
+impl Opened {
+    fn http(client: Rc<Client>, stream: ClientStream, first: BytesMut) -> Self {
+        let io = ClientIo::new(stream, Rc::clone(&client));
+        if client.http2 {
+            Self::Http2(Box::new(Http2::new(client, io, first)))
+        } else {
+            Self::Http1(http1::Socket::new(client, io, first))
+        }
+    }
 }
 
 /// Whose connection it is; `None` where a load balancer was to say that and did not.
 async fn ends(worker: &Worker, tcp: &mut TcpStream, peer: SocketAddr) -> Option<Ends> {
-    let own = Ends { client: peer, server: tcp.local_addr().unwrap_or(peer) };
-    let live = worker.live();
-    if !contains(&live.config.proxy_protocol, peer.ip()) {
-        return Some(own);
+    let limit = {
+        let config = &worker.live().config;
+        contains(&config.proxy_protocol, peer.ip()).then_some(config.timeouts.header)
+    };
+    match limit {
+        None => Some(own_ends(tcp, peer)),
+        Some(limit) => Box::pin(announced_ends(worker, tcp, peer, limit)).await,
     }
-    match Box::pin(proxy_protocol::receive(tcp, live.config.timeouts.header)).await {
-        Ok(ends) => Some(ends.unwrap_or(own)),
+}
+
+fn own_ends(tcp: &TcpStream, peer: SocketAddr) -> Ends {
+    Ends { client: peer, server: tcp.local_addr().unwrap_or(peer) }
+}
+
+async fn announced_ends(
+    worker: &Worker,
+    tcp: &mut TcpStream,
+    peer: SocketAddr,
+    limit: Duration,
+) -> Option<Ends> {
+    match proxy_protocol::receive(tcp, limit).await {
+        Ok(ends) => Some(ends.unwrap_or_else(|| own_ends(tcp, peer))),
         Err(HeaderError::Closed) => None,
         Err(error) => {
             worker.metrics.proxy_headers_refused.increment();
@@ -101,23 +200,6 @@ fn contains(networks: &[IpNet], address: IpAddr) -> bool {
     !networks.is_empty() && networks.iter().any(|network| network.contains(&address.to_canonical()))
 }
 
-async fn serve_tls(worker: Rc<Worker>, tcp: TcpStream, ends: Ends, ticket: Ticket) {
-    let live = worker.live();
-    // What a handshake needs should not stay for as long as its connection.
-    match Box::pin(shake_hands(&worker, &live, tcp, ends.client)).await {
-        Some(Accepted::Terminated(connection)) => {
-            drop(live);
-            let TlsConnection { stream, http2, secured, .. } = *connection;
-            let client = Rc::new(Client::new(worker, ends, Some(secured), http2));
-            Box::pin(serve_http(client, Stream::Tls(stream), BytesMut::new(), ticket)).await;
-        }
-        Some(Accepted::Passthrough(opening)) => {
-            Box::pin(passthrough::serve(worker, live, opening, ends, ticket)).await;
-        }
-        Some(Accepted::Validated) | None => {}
-    }
-}
-
 /// `None` where it fails, which is the client's concern more than ours.
 async fn shake_hands(worker: &Worker, live: &Live, tcp: TcpStream, peer: SocketAddr) -> Option<Accepted> {
     let metrics = &worker.metrics;
@@ -139,42 +221,24 @@ async fn shake_hands(worker: &Worker, live: &Live, tcp: TcpStream, peer: SocketA
     None
 }
 
-async fn serve_plain(worker: Rc<Worker>, mut tcp: TcpStream, ends: Ends, ticket: Ticket) {
-    let sniffed = timeout(worker.live().config.timeouts.header, sniff(&mut tcp)).await;
-    let Ok(Ok(first)) = sniffed else { return };
-    let http2 = first.starts_with(HTTP2_PREFACE);
-    let client = Rc::new(Client::new(worker, ends, None, http2));
-    serve_http(client, Stream::Plain(tcp), first, ticket).await;
-}
-
-/// Reads as much as tells HTTP/2's preface from an HTTP/1.1 request.
-async fn sniff(tcp: &mut TcpStream) -> std::io::Result<BytesMut> {
+/// Reads as much as tells HTTP/2's preface from an HTTP/1.1 request, by `deadline`.
+async fn sniff(tcp: &mut TcpStream, ticket: &mut Ticket, deadline: Instant) -> Option<BytesMut> {
     let mut first = BytesMut::new();
     poll_fn(|cx| {
         loop {
-            let read = ready!(stream::poll_first(tcp, cx, &mut first))?;
+            let read = match stream::poll_first(tcp, cx, &mut first) {
+                Poll::Ready(Ok(read)) => read,
+                Poll::Ready(Err(_)) => return Poll::Ready(None),
+                Poll::Pending => return ticket.poll_deadline(cx, deadline).map(|()| None),
+            };
             let length = first.len().min(HTTP2_PREFACE.len());
             let is_whole = length == HTTP2_PREFACE.len();
             if read == 0 || is_whole || first[..length] != HTTP2_PREFACE[..length] {
-                return Poll::Ready(Ok(std::mem::take(&mut first)));
+                return Poll::Ready(Some(mem::take(&mut first)));
             }
         }
     })
     .await
-}
-
-async fn serve_http(client: Rc<Client>, stream: ClientStream, first: BytesMut, mut ticket: Ticket) {
-    let ended = if client.http2 {
-        Box::pin(serve_http2(&client, stream, first, &mut ticket)).await
-    } else {
-        http1::serve(&client, stream, first, &mut ticket).await
-    };
-    if let Err(error) = ended {
-        if matches!(error, ConnectionError::Http2(http2::Failure::Flood)) {
-            client.worker.metrics.http2_floods.increment();
-        }
-        tracing::debug!(client = %client.peer, error = &error as &dyn std::error::Error, "client connection failed");
-    }
 }
 
 /// Why a connection ended that did not end well.
@@ -197,16 +261,30 @@ enum ConnectionError {
     Resets,
 }
 
-async fn serve_http2(
-    client: &Rc<Client>,
-    stream: ClientStream,
-    first: BytesMut,
+impl ConnectionError {
+    /// Tells of the end of `client`'s connection.
+    fn report(&self, client: &Client) {
+        if matches!(self, Self::Http2(http2::Failure::Flood)) {
+            client.worker.metrics.http2_floods.increment();
+        }
+        tracing::debug!(client = %client.peer, error = self as &dyn std::error::Error, "client connection failed");
+    }
+}
+
+async fn serve_http2(mut connection: Box<Http2<ClientIo<ClientStream>>>, ticket: &mut Ticket) {
+    let client = Rc::clone(connection.client());
+    let served = attend_http2(&client, &mut connection, ticket).await;
+    if let Err(error) = served {
+        error.report(&client);
+    }
+}
+
+async fn attend_http2(
+    client: &Client,
+    connection: &mut Http2<ClientIo<ClientStream>>,
     ticket: &mut Ticket,
 ) -> Result<(), ConnectionError> {
-    let io = ClientIo::new(stream, first, Rc::clone(client));
-    let mut connection = Http2::new(Rc::clone(client), io);
-    let grain = client.grain();
-    let mut timer = LazyTimer::new(grain);
+    let grain = client.worker.live().config.timeouts.shortest_for_clients();
     let mut finishing = false;
     let mut is_refused = false;
     poll_fn(|cx: &mut Context<'_>| {
@@ -241,10 +319,10 @@ async fn serve_http2(
             }
             let Some((deadline, what)) = client.deadline() else {
                 // Streams have tasks of their own: what they begin to wait for this one isn't told.
-                let _ = timer.poll(cx, Instant::now() + grain);
+                let _ = ticket.poll_deadline(cx, Instant::now() + grain);
                 return Poll::Pending;
             };
-            ready!(timer.poll(cx, deadline));
+            ready!(ticket.poll_deadline(cx, deadline));
             client.counts(what);
             if finishing || !client.is_idle() {
                 return Poll::Ready(Err(ConnectionError::TimedOut(what)));

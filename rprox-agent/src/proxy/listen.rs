@@ -19,10 +19,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::connection;
-use super::drain::Stop;
+use super::connection::Arrival;
 use super::handover::Inherited;
 use super::metrics::Limit;
+use super::roster::Stop;
 use super::worker::Worker;
 
 /// Connections that wait to be accepted, for each socket; the kernel cuts it to net.core.somaxconn.
@@ -290,7 +290,7 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, secure: bool, co
         }
         return;
     }
-    let Some(place) = Place::take(worker, limit) else {
+    let Some(admission) = Admission::take(worker, limit) else {
         worker.metrics.limit_hits[Limit::Connections].increment();
         complaints.log(|| tracing::warn!(limit, "limits.connections reached: refusing connections"));
         if !secure {
@@ -298,11 +298,7 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, secure: bool, co
         }
         return;
     };
-    let worker = Rc::clone(worker);
-    tokio::task::spawn_local(async move {
-        let _place = place;
-        connection::serve(worker, tcp, peer, secure).await;
-    });
+    worker.arrivals.give(worker, Arrival { admission, tcp, peer, secure });
 }
 
 /// Says why, as far as one packet goes. A TLS client would need a handshake first, which is what can't be afforded.
@@ -316,18 +312,28 @@ pub(super) fn refuse(tcp: &TcpStream, why: &str) {
     let _ = tcp.try_write(response.as_bytes());
 }
 
-/// One of the process's client connections.
-struct Place(Rc<Worker>);
+/// Leave to be one of the process's client connections.
+pub struct Admission(Rc<Worker>);
 
-impl Place {
+impl Admission {
     fn take(worker: &Rc<Worker>, limit: usize) -> Option<Self> {
-        worker.shared.connections.begin(limit).then(|| Self(Rc::clone(worker)))
+        worker.shared.connections.begin(limit).then(|| {
+            worker.metrics.client_connections_open.up();
+            Self(Rc::clone(worker))
+        })
+    }
+
+    /// Whose the connection is.
+    #[must_use]
+    pub fn worker(&self) -> &Rc<Worker> {
+        &self.0
     }
 }
 
-impl Drop for Place {
+impl Drop for Admission {
     fn drop(&mut self) {
         self.0.shared.connections.end();
+        self.0.metrics.client_connections_open.down();
     }
 }
 

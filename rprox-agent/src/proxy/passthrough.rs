@@ -18,7 +18,6 @@ use tokio::net::TcpStream;
 
 use self::relay::RelayError;
 use super::access_log::{Outcome, Record};
-use super::drain::Ticket;
 use super::forward::send::Lost;
 use super::forward::wire::{self, Wire};
 use super::forward::{self};
@@ -34,7 +33,7 @@ use super::worker::Worker;
 const INTERNAL_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
 
 /// Serves a connection that `live` has a route for, until it ends.
-pub async fn serve(worker: Rc<Worker>, live: Rc<Live>, opening: Opening, ends: Ends, _ticket: Ticket) {
+pub async fn serve(worker: Rc<Worker>, live: Rc<Live>, opening: Opening, ends: Ends) {
     let Opening { mut tcp, read, host } = opening;
     let Some(found) = live.routes.passthrough(&host) else { return };
     let Some(counts) = live.counted.passthrough.get(&found.place) else { return };

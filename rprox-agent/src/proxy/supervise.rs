@@ -19,10 +19,10 @@ use tokio::time::timeout;
 
 use super::acme;
 use super::admin::{self, Admin, AdminListener, Order, Phase};
-use super::drain::Stop;
 use super::handover::{HandoverError, Inherited, Starting, Successor};
 use super::listen::{Group, Listener};
 use super::reload::{Answer, Queue, Reloader};
+use super::roster::Stop;
 use super::run::{RunError, notify};
 use super::signals::{Asked, Signals};
 use super::watcher::Watcher;

@@ -19,10 +19,10 @@ use super::access_log::{AccessLog, Writer};
 use super::acme::Orders;
 use super::admission::{Clients, Connections};
 use super::background::Background;
+use super::connection::Arrival;
+use super::connection::http2::stream::Stream;
 use super::connection::http2::streams::Spare;
-use super::connection::http2::tasks::Tasks;
 use super::dns::{DnsError, LastAnswers};
-use super::drain::{Drain, Stop};
 use super::forward::pool::Pool;
 use super::health::Board;
 use super::http1::rooms::Room;
@@ -33,6 +33,8 @@ use super::memory::Memory;
 use super::metrics::Metrics;
 use super::pipe::Pipes;
 use super::reload::Reloads;
+use super::roster::{Roster, Stop};
+use super::tasks::Tasks;
 use super::tls::Kept;
 use super::via::Via;
 
@@ -114,11 +116,13 @@ pub struct Worker {
     /// Room for their bodies.
     pub room: Room,
     /// The client connections.
-    pub drain: Rc<Drain>,
+    pub roster: Rc<Roster>,
     /// Requests being served.
     pub requests: Cell<usize>,
+    /// Tasks for client connections.
+    pub arrivals: Tasks<Arrival>,
     /// Tasks for streams of HTTP/2.
-    pub streams: Tasks,
+    pub streams: Tasks<Stream>,
     /// Room for what an HTTP/2 connection has to send.
     pub gathered: Spare,
     /// Room for what it reads.
@@ -179,6 +183,7 @@ pub fn run(
         tokio::task::spawn_local(sweep(Rc::clone(&worker)));
         tokio::task::spawn_local(follow(Rc::clone(&worker)));
         tokio::task::spawn_local(let_go(Rc::clone(&worker)));
+        tokio::task::spawn_local(keep_time(Rc::clone(&worker)));
         let accepting: Vec<_> = listeners
             .into_iter()
             .map(|(listener, secure)| {
@@ -190,7 +195,7 @@ pub fn run(
             let _ = task.await;
         }
         drain(&worker, stop).await;
-        Ok(worker.drain.running())
+        Ok(worker.roster.running())
     })
 }
 
@@ -199,16 +204,16 @@ pub fn run(
 async fn drain(worker: &Worker, mut stop: watch::Receiver<Stop>) {
     let limit = Instant::now() + worker.live().config.drain_timeout;
     if *stop.borrow() == Stop::HandOver {
-        worker.drain.start(Stop::HandOver);
+        worker.roster.start(Stop::HandOver);
         let half = Instant::now() + worker.live().config.drain_timeout / 2;
         tokio::select! {
-            () = worker.drain.finished() => {}
+            () = worker.roster.finished() => {}
             _ = stop.wait_for(|stop| *stop == Stop::Now) => {}
             () = sleep_until(half) => {}
         }
     }
-    worker.drain.start(Stop::Now);
-    let _ = timeout_at(limit, worker.drain.finished()).await;
+    worker.roster.start(Stop::Now);
+    let _ = timeout_at(limit, worker.roster.finished()).await;
 }
 
 impl Worker {
@@ -222,8 +227,9 @@ impl Worker {
             pool,
             pipes: Pipes::default(),
             room: Room::default(),
-            drain: Rc::default(),
+            roster: Rc::default(),
             requests: Cell::new(0),
+            arrivals: Tasks::default(),
             streams: Tasks::default(),
             gathered: Spare::default(),
             input: Cell::default(),
@@ -254,7 +260,7 @@ impl Worker {
     /// Whether client connections are to end with their next answer.
     #[must_use]
     pub fn lets_connections_go(&self) -> bool {
-        self.drain.stop() != Stop::No || self.shared.memory.is_short()
+        self.roster.stop() != Stop::No || self.shared.memory.is_short()
     }
 }
 
@@ -264,6 +270,7 @@ async fn sweep(worker: Rc<Worker>) {
         let limit = worker.live().config.timeouts.upstream_idle;
         sleep((limit / 4).max(SHORTEST_SWEEP)).await;
         worker.pool.sweep(limit);
+        worker.arrivals.let_go();
         worker.streams.let_go();
     }
 }
@@ -279,13 +286,19 @@ async fn follow(worker: Rc<Worker>) {
     }
 }
 
+/// Has client connections know when their deadlines have passed, for ever.
+async fn keep_time(worker: Rc<Worker>) {
+    worker.roster.keep_time(|| worker.live().config.timeouts.shortest_for_clients()).await;
+}
+
 /// Closes connections that nobody uses whenever memory is short.
 async fn let_go(worker: Rc<Worker>) {
     let mut changes = worker.shared.memory.changes();
     while changes.changed().await.is_ok() {
         if *changes.borrow_and_update() {
-            worker.drain.wake();
+            worker.roster.wake();
             worker.pool.sweep(Duration::ZERO);
+            worker.arrivals.let_go();
             worker.streams.let_go();
         }
     }

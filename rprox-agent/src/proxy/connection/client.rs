@@ -41,7 +41,7 @@ pub struct Client {
     flow: Cell<Patience>,
     /// Responses of which the client has not taken what there is.
     untaken: Cell<u32>,
-    given_up: Cell<GivenUp>,
+    given_up: Cell<Option<GivenUp>>,
     unread_body: Cell<bool>,
     answering: Cell<bool>,
     half_closed: Cell<Option<Instant>>,
@@ -91,12 +91,17 @@ fn moved(mut patience: Patience, bytes: usize) -> Patience {
 }
 
 impl Client {
-    /// A connection whose first request's head is now due.
+    /// A connection whose first request's head is due by `deadline`.
     #[must_use]
-    pub fn new(worker: Rc<Worker>, ends: Ends, secure: Option<Box<Secured>>, http2: bool) -> Self {
+    pub fn new(
+        worker: Rc<Worker>,
+        ends: Ends,
+        secure: Option<Box<Secured>>,
+        http2: bool,
+        deadline: Instant,
+    ) -> Self {
         let peer = ends.client.ip().to_canonical();
         let live = worker.live();
-        let deadline = Instant::now() + live.config.timeouts.header;
         let patience = Patience::new(live.config.timeouts.body, live.config.limits.client_rate);
         Self {
             forwarding: Forwarding::new(peer, secure.is_some()),
@@ -110,7 +115,7 @@ impl Client {
             socket: Cell::new(patience),
             flow: Cell::new(patience),
             untaken: Cell::new(0),
-            given_up: Cell::new(GivenUp { since: Instant::now(), requests: 0 }),
+            given_up: Cell::new(None),
             unread_body: Cell::new(false),
             answering: Cell::new(false),
             half_closed: Cell::new(None),
@@ -147,19 +152,18 @@ impl Client {
 
     /// The client gave a request up before it was answered.
     pub fn request_given_up(&self) {
-        let mut given_up = self.given_up.get();
-        if given_up.since.elapsed() > GIVEN_UP_WITHIN {
-            given_up = GivenUp { since: Instant::now(), requests: 0 };
-        }
-        given_up.requests += 1;
-        self.given_up.set(given_up);
+        let now = Instant::now();
+        let recent = self.given_up.get().filter(|given_up| now - given_up.since <= GIVEN_UP_WITHIN);
+        let GivenUp { since, requests } = recent.unwrap_or(GivenUp { since: now, requests: 0 });
+        self.given_up.set(Some(GivenUp { since, requests: requests + 1 }));
     }
 
     /// Whether it does that too often.
     #[must_use]
     pub fn gives_up_too_much(&self) -> bool {
-        let requests = self.given_up.get().requests;
-        self.http2 && requests > 0 && requests > self.worker.live().config.limits.resets
+        let given_up = self.given_up.get();
+        self.http2
+            && given_up.is_some_and(|given_up| given_up.requests > self.worker.live().config.limits.resets)
     }
 
     /// A piece of a response is there for the client to take.
@@ -244,13 +248,6 @@ impl Client {
         let taking = taking.into_iter().flatten().map(|deadline| (deadline, Deadline::Taking));
         let half_closed = self.half_closed.get().map(|deadline| (deadline, Deadline::HalfClosed));
         phase.into_iter().chain(taking).chain(half_closed).min_by_key(|(deadline, _)| *deadline)
-    }
-
-    /// The shortest of the time-outs that it has: how often to look whether one has passed.
-    #[must_use]
-    pub fn grain(&self) -> Duration {
-        let timeouts = &self.worker.live().config.timeouts;
-        timeouts.header.min(timeouts.idle).min(timeouts.body).min(timeouts.half_closed)
     }
 
     /// Counts that this was not done in time.

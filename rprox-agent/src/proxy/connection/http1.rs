@@ -23,31 +23,28 @@ use tokio::time::timeout;
 
 use self::head::{Head, Refusal};
 use self::response::Asked;
-pub use self::socket::{Error, Incoming};
-use self::socket::{Next, Socket};
+use self::socket::Next;
+pub use self::socket::{Error, Incoming, Socket};
+use super::ConnectionError;
 use super::body::ClientBody;
 use super::client::{Client, Deadline};
 use super::interim::{self, Interim};
-use super::io::ClientIo;
-use super::{ClientStream, ConnectionError};
 use crate::proxy::access_log::{Outcome, Record};
-use crate::proxy::drain::{Stop, Ticket};
 use crate::proxy::forward::tunnel::Tunnel;
 use crate::proxy::forward::{self, ResponseBody};
 use crate::proxy::http1::message::{Coding, Failed, Outgoing};
 use crate::proxy::metrics::Limit;
 use crate::proxy::respond;
-use crate::proxy::timer::LazyTimer;
+use crate::proxy::roster::{Stop, Ticket};
 
 /// Room for a usual response's head.
 const HEAD_ROOM: usize = 512;
 
 /// A connection that is being served.
 struct Server<'a> {
-    client: &'a Rc<Client>,
+    client: Rc<Client>,
     socket: Socket,
     ticket: &'a mut Ticket,
-    timer: LazyTimer,
 }
 
 /// What comes behind an exchange.
@@ -57,50 +54,45 @@ enum After {
     /// Nothing.
     Close,
     /// Another protocol.
-    Tunnel(Tunnel),
+    Tunnel(Box<Tunnel>),
 }
 
 /// Serves the connection to its end.
-///
-/// # Errors
-///
-/// When it does not end well.
-pub(super) async fn serve(
-    client: &Rc<Client>,
-    stream: ClientStream,
-    first: BytesMut,
-    ticket: &mut Ticket,
-) -> Result<(), ConnectionError> {
-    let socket = Socket::new(client, ClientIo::new(stream, first, Rc::clone(client)));
-    let timer = LazyTimer::new(client.grain());
-    let mut server = Server { client, socket, ticket, timer };
-    loop {
-        let head = match server.next().await? {
-            Next::Request(head) => head,
-            Next::Refused(refusal) => {
-                Box::pin(server.refuse(refusal)).await?;
-                break;
-            }
-            Next::Closed => break,
-        };
-        // Boxed, so that it takes no room while the connection rests.
-        let exchange = Box::pin(exchange(Rc::clone(client), server.socket.clone(), head));
-        match server.attend(exchange).await? {
-            After::Request if server.rest().await? => {}
-            After::Request | After::Close => break,
-            After::Tunnel(tunnel) => {
-                if let Some((stream, first)) = server.socket.into_stream() {
-                    Box::pin(tunnel.run(stream, first)).await;
-                }
-                return Ok(());
+pub(super) async fn serve(socket: Socket, ticket: &mut Ticket) {
+    let mut server = Server { client: socket.client(), socket, ticket };
+    match server.serve().await {
+        Ok(After::Tunnel(tunnel)) => {
+            if let Some((stream, first)) = server.socket.into_stream() {
+                Box::pin(tunnel.run(stream, first)).await;
             }
         }
+        Ok(_) => server.close().await,
+        Err(error) => error.report(&server.client),
     }
-    server.close().await;
-    Ok(())
 }
 
 impl Server<'_> {
+    /// Answers request after request; what comes behind the last.
+    async fn serve(&mut self) -> Result<After, ConnectionError> {
+        loop {
+            let head = match self.next().await? {
+                Next::Request(head) => head,
+                Next::Refused(refusal) => {
+                    Box::pin(self.refuse(refusal)).await?;
+                    return Ok(After::Close);
+                }
+                Next::Closed => return Ok(After::Close),
+            };
+            // Boxed, so that it takes no room while the connection rests.
+            let exchange = Box::pin(exchange(Rc::clone(&self.client), self.socket.clone(), head));
+            match self.attend(exchange).await? {
+                After::Request if self.rest().await? => {}
+                After::Request => return Ok(After::Close),
+                after => return Ok(after),
+            }
+        }
+    }
+
     /// Waits for the next request.
     async fn next(&mut self) -> Result<Next, ConnectionError> {
         let limits = {
@@ -149,7 +141,7 @@ impl Server<'_> {
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Deadline> {
         let Some((deadline, what)) = self.client.deadline() else { return Poll::Pending };
-        ready!(self.timer.poll(cx, deadline));
+        ready!(self.ticket.poll_deadline(cx, deadline));
         self.client.counts(what);
         Poll::Ready(what)
     }
@@ -233,7 +225,7 @@ async fn exchange(client: Rc<Client>, mut socket: Socket, head: Box<Head>) -> Re
         return Err(error);
     }
     Ok(match tunnel {
-        Some(tunnel) => After::Tunnel(tunnel),
+        Some(tunnel) => After::Tunnel(Box::new(tunnel)),
         None if behind.keeps_alive => After::Request,
         None => After::Close,
     })
@@ -276,5 +268,5 @@ fn may_ask_again(client: &Client) -> bool {
         client.worker.metrics.limit_hits[Limit::Requests].increment();
         return false;
     }
-    client.worker.drain.stop() != Stop::Now
+    client.worker.roster.stop() != Stop::Now
 }

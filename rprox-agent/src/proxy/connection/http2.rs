@@ -9,9 +9,8 @@ mod hpack;
 mod receive;
 mod section;
 mod settings;
-mod stream;
+pub mod stream;
 pub mod streams;
-pub mod tasks;
 
 use std::cell::RefCell;
 use std::io;
@@ -88,8 +87,8 @@ enum Read {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
-    /// Serves the client by its `socket`.
-    pub fn new(client: Rc<Client>, socket: S) -> Self {
+    /// Serves the client by its `socket`, from which `input` has been read already.
+    pub fn new(client: Rc<Client>, socket: S, input: BytesMut) -> Self {
         let worker = &client.worker;
         let live = worker.live();
         let limits = &live.config.limits;
@@ -98,13 +97,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
         Self {
             receive: Receive::new(limits, Arc::clone(&worker.metrics)),
             socket,
-            input: BytesMut::new(),
+            input,
             has_preface: false,
             streams: Rc::new(RefCell::new(streams)),
             course: Course::Serving,
             is_unflushed: false,
             client,
         }
+    }
+
+    /// Whose it is.
+    pub fn client(&self) -> &Rc<Client> {
+        &self.client
     }
 
     /// Moves it on, until it has ended.
@@ -219,7 +223,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
             Event::Request(id, parts, is_whole) => {
                 let (sender, receiver) = handles::pair(&self.streams, id);
                 let stream = Stream::new(Rc::clone(&self.client), parts, is_whole, sender, receiver);
-                self.client.worker.streams.serve(stream);
+                let worker = &self.client.worker;
+                worker.streams.give(worker, stream);
             }
             Event::Pong if matches!(self.course, Course::Leaving) => self.leaves(streams),
             Event::GoAway => self.leaves(streams),

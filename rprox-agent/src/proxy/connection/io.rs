@@ -25,8 +25,6 @@ const LINGER_TIME: std::time::Duration = std::time::Duration::from_secs(2);
 /// A stream that tells its [`Client`] what it does.
 pub struct ClientIo<S> {
     stream: S,
-    /// What was read before anybody asked for it.
-    first: BytesMut,
     client: Rc<Client>,
     closing: Closing,
 }
@@ -38,14 +36,9 @@ enum Closing {
 }
 
 impl<S> ClientIo<S> {
-    /// `first` are the bytes that have been read from `stream` already.
-    pub fn new(stream: S, first: BytesMut, client: Rc<Client>) -> Self {
-        Self { stream, first, client, closing: Closing::No }
-    }
-
-    /// Those bytes.
-    pub fn take_first(&mut self) -> BytesMut {
-        std::mem::take(&mut self.first)
+    /// The `client`'s stream.
+    pub fn new(stream: S, client: Rc<Client>) -> Self {
+        Self { stream, client, closing: Closing::No }
     }
 
     /// The stream.
@@ -72,12 +65,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.first.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buffer);
-        }
-        let length = self.first.len().min(buffer.remaining());
-        buffer.put_slice(&self.first.split_to(length));
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 

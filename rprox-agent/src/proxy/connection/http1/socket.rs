@@ -38,7 +38,7 @@ const PASSED_OVER: usize = 64 * 1024;
 
 /// The connection.
 #[derive(Clone)]
-pub(super) struct Socket(Rc<RefCell<Inner>>);
+pub struct Socket(Rc<RefCell<Inner>>);
 
 struct Inner {
     client: Rc<Client>,
@@ -98,11 +98,15 @@ impl From<Flaw> for Error {
 }
 
 impl Socket {
-    /// Before the first request.
-    pub(super) fn new(client: &Rc<Client>, mut io: ClientIo<ClientStream>) -> Self {
+    /// The `client`'s, by `io`, from which `buffer` has been read already.
+    pub(in crate::proxy::connection) fn new(
+        client: Rc<Client>,
+        io: ClientIo<ClientStream>,
+        buffer: BytesMut,
+    ) -> Self {
         Self(Rc::new(RefCell::new(Inner {
-            client: Rc::clone(client),
-            buffer: io.take_first(),
+            client,
+            buffer,
             io,
             room: SMALLEST_READ,
             pace: Pace::Bulk,
@@ -112,6 +116,11 @@ impl Socket {
             is_wanted: false,
             waiting: None,
         })))
+    }
+
+    /// Whose it is.
+    pub(super) fn client(&self) -> Rc<Client> {
+        Rc::clone(&self.0.borrow().client)
     }
 
     /// Waits for the next request's head, which may have so many bytes and fields.

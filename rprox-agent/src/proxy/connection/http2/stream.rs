@@ -24,10 +24,11 @@ use crate::proxy::connection::interim::Interim;
 use crate::proxy::forward::body::DownloadError;
 use crate::proxy::forward::{self, ResponseBody, headers};
 use crate::proxy::metrics::Limit;
+use crate::proxy::tasks::{Tasks, Work};
 use crate::proxy::worker::Worker;
 
 /// A stream that is to be served.
-pub(super) struct Stream {
+pub struct Stream {
     client: Rc<Client>,
     head: Box<request::Parts>,
     /// Whether the head is all there is of the request.
@@ -46,17 +47,19 @@ impl Stream {
     ) -> Self {
         Self { client, head, is_whole, sender, receiver }
     }
-
-    pub(super) fn worker(&self) -> &Rc<Worker> {
-        &self.client.worker
-    }
 }
 
-/// Serves a request to the end of its response, or of the tunnel that it becomes.
-pub(super) async fn serve(stream: Stream) {
-    let client = Rc::clone(&stream.client);
-    if let Err(error) = exchange(stream).await {
-        tracing::debug!(client = %client.peer, %error, "stream ended early");
+impl Work for Stream {
+    fn tasks(worker: &Worker) -> &Tasks<Self> {
+        &worker.streams
+    }
+
+    /// Serves a request to the end of its response, or of the tunnel that it becomes.
+    async fn run(self) {
+        let client = Rc::clone(&self.client);
+        if let Err(error) = exchange(self).await {
+            tracing::debug!(client = %client.peer, %error, "stream ended early");
+        }
     }
 }
 

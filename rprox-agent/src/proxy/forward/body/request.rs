@@ -19,10 +19,10 @@ use crate::proxy::connection::body::{BodyError, ClientBody};
 use crate::proxy::connection::client::Client;
 use crate::proxy::connection::interim::Interim;
 use crate::proxy::connection::patience::Patience;
-use crate::proxy::drain::Stop;
 use crate::proxy::forward::expect::{Hold, Question};
 use crate::proxy::forward::failure::Failure;
 use crate::proxy::http1::bulk::{Bulk, Piped};
+use crate::proxy::roster::Stop;
 use crate::proxy::timer::LazyTimer;
 
 /// How much of an HTTP/2 client's body is read that nobody wants, at most.
@@ -235,7 +235,7 @@ impl Upload {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         let is_early = |upload: &mut Box<Upload>| {
-            upload.client.http2 && !upload.ended && upload.client.worker.drain.stop() == Stop::No
+            upload.client.http2 && !upload.ended && upload.client.worker.roster.stop() == Stop::No
         };
         if let Some(upload) = self.0.take_if(is_early) {
             tokio::task::spawn_local(upload.linger());
