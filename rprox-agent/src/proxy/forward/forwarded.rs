@@ -3,17 +3,16 @@
 #![forbid(unsafe_code)]
 
 use std::cell::RefCell;
-use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::rc::Rc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{FORWARDED, HeaderName};
 use http::{HeaderMap, HeaderValue};
 
 use super::headers;
-use crate::proxy::http1::fields;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -21,18 +20,13 @@ const PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// The bytes of `for="[…]";proto=https`, the address as long as one can be.
-const LONGEST_PREFIX: usize = 64;
-
-/// The bytes of a request's lines without its authority, likewise.
+/// The bytes of a request's lines without its authority, the address as long as one can be.
 const LONGEST_LINES: usize = 256;
 
 /// A connection's forwarding fields. What they say hardly changes from one request to the next, so it is made once.
 pub struct Forwarding {
-    address: HeaderValue,
-    proto: HeaderValue,
-    /// `for=…;proto=…`, to which the host is added.
-    prefix: HeaderValue,
+    peer: IpAddr,
+    secure: bool,
     last: RefCell<Option<Rc<Forwarded>>>,
 }
 
@@ -49,12 +43,13 @@ pub struct Forwarded {
 const NAMES: [HeaderName; 4] = [FOR, FORWARDED, PROTO, HOST];
 
 impl Forwarded {
-    fn new(values: [&HeaderValue; 4]) -> Self {
-        let [.., authority] = values;
-        let count = if authority.is_empty() { NAMES.len() - 1 } else { NAMES.len() };
+    fn new(forwarding: &Forwarding, authority: &HeaderValue) -> Self {
         let mut lines = Vec::with_capacity(LONGEST_LINES + 2 * authority.len());
-        for (name, value) in NAMES.iter().zip(values).take(count) {
-            fields::write(name, value, &mut lines);
+        line(&FOR, &mut lines, |lines| forwarding.write_address(lines));
+        line(&FORWARDED, &mut lines, |lines| forwarding.write_element(authority, lines));
+        line(&PROTO, &mut lines, |lines| lines.extend_from_slice(forwarding.proto().as_bytes()));
+        if !authority.is_empty() {
+            line(&HOST, &mut lines, |lines| lines.extend_from_slice(authority.as_bytes()));
         }
         let end = lines.len() - b"\r\n".len();
         let authority = end - authority.len()..end;
@@ -86,23 +81,7 @@ impl Forwarding {
     /// For a connection from `peer`.
     #[must_use]
     pub fn new(peer: IpAddr, secure: bool) -> Self {
-        let proto = if secure { "https" } else { "http" };
-        let (open, close) = if peer.is_ipv6() { ("for=\"[", "]\"") } else { ("for=", "") };
-        let mut prefix = BytesMut::with_capacity(LONGEST_PREFIX);
-        prefix.put_slice(open.as_bytes());
-        // Never fails: there is always room.
-        let _ = write!(prefix, "{peer}");
-        let address = open.len()..prefix.len();
-        for part in [close, ";proto=", proto] {
-            prefix.put_slice(part.as_bytes());
-        }
-        let prefix = prefix.freeze();
-        Self {
-            address: visible(prefix.slice(address)),
-            proto: HeaderValue::from_static(proto),
-            prefix: visible(prefix),
-            last: RefCell::new(None),
-        }
+        Self { peer, secure, last: RefCell::new(None) }
     }
 
     /// The fields of a request for `authority`. What a peer says about its own clients that is `trusted` with that is kept and
@@ -118,9 +97,9 @@ impl Forwarding {
             headers::remove_all(headers, [FOR, FORWARDED, PROTO, HOST, PORT, REAL_IP]);
             return Some(self.all(authority));
         }
-        extend(headers, FOR, &self.address);
-        extend(headers, FORWARDED, &self.element(authority));
-        headers.entry(PROTO).or_insert_with(|| self.proto.clone());
+        extend(headers, FOR, |list| self.write_address(list));
+        extend(headers, FORWARDED, |list| self.write_element(authority, list));
+        headers.entry(PROTO).or_insert_with(|| HeaderValue::from_static(self.proto()));
         if !authority.is_empty() {
             headers.entry(HOST).or_insert_with(|| authority.clone());
         }
@@ -132,30 +111,53 @@ impl Forwarding {
         if let Some(last) = last.as_ref().filter(|last| last.is_of(authority)) {
             return Rc::clone(last);
         }
-        let values = [&self.address, &self.element(authority), &self.proto, authority];
-        Rc::clone(last.insert(Rc::new(Forwarded::new(values))))
+        Rc::clone(last.insert(Rc::new(Forwarded::new(self, authority))))
+    }
+
+    fn proto(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
+
+    fn write_address(&self, into: &mut Vec<u8>) {
+        // Memory takes whatever it is given.
+        let _ = write!(into, "{}", self.peer);
     }
 
     /// This hop's element of `Forwarded`.
-    fn element(&self, authority: &HeaderValue) -> HeaderValue {
-        if authority.is_empty() {
-            return self.prefix.clone();
+    fn write_element(&self, authority: &HeaderValue, into: &mut Vec<u8>) {
+        let (open, close) = if self.peer.is_ipv6() { ("for=\"[", "]\"") } else { ("for=", "") };
+        into.extend_from_slice(open.as_bytes());
+        self.write_address(into);
+        for part in [close, ";proto=", self.proto()] {
+            into.extend_from_slice(part.as_bytes());
         }
-        // A checked authority holds neither quote nor backslash, so it needs no escapes.
-        visible([self.prefix.as_bytes(), b";host=\"", authority.as_bytes(), b"\""].concat().into())
+        if !authority.is_empty() {
+            // A checked authority holds neither quote nor backslash, so it needs no escapes.
+            into.extend_from_slice(b";host=\"");
+            into.extend_from_slice(authority.as_bytes());
+            into.push(b'"');
+        }
     }
 }
 
-/// Adds `value` at the end of the list that the field is, over however many lines it goes.
-fn extend(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
-    let mut list = BytesMut::new();
+/// Writes a field's line, whose value `write` writes.
+fn line(name: &HeaderName, lines: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    lines.extend_from_slice(name.as_str().as_bytes());
+    lines.extend_from_slice(b": ");
+    write(lines);
+    lines.extend_from_slice(b"\r\n");
+}
+
+/// Adds what `write` writes at the end of the list that the field is, over however many lines it goes.
+fn extend(headers: &mut HeaderMap, name: HeaderName, write: impl FnOnce(&mut Vec<u8>)) {
+    let mut list = Vec::new();
     for earlier in headers.get_all(&name) {
-        list.put_slice(earlier.as_bytes());
-        list.put_slice(b", ");
+        list.extend_from_slice(earlier.as_bytes());
+        list.extend_from_slice(b", ");
     }
-    list.put_slice(value.as_bytes());
+    write(&mut list);
     // Made of header values, and so one.
-    if let Ok(list) = HeaderValue::from_maybe_shared(list.freeze()) {
+    if let Ok(list) = HeaderValue::from_maybe_shared(Bytes::from(list)) {
         headers.insert(name, list);
     }
 }
