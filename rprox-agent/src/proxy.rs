@@ -1,5 +1,6 @@
 //! The rootless proxy.
 
+pub mod acceptor;
 pub mod access_log;
 pub mod acme;
 pub mod activation;

@@ -8,6 +8,7 @@ pub mod http1;
 pub mod http2;
 pub mod interim;
 pub mod io;
+pub mod lazy_tcp;
 pub mod patience;
 
 use std::future::poll_fn;
@@ -27,6 +28,7 @@ use tokio_rustls::server::TlsStream;
 use self::client::{Client, Deadline};
 use self::http2::Http2;
 use self::io::ClientIo;
+use self::lazy_tcp::LazyTcp;
 use super::admission::Place;
 use super::listen::{self, Admission};
 use super::live::Live;
@@ -43,7 +45,7 @@ use super::worker::Worker;
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A client's connection.
-type ClientStream = Stream<TlsStream<Recorded>>;
+type ClientStream = Stream<TlsStream<Recorded>, LazyTcp>;
 
 /// A connection whose beginning has been read.
 ///
@@ -63,7 +65,7 @@ pub struct Arrival {
     /// There is room for it.
     pub admission: Admission,
     /// The connection.
-    pub tcp: TcpStream,
+    pub tcp: LazyTcp,
     /// Its other end.
     pub peer: SocketAddr,
     /// Whether it begins with TLS.
@@ -102,7 +104,7 @@ impl Work for Arrival {
 /// Finds out who speaks, and what; `None` where the connection is not to be served.
 async fn open(
     worker: &Rc<Worker>,
-    tcp: &mut TcpStream,
+    tcp: &mut LazyTcp,
     peer: SocketAddr,
     ticket: &mut Ticket,
 ) -> Option<(Place, Rc<Client>, BytesMut)> {
@@ -115,10 +117,11 @@ async fn open(
 }
 
 /// The same of a connection that begins with TLS.
-async fn open_tls(worker: &Rc<Worker>, mut tcp: TcpStream, peer: SocketAddr) -> Option<(Place, Opened)> {
+async fn open_tls(worker: &Rc<Worker>, mut tcp: LazyTcp, peer: SocketAddr) -> Option<(Place, Opened)> {
     let ends = ends(worker, &mut tcp, peer).await?;
     let place = place(worker, &tcp, ends.client, true)?;
     let live = worker.live();
+    let tcp = tcp.into_watched().ok()?;
     let opened = match shake_hands(worker, &live, tcp, ends.client).await? {
         Accepted::Terminated(connection) => {
             let deadline = Instant::now() + live.config.timeouts.header;
@@ -146,7 +149,7 @@ impl Opened {
 }
 
 /// Whose connection it is; `None` where a load balancer was to say that and did not.
-async fn ends(worker: &Worker, tcp: &mut TcpStream, peer: SocketAddr) -> Option<Ends> {
+async fn ends(worker: &Worker, tcp: &mut LazyTcp, peer: SocketAddr) -> Option<Ends> {
     let limit = {
         let config = &worker.live().config;
         contains(&config.proxy_protocol, peer.ip()).then_some(config.timeouts.header)
@@ -157,17 +160,18 @@ async fn ends(worker: &Worker, tcp: &mut TcpStream, peer: SocketAddr) -> Option<
     }
 }
 
-fn own_ends(tcp: &TcpStream, peer: SocketAddr) -> Ends {
+fn own_ends(tcp: &LazyTcp, peer: SocketAddr) -> Ends {
     Ends { client: peer, server: tcp.local_addr().unwrap_or(peer) }
 }
 
 async fn announced_ends(
     worker: &Worker,
-    tcp: &mut TcpStream,
+    tcp: &mut LazyTcp,
     peer: SocketAddr,
     limit: Duration,
 ) -> Option<Ends> {
-    match proxy_protocol::receive(tcp, limit).await {
+    let received = proxy_protocol::receive(tcp.watched().ok()?, limit).await;
+    match received {
         Ok(ends) => Some(ends.unwrap_or_else(|| own_ends(tcp, peer))),
         Err(HeaderError::Closed) => None,
         Err(error) => {
@@ -179,7 +183,7 @@ async fn announced_ends(
 }
 
 /// A place among the client's connections; `None` where it has as many as it may, which it is told.
-fn place(worker: &Worker, tcp: &TcpStream, client: SocketAddr, secure: bool) -> Option<Place> {
+fn place(worker: &Worker, tcp: &LazyTcp, client: SocketAddr, secure: bool) -> Option<Place> {
     let config = &worker.live().config;
     let limits = &config.limits;
     let trusted = contains(&config.trusted_proxies, client.ip());
@@ -222,7 +226,7 @@ async fn shake_hands(worker: &Worker, live: &Live, tcp: TcpStream, peer: SocketA
 }
 
 /// Reads as much as tells HTTP/2's preface from an HTTP/1.1 request, by `deadline`.
-async fn sniff(tcp: &mut TcpStream, ticket: &mut Ticket, deadline: Instant) -> Option<BytesMut> {
+async fn sniff(tcp: &mut LazyTcp, ticket: &mut Ticket, deadline: Instant) -> Option<BytesMut> {
     let mut first = BytesMut::new();
     poll_fn(|cx| {
         loop {

@@ -12,14 +12,14 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use http::StatusCode;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+use super::acceptor::Acceptor;
 use super::connection::Arrival;
+use super::connection::lazy_tcp::LazyTcp;
 use super::handover::Inherited;
 use super::metrics::Limit;
 use super::roster::Stop;
@@ -232,10 +232,10 @@ impl Listener {
     /// # Errors
     ///
     /// When the socket can't be added to it.
-    pub fn into_async(self) -> io::Result<(TcpListener, bool)> {
+    pub fn into_async(self) -> io::Result<(Acceptor, bool)> {
         // Linux gives it to each connection that is accepted.
         self.socket.set_tcp_nodelay(true)?;
-        Ok((TcpListener::from_std(self.socket.into())?, self.secure))
+        Ok((Acceptor::new(self.socket)?, self.secure))
     }
 }
 
@@ -250,12 +250,7 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
 }
 
 /// Accepts until `stop` says so, then takes what the kernel has accepted already: closing the socket would reset it.
-pub async fn accept(
-    listener: TcpListener,
-    secure: bool,
-    worker: Rc<Worker>,
-    mut stop: watch::Receiver<Stop>,
-) {
+pub async fn accept(listener: Acceptor, secure: bool, worker: Rc<Worker>, mut stop: watch::Receiver<Stop>) {
     let mut complaints = Complaints::default();
     let mut stopped = pin!(stop.wait_for(|stop| *stop != Stop::No));
     loop {
@@ -274,12 +269,12 @@ pub async fn accept(
             }
         }
     }
-    while let Some(Ok((tcp, peer))) = listener.accept().now_or_never() {
+    while let Ok((tcp, peer)) = listener.accept_now() {
         admit(&worker, tcp, peer, secure, &mut complaints);
     }
 }
 
-fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, secure: bool, complaints: &mut Complaints) {
+fn admit(worker: &Rc<Worker>, tcp: LazyTcp, peer: SocketAddr, secure: bool, complaints: &mut Complaints) {
     let limit = worker.live().config.limits.connections;
     worker.metrics.client_connections.increment();
     if worker.shared.memory.is_short() {
@@ -302,7 +297,7 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, secure: bool, co
 }
 
 /// Says why, as far as one packet goes. A TLS client would need a handshake first, which is what can't be afforded.
-pub(super) fn refuse(tcp: &TcpStream, why: &str) {
+pub(super) fn refuse(tcp: &LazyTcp, why: &str) {
     let status = StatusCode::SERVICE_UNAVAILABLE;
     let body = format!("{status}: {why}\n");
     let response = format!(
@@ -366,7 +361,8 @@ mod tests {
             group.deal(&mut dealt).unwrap();
             let (listener, _) = dealt[0].pop().unwrap().into_async().unwrap();
             let _client = Client::connect(address).unwrap();
-            assert!(listener.accept().await.unwrap().0.nodelay().unwrap());
+            let (mut accepted, _) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
+            assert!(accepted.watched().unwrap().nodelay().unwrap());
         });
     }
 }

@@ -15,7 +15,7 @@ use super::pipe::Pipe;
 use super::tcp;
 
 /// Room for a usual request's head.
-const FIRST_READ: usize = 4096;
+pub const FIRST_READ: usize = 4096;
 
 /// Reads what comes next behind what is in `buffer`; how much, 0 at the end. It comes by way of the stack: a connection on which nothing comes has
 /// no buffer.
@@ -31,10 +31,10 @@ pub fn poll_first<S: AsyncRead + Unpin>(
     Poll::Ready(Ok(piece.filled().len()))
 }
 
-/// A connection; `T` is what TLS is spoken by.
-pub enum Stream<T> {
+/// A connection; `T` is what TLS is spoken by, `P` what is without it.
+pub enum Stream<T, P = TcpStream> {
     /// Without TLS.
-    Plain(TcpStream),
+    Plain(P),
     /// With it.
     Tls(Box<T>),
 }
@@ -62,7 +62,7 @@ impl<T> Stream<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Stream<T> {
+impl<T: AsyncRead + Unpin, P: AsyncRead + Unpin> AsyncRead for Stream<T, P> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -75,7 +75,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Stream<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Stream<T> {
+impl<T: AsyncWrite + Unpin, P: AsyncWrite + Unpin> AsyncWrite for Stream<T, P> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut *self {
             Self::Plain(tcp) => tcp::poll_write(tcp, cx, bytes),

@@ -19,7 +19,7 @@ use bytes::BytesMut;
 use http::{Method, Request, Response, Version};
 use http_body_util::Full;
 use hyper::body::Body as _;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use self::head::{Head, Refusal};
 use self::response::Asked;
@@ -36,6 +36,9 @@ use crate::proxy::http1::message::{Coding, Failed, Outgoing};
 use crate::proxy::metrics::Limit;
 use crate::proxy::respond;
 use crate::proxy::roster::{Stop, Ticket};
+
+/// How long a new connection is served before anybody looks whether its client is still there. Most have their answer before.
+const UNWATCHED: Duration = Duration::from_millis(100);
 
 /// Room for a usual response's head.
 const HEAD_ROOM: usize = 512;
@@ -130,11 +133,19 @@ impl Server<'_> {
         &mut self,
         mut work: impl Future<Output = Result<T, ConnectionError>> + Unpin,
     ) -> Result<T, ConnectionError> {
+        let mut watch_from = None;
         poll_fn(|cx| {
-            if let Poll::Ready(done) = Pin::new(&mut work).poll(cx) {
-                return Poll::Ready(done);
+            loop {
+                if let Poll::Ready(done) = Pin::new(&mut work).poll(cx) {
+                    return Poll::Ready(done);
+                }
+                if !self.socket.is_unwatched() {
+                    return self.poll_deadline(cx).map(|deadline| Err(ConnectionError::TimedOut(deadline)));
+                }
+                let watch_from = *watch_from.get_or_insert_with(|| Instant::now() + UNWATCHED);
+                ready!(self.ticket.poll_deadline(cx, watch_from));
+                self.socket.watch().map_err(|error| ConnectionError::Http1(error.into()))?;
             }
-            self.poll_deadline(cx).map(|deadline| Err(ConnectionError::TimedOut(deadline)))
         })
         .await
     }

@@ -46,6 +46,11 @@ impl<S> ClientIo<S> {
         &self.stream
     }
 
+    /// Likewise.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     /// The stream, for another protocol.
     pub fn into_stream(self) -> S {
         self.stream

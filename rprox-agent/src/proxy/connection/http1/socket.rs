@@ -179,6 +179,9 @@ impl Socket {
     /// When it is.
     pub(super) fn poll_gone(&self, cx: &mut Context<'_>) -> Result<(), Error> {
         let mut inner = self.0.borrow_mut();
+        if inner.is_unwatched() {
+            return Ok(());
+        }
         // What it sends already of its next request can wait.
         if !inner.is_end() || inner.is_half_closed || !inner.buffer.is_empty() {
             return Ok(());
@@ -187,6 +190,23 @@ impl Socket {
             inner.client.closes_its_half();
         }
         Ok(())
+    }
+
+    /// Whether nobody would notice that the client is gone.
+    pub(super) fn is_unwatched(&self) -> bool {
+        self.0.borrow().is_unwatched()
+    }
+
+    /// Has it noticed from now on.
+    ///
+    /// # Errors
+    ///
+    /// When that can't be done.
+    pub(super) fn watch(&self) -> io::Result<()> {
+        match self.0.borrow_mut().io.get_mut() {
+            Stream::Plain(tcp) => tcp.watched().map(drop),
+            Stream::Tls(_) => Ok(()),
+        }
     }
 
     /// Waits until the request has been taken to its end, if somebody does; whether another may follow.
@@ -236,7 +256,8 @@ impl Socket {
     pub(super) fn reset(&self) {
         match self.0.borrow().io.get_ref() {
             Stream::Plain(tcp) => {
-                if let Err(error) = SockRef::from(tcp).set_linger(Some(Duration::ZERO)) {
+                let set = |socket| SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+                if let Err(error) = tcp.socket().and_then(set) {
                     tracing::debug!(%error, "SO_LINGER refused");
                 }
             }
@@ -266,6 +287,10 @@ impl Inner {
             }
             Body::Chunked => Rest::Chunked(Chunks::new(Sender::Client, trailers)),
         });
+    }
+
+    fn is_unwatched(&self) -> bool {
+        matches!(self.io.get_ref(), Stream::Plain(tcp) if tcp.is_unwatched())
     }
 
     fn is_end(&self) -> bool {

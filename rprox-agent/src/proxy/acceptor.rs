@@ -1,0 +1,55 @@
+//! A socket that listens, in a worker's event loop.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::task::{Context, Poll, ready};
+
+use rustix::net::{SocketFlags, acceptfrom_with};
+use socket2::Socket;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::proxy::connection::lazy_tcp::LazyTcp;
+
+/// Accepts connections without telling the event loop of each, as tokio's listener would.
+#[derive(Debug)]
+pub struct Acceptor(AsyncFd<Socket>);
+
+impl Acceptor {
+    /// Adds it to the event loop of this thread.
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory for it.
+    pub fn new(socket: Socket) -> io::Result<Self> {
+        // SAFETY: the descriptor that a `Socket` gives is its own, open and the same for as long as it lives.
+        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+        Ok(Self(socket?))
+    }
+
+    /// Waits for a connection.
+    ///
+    /// # Errors
+    ///
+    /// Those of accept4(2), of which some are the connection's: it is gone already.
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(LazyTcp, SocketAddr)>> {
+        loop {
+            let mut readiness = ready!(self.0.poll_read_ready(cx))?;
+            if let Ok(accepted) = readiness.try_io(|_| self.accept_now()) {
+                return Poll::Ready(accepted);
+            }
+        }
+    }
+
+    /// A connection that waits.
+    ///
+    /// # Errors
+    ///
+    /// Likewise; `WouldBlock` if there is none.
+    pub fn accept_now(&self) -> io::Result<(LazyTcp, SocketAddr)> {
+        let (tcp, peer) = acceptfrom_with(&self.0, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+        let peer =
+            peer.and_then(|peer| SocketAddr::try_from(peer).ok()).ok_or(ErrorKind::ConnectionAborted)?;
+        Ok((LazyTcp::new(tcp.into()), peer))
+    }
+}
