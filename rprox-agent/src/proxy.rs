@@ -18,6 +18,7 @@ pub mod health;
 pub mod host;
 pub mod http1;
 pub mod labels;
+pub mod lazy_tcp;
 pub mod listen;
 pub mod live;
 pub mod memory;

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 use std::task::{Context, Poll, ready};
 
 use rustix::net::{SocketFlags, acceptfrom_with};
@@ -9,7 +10,10 @@ use socket2::Socket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::proxy::connection::lazy_tcp::LazyTcp;
+use super::lazy_tcp::LazyTcp;
+
+/// How long a connection may be kept back on which nothing has come, in seconds: until the kernel has asked the client once more.
+static KEPT_BACK: libc::c_int = 1;
 
 /// Accepts connections without telling the event loop of each, as tokio's listener would.
 #[derive(Debug)]
@@ -22,6 +26,9 @@ impl Acceptor {
     ///
     /// When there is no memory for it.
     pub fn new(socket: Socket) -> io::Result<Self> {
+        // Linux gives it to each connection that is accepted.
+        socket.set_tcp_nodelay(true)?;
+        keep_back(&socket)?;
         // SAFETY: the descriptor that a `Socket` gives is its own, open and the same for as long as it lives.
         let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
         Ok(Self(socket?))
@@ -52,4 +59,16 @@ impl Acceptor {
             peer.and_then(|peer| SocketAddr::try_from(peer).ok()).ok_or(ErrorKind::ConnectionAborted)?;
         Ok((LazyTcp::new(tcp.into()), peer))
     }
+}
+
+/// Has the kernel keep a connection until there is something to read: there would be nothing else to do for it
+/// (`TCP_DEFER_ACCEPT`, tcp(7)).
+fn keep_back(socket: &Socket) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of_val(&KEPT_BACK)).unwrap_or_default();
+    let value = (&raw const KEPT_BACK).cast();
+    let descriptor = socket.as_raw_fd();
+    // SAFETY: the descriptor is open, and the value an integer of that length, as this option's is.
+    let set =
+        unsafe { libc::setsockopt(descriptor, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, value, length) };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -8,7 +8,6 @@ pub mod http1;
 pub mod http2;
 pub mod interim;
 pub mod io;
-pub mod lazy_tcp;
 pub mod patience;
 
 use std::future::poll_fn;
@@ -28,8 +27,8 @@ use tokio_rustls::server::TlsStream;
 use self::client::{Client, Deadline};
 use self::http2::Http2;
 use self::io::ClientIo;
-use self::lazy_tcp::LazyTcp;
 use super::admission::Place;
+use super::lazy_tcp::LazyTcp;
 use super::listen::{self, Admission};
 use super::live::Live;
 use super::metrics::{HandshakeFailure, Limit, TlsVersion};
@@ -45,7 +44,7 @@ use super::worker::Worker;
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A client's connection.
-type ClientStream = Stream<TlsStream<Recorded>, LazyTcp>;
+type ClientStream = Stream<TlsStream<Recorded>>;
 
 /// A connection whose beginning has been read.
 ///

@@ -19,8 +19,8 @@ use tokio::time::{Instant, sleep};
 
 use super::acceptor::Acceptor;
 use super::connection::Arrival;
-use super::connection::lazy_tcp::LazyTcp;
 use super::handover::Inherited;
+use super::lazy_tcp::LazyTcp;
 use super::metrics::Limit;
 use super::roster::Stop;
 use super::worker::Worker;
@@ -233,8 +233,6 @@ impl Listener {
     ///
     /// When the socket can't be added to it.
     pub fn into_async(self) -> io::Result<(Acceptor, bool)> {
-        // Linux gives it to each connection that is accepted.
-        self.socket.set_tcp_nodelay(true)?;
         Ok((Acceptor::new(self.socket)?, self.secure))
     }
 }

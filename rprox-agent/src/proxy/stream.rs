@@ -11,11 +11,11 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::lazy_tcp::LazyTcp;
 use super::pipe::Pipe;
-use super::tcp;
 
 /// Room for a usual request's head.
-pub const FIRST_READ: usize = 4096;
+const FIRST_READ: usize = 4096;
 
 /// Reads what comes next behind what is in `buffer`; how much, 0 at the end. It comes by way of the stack: a connection on which nothing comes has
 /// no buffer.
@@ -31,10 +31,10 @@ pub fn poll_first<S: AsyncRead + Unpin>(
     Poll::Ready(Ok(piece.filled().len()))
 }
 
-/// A connection; `T` is what TLS is spoken by, `P` what is without it.
-pub enum Stream<T, P = TcpStream> {
+/// A connection; `T` is what TLS is spoken by.
+pub enum Stream<T> {
     /// Without TLS.
-    Plain(P),
+    Plain(LazyTcp),
     /// With it.
     Tls(Box<T>),
 }
@@ -42,9 +42,9 @@ pub enum Stream<T, P = TcpStream> {
 impl<T> Stream<T> {
     /// The socket, where its bytes are what is sent.
     #[must_use]
-    pub fn plain(&self) -> Option<&TcpStream> {
+    pub fn plain(&mut self) -> Option<&TcpStream> {
         match self {
-            Self::Plain(stream) => Some(stream),
+            Self::Plain(tcp) => tcp.watched().ok().map(|tcp| &*tcp),
             Self::Tls(_) => None,
         }
     }
@@ -54,7 +54,7 @@ impl<T> Stream<T> {
     /// # Errors
     ///
     /// When the connection breaks, or is one with TLS.
-    pub fn poll_drain(&self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+    pub fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
         match self.plain() {
             Some(stream) => pipe.poll_drain(cx, stream),
             None => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
@@ -62,23 +62,23 @@ impl<T> Stream<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin, P: AsyncRead + Unpin> AsyncRead for Stream<T, P> {
+impl<T: AsyncRead + Unpin> AsyncRead for Stream<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match &mut *self {
-            Self::Plain(tcp) => tcp::poll_read(tcp, cx, buffer),
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
 
-impl<T: AsyncWrite + Unpin, P: AsyncWrite + Unpin> AsyncWrite for Stream<T, P> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Stream<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut *self {
-            Self::Plain(tcp) => tcp::poll_write(tcp, cx, bytes),
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
@@ -89,7 +89,7 @@ impl<T: AsyncWrite + Unpin, P: AsyncWrite + Unpin> AsyncWrite for Stream<T, P> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match &mut *self {
-            Self::Plain(tcp) => tcp::poll_write_vectored(tcp, cx, slices),
+            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }

@@ -6,6 +6,7 @@
 #![allow(unsafe_code, reason = "room that nothing is in yet is given to the kernel, which fills it")]
 
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
 use std::task::{Context, Poll, ready};
 
 use rustix::net::{RecvFlags, SendFlags};
@@ -19,21 +20,46 @@ use tokio::net::TcpStream;
 /// When the connection broke.
 pub fn poll_read(tcp: &TcpStream, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
     let room = buffer.remaining();
-    let read = loop {
+    loop {
         ready!(tcp.poll_read_ready(cx))?;
-        let attempt = attempt(tcp, Interest::READABLE, room, || {
-            // SAFETY: what is there already is not made uninitialised, since the kernel only writes to it.
-            let space = unsafe { buffer.unfilled_mut() };
-            rustix::net::recv(tcp, space, RecvFlags::empty()).map(|(_, read)| read)
-        });
-        if let Some(read) = attempt? {
-            break read;
+        if attempt(tcp, Interest::READABLE, room, || read_now(tcp, buffer))?.is_some() {
+            return Poll::Ready(Ok(()));
         }
-    };
+    }
+}
+
+/// Reads what there is at the moment, as far as there is room for it; how much, 0 at the end.
+///
+/// # Errors
+///
+/// `AGAIN` when there is nothing; when the connection broke.
+pub fn read_now(tcp: impl AsFd, buffer: &mut ReadBuf<'_>) -> rustix::io::Result<usize> {
+    // SAFETY: what is there already is not made uninitialised, since the kernel only writes to it.
+    let space = unsafe { buffer.unfilled_mut() };
+    let (_, read) = rustix::net::recv(tcp, space, RecvFlags::empty())?;
     // SAFETY: the kernel has written so many bytes there.
     unsafe { buffer.assume_init(read) };
     buffer.advance(read);
-    Poll::Ready(Ok(()))
+    Ok(read)
+}
+
+/// Writes as many of the bytes as there is room for at the moment.
+///
+/// # Errors
+///
+/// `AGAIN` when there is none; when the connection broke.
+pub fn write_now(tcp: impl AsFd, bytes: &[u8]) -> rustix::io::Result<usize> {
+    rustix::net::send(tcp, bytes, SendFlags::NOSIGNAL)
+}
+
+/// Writes as many of the slices' bytes as there is room for at the moment.
+///
+/// # Errors
+///
+/// Likewise.
+pub fn write_vectored_now(tcp: impl AsFd, slices: &[IoSlice<'_>]) -> rustix::io::Result<usize> {
+    // Rust's programs ignore SIGPIPE.
+    rustix::io::writev(tcp, slices)
 }
 
 /// Writes as many of the bytes as there is room for.
@@ -42,7 +68,7 @@ pub fn poll_read(tcp: &TcpStream, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>
 ///
 /// When the connection broke.
 pub fn poll_write(tcp: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-    poll_send(tcp, cx, bytes.len(), || rustix::net::send(tcp, bytes, SendFlags::NOSIGNAL))
+    poll_send(tcp, cx, bytes.len(), || write_now(tcp, bytes))
 }
 
 /// Writes as many of the slices' bytes as there is room for.
@@ -56,8 +82,7 @@ pub fn poll_write_vectored(
     slices: &[IoSlice<'_>],
 ) -> Poll<io::Result<usize>> {
     let length = slices.iter().map(|slice| slice.len()).sum();
-    // Rust's programs ignore SIGPIPE.
-    poll_send(tcp, cx, length, || rustix::io::writev(tcp, slices))
+    poll_send(tcp, cx, length, || write_vectored_now(tcp, slices))
 }
 
 fn poll_send(

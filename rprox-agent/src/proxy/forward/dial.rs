@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,7 +79,7 @@ impl Dial<'_> {
                 (Io::Tls(Box::new(stream)), http2)
             }
             (None, Protocol::Https) => return Err(Failure::Handshake(io::ErrorKind::Unsupported.into())),
-            (None, protocol) => (Io::Plain(tcp), protocol == Protocol::H2c),
+            (None, protocol) => (Io::Plain(tcp.into()), protocol == Protocol::H2c),
         };
         if http2 {
             Http2::new(io, self).await.map(Connected::Http2)
@@ -104,7 +105,7 @@ impl Dial<'_> {
 }
 
 /// For how long an endpoint may acknowledge nothing, or have no room for more (`TCP_USER_TIMEOUT`, RFC 5482); `None`: as TCP will.
-fn set_user_timeout(tcp: &TcpStream, limit: Option<Duration>) {
+fn set_user_timeout(tcp: &impl AsFd, limit: Option<Duration>) {
     if let Err(error) = SockRef::from(tcp).set_tcp_user_timeout(limit) {
         tracing::debug!(%error, "TCP_USER_TIMEOUT refused");
     }
@@ -116,10 +117,13 @@ pub(super) type Io = Stream<TlsStream<TcpStream>>;
 impl Io {
     /// For how long the endpoint may acknowledge nothing, or have no room for more; `None`: as TCP will.
     pub(super) fn set_user_timeout(&self, limit: Option<Duration>) {
-        let tcp = match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(stream) => stream.get_ref().0,
-        };
-        set_user_timeout(tcp, limit);
+        match self {
+            Self::Plain(tcp) => {
+                if let Ok(socket) = tcp.socket() {
+                    set_user_timeout(&socket, limit);
+                }
+            }
+            Self::Tls(stream) => set_user_timeout(stream.get_ref().0, limit),
+        }
     }
 }

@@ -1,20 +1,19 @@
-//! A client's socket that costs the event loop nothing until something has to be waited for.
+//! A socket that costs the event loop nothing until something has to be waited for.
 
 #![forbid(unsafe_code)]
 
-use std::io::{self, ErrorKind, IoSlice, Write as _};
-use std::mem::{self, MaybeUninit};
+use std::io::{self, ErrorKind, IoSlice};
+use std::mem;
 use std::net::{self, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::proxy::stream::FIRST_READ;
+use super::tcp;
 
 /// A connection that is read and written at once, as far as the kernel has bytes and room. The first time that it hasn't, the event loop
 /// is told to watch it.
@@ -44,11 +43,11 @@ impl LazyTcp {
         matches!(self, Self::Unwatched(_))
     }
 
-    /// The connection, watched.
+    /// Has it watched from now on.
     ///
     /// # Errors
     ///
-    /// When the event loop can't watch it: out of memory. It is lost then.
+    /// When the event loop can't: out of memory. It is lost then.
     pub fn watched(&mut self) -> io::Result<&mut TcpStream> {
         if let Self::Unwatched(_) = self
             && let Self::Unwatched(tcp) = mem::replace(self, Self::Lost)
@@ -61,11 +60,11 @@ impl LazyTcp {
         }
     }
 
-    /// Likewise.
+    /// The connection, watched.
     ///
     /// # Errors
     ///
-    /// Likewise.
+    /// As of [`watched`](Self::watched).
     pub fn into_watched(mut self) -> io::Result<TcpStream> {
         self.watched()?;
         match self {
@@ -106,26 +105,35 @@ impl LazyTcp {
     ///
     /// When there is none, or the connection broke.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Unwatched(tcp) => { tcp }.write(bytes),
-            Self::Watched(tcp) => tcp.try_write(bytes),
-            Self::Lost => Err(ErrorKind::NotConnected.into()),
-        }
+        Ok(tcp::write_now(self.socket()?, bytes)?)
     }
 
-    /// Does `now` to the unwatched connection, or, where that can't be done now, `later` to the watched one.
-    fn poll<T>(
+    /// Writes `now` to the unwatched connection, or, where that can't be, `later` to the watched one.
+    fn poll_send(
         &mut self,
-        now: impl FnOnce(&net::TcpStream) -> io::Result<T>,
-        later: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if let Self::Unwatched(tcp) = self {
-            match now(tcp) {
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-                done => return Poll::Ready(done),
-            }
+        now: impl FnOnce(&net::TcpStream) -> rustix::io::Result<usize>,
+        later: impl FnOnce(&TcpStream) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Self::Unwatched(tcp) = &*self
+            && let Some(written) = at_once(now(tcp))
+        {
+            return Poll::Ready(written);
         }
-        later(Pin::new(self.watched()?))
+        later(self.watched()?)
+    }
+}
+
+/// What came of a system call; `None`: it is to be waited for.
+fn at_once(done: rustix::io::Result<usize>) -> Option<io::Result<usize>> {
+    match done {
+        Err(Errno::AGAIN | Errno::INTR) => None,
+        done => Some(done.map_err(io::Error::from)),
+    }
+}
+
+impl From<TcpStream> for LazyTcp {
+    fn from(tcp: TcpStream) -> Self {
+        Self::Watched(tcp)
     }
 }
 
@@ -135,27 +143,18 @@ impl AsyncRead for LazyTcp {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // More would be copied once more than it has to be.
         if let Self::Unwatched(tcp) = &*self
-            && buffer.remaining() <= FIRST_READ
+            && let Some(read) = at_once(tcp::read_now(tcp, buffer))
         {
-            let mut space = [const { MaybeUninit::uninit() }; FIRST_READ];
-            match recv(tcp, &mut space[..buffer.remaining()], RecvFlags::DONTWAIT) {
-                Ok(((piece, _), _)) => {
-                    buffer.put_slice(piece);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(error) => return Poll::Ready(Err(error.into())),
-            }
+            return Poll::Ready(read.map(drop));
         }
-        Pin::new(self.watched()?).poll_read(cx, buffer)
+        tcp::poll_read(self.watched()?, cx, buffer)
     }
 }
 
 impl AsyncWrite for LazyTcp {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll(|mut tcp| tcp.write(bytes), |tcp| tcp.poll_write(cx, bytes))
+        self.poll_send(|tcp| tcp::write_now(tcp, bytes), |tcp| tcp::poll_write(tcp, cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -163,7 +162,10 @@ impl AsyncWrite for LazyTcp {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll(|mut tcp| tcp.write_vectored(slices), |tcp| tcp.poll_write_vectored(cx, slices))
+        self.poll_send(
+            |tcp| tcp::write_vectored_now(tcp, slices),
+            |tcp| tcp::poll_write_vectored(tcp, cx, slices),
+        )
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -175,6 +177,10 @@ impl AsyncWrite for LazyTcp {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll(|tcp| tcp.shutdown(Shutdown::Write), |tcp| tcp.poll_shutdown(cx))
+        match &mut *self {
+            Self::Unwatched(tcp) => Poll::Ready(tcp.shutdown(Shutdown::Write)),
+            Self::Watched(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Lost => Poll::Ready(Ok(())),
+        }
     }
 }
