@@ -40,6 +40,12 @@ pub enum Stream<T> {
 }
 
 impl<T> Stream<T> {
+    /// Whether the socket's bytes are what is sent.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        matches!(self, Self::Plain(_))
+    }
+
     /// The socket, where its bytes are what is sent.
     #[must_use]
     pub fn plain(&mut self) -> Option<&TcpStream> {

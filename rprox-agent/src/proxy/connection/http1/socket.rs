@@ -326,12 +326,12 @@ impl Inner {
     }
 
     fn poll_piped(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<Option<Result<Piped, Error>>> {
-        let (Some(rest), Stream::Plain(tcp)) = (&mut self.rest, self.io.get_ref()) else {
-            return Poll::Ready(None);
-        };
         if self.pace == Pace::Little {
             return Poll::Ready(None);
         }
+        let (Some(rest), Some(tcp)) = (&mut self.rest, self.io.get_mut().plain()) else {
+            return Poll::Ready(None);
+        };
         let pipes = &self.client.worker.pipes;
         let pipe = match ready!(bulk::poll_piped(cx, tcp, rest, self.buffer.len(), most, pipes)) {
             Ok(Some(pipe)) if pipe.is_empty() => Err(Error::Closed),
@@ -387,7 +387,7 @@ impl Inner {
 
 impl Sink for Socket {
     fn takes_pipes(&self) -> bool {
-        self.0.borrow().io.get_ref().plain().is_some()
+        self.0.borrow().io.get_ref().is_plain()
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {

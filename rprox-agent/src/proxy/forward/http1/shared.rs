@@ -41,7 +41,7 @@ impl Shared {
         most: usize,
         pipes: &Pipes,
     ) -> Poll<io::Result<Option<Pipe>>> {
-        match self.0.borrow().plain() {
+        match self.0.borrow_mut().plain() {
             Some(socket) => bulk::poll_piped(cx, socket, rest, buffered, most, pipes),
             None => Poll::Ready(Ok(None)),
         }
@@ -54,11 +54,11 @@ impl Shared {
 
 impl Sink for Shared {
     fn takes_pipes(&self) -> bool {
-        self.0.borrow().plain().is_some()
+        self.0.borrow().is_plain()
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
-        self.0.borrow().poll_drain(cx, pipe)
+        self.0.borrow_mut().poll_drain(cx, pipe)
     }
 }
 
