@@ -184,3 +184,74 @@ impl AsyncWrite for LazyTcp {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Our end of a connection, and the other.
+    fn run<F: Future<Output = ()>>(test: impl FnOnce(LazyTcp, net::TcpStream) -> F) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let far = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let near = listener.accept().unwrap().0;
+            near.set_nonblocking(true).unwrap();
+            timeout(PATIENCE, test(LazyTcp::new(near), far)).await.unwrap();
+        });
+    }
+
+    #[test]
+    fn what_has_come_is_answered_without_the_event_loop() {
+        run(|mut near, mut far| async move {
+            far.write_all(b"question").unwrap();
+            let mut question = [0; 8];
+            near.read_exact(&mut question).await.unwrap();
+            near.write_all(b"answer").await.unwrap();
+            assert!(near.is_unwatched());
+            near.shutdown().await.unwrap();
+            let mut answer = String::new();
+            far.read_to_string(&mut answer).unwrap();
+            assert_eq!((&question, &answer[..]), (b"question", "answer"));
+            assert!(near.is_unwatched());
+        });
+    }
+
+    #[test]
+    fn what_comes_later_is_waited_for() {
+        run(|mut near, mut far| async move {
+            let mut first = [0; 1];
+            let later = async { far.write_all(b"x").unwrap() };
+            let (read, ()) = tokio::join!(near.read_exact(&mut first), later);
+            assert_eq!((read.unwrap(), &first), (1, b"x"));
+            assert!(!near.is_unwatched());
+            drop(far);
+            assert_eq!(near.read(&mut first).await.unwrap(), 0);
+        });
+    }
+
+    #[test]
+    fn room_is_waited_for() {
+        const MUCH: usize = 32 << 20;
+        run(|mut near, mut far| async move {
+            let reader = std::thread::spawn(move || {
+                let mut all = Vec::new();
+                far.read_to_end(&mut all).unwrap();
+                all
+            });
+            near.write_all(&vec![7; MUCH]).await.unwrap();
+            assert!(!near.is_unwatched());
+            drop(near);
+            let all = reader.join().unwrap();
+            assert!(all.len() == MUCH && all.iter().all(|byte| *byte == 7));
+        });
+    }
+}

@@ -247,7 +247,8 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Accepts until `stop` says so, then takes what the kernel has accepted already: closing the socket would reset it.
+/// Accepts until `stop` says so, then takes what the kernel has accepted already: closing the socket would reset it. One on which
+/// nothing has come is reset when something does, unless another process has the socket too.
 pub async fn accept(listener: Acceptor, secure: bool, worker: Rc<Worker>, mut stop: watch::Receiver<Stop>) {
     let mut complaints = Complaints::default();
     let mut stopped = pin!(stop.wait_for(|stop| *stop != Stop::No));

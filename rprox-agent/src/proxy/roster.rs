@@ -177,3 +177,59 @@ impl Drop for Ticket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    /// Waits with each of the time-outs, in milliseconds, at the same time; how long each lasted.
+    fn wait(timeouts: &[u64], grain: u64) -> Vec<Duration> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.unwrap().block_on(tokio::task::LocalSet::new().run_until(async {
+            let roster = Rc::new(Roster::default());
+            let keeper = Rc::clone(&roster);
+            tokio::task::spawn_local(async move { keeper.keep_time(|| Duration::from_millis(grain)).await });
+            let mut waits = Vec::new();
+            for timeout in timeouts {
+                let mut ticket = roster.enter();
+                let timeout = Duration::from_millis(*timeout);
+                waits.push(tokio::task::spawn_local(async move {
+                    let start = Instant::now();
+                    poll_fn(|cx| ticket.poll_deadline(cx, start + timeout)).await;
+                    start.elapsed()
+                }));
+            }
+            let mut lasted = Vec::new();
+            for wait in waits {
+                lasted.push(wait.await.unwrap());
+            }
+            lasted
+        }))
+    }
+
+    #[test]
+    fn no_deadline_is_missed_and_none_is_early() {
+        let timeouts = [160, 161, 500, 170, 4];
+        for (timeout, lasted) in timeouts.iter().zip(wait(&timeouts, 160)) {
+            assert!(lasted >= Duration::from_millis(*timeout), "{timeout}: {lasted:?}");
+        }
+    }
+
+    #[test]
+    fn a_deadline_that_is_put_off_does_not_pass() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.unwrap().block_on(async {
+            let roster = Rc::new(Roster::default());
+            let mut ticket = roster.enter();
+            let mut cx = Context::from_waker(Waker::noop());
+            let start = Instant::now();
+            assert!(ticket.poll_deadline(&mut cx, start + Duration::from_secs(1)).is_pending());
+            assert_eq!(roster.look(start + Duration::from_secs(1)), None);
+            let later = start + Duration::from_secs(2);
+            assert!(ticket.poll_deadline(&mut cx, later).is_pending());
+            assert_eq!(roster.look(start + Duration::from_secs(1)), Some(later));
+        });
+    }
+}

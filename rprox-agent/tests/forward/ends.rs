@@ -1,6 +1,6 @@
 //! How connections and the agent end.
 
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::sync::mpsc;
 use std::time::Instant;
 
@@ -17,6 +17,9 @@ fn sigterm_finishes_what_runs_and_ends_with_0() {
     let (upstream, held) = Upstream::held("late");
     let mut agent = Agent::start(&[("a.example", &upstream.address.to_string())], "");
     let mut idle = connect(agent.http);
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: nobody.example\r\n\r\n").unwrap();
+    assert_eq!(read_reply(&mut idle).status(), 404);
+    let mut silent = connect(agent.http);
     let mut running = connect(agent.http);
     running.write_all(GET).unwrap();
     held.wait_for_request();
@@ -31,6 +34,9 @@ fn sigterm_finishes_what_runs_and_ends_with_0() {
     held.answer();
     assert_eq!(read_reply(&mut running).text(), "late");
     assert!(read_to_close(&mut running).is_empty());
+    // Nothing of it had reached the agent.
+    let said = silent.write_all(GET).and_then(|()| silent.read(&mut [0]));
+    assert_eq!(said.unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert_eq!(agent.wait().code(), Some(0));
 }
 

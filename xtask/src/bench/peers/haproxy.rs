@@ -28,8 +28,8 @@ defaults
     http-reuse always
     option splice-auto
 frontend bench
-    bind {http} backlog 16384
-    bind {https} ssl crt {both} alpn h2,http/1.1 backlog 16384
+    bind {http} defer-accept backlog 16384
+    bind {https} ssl crt {both} alpn h2,http/1.1 defer-accept backlog 16384
     option forwardfor
     http-request set-header X-Forwarded-Proto https if {{ ssl_fc }}
     http-request set-header X-Forwarded-Host %[req.hdr(host)]
@@ -52,7 +52,7 @@ fn passthrough(upstream: u16) -> String {
     format!(
         "frontend tls
     mode tcp
-    bind {address} backlog 16384
+    bind {address} defer-accept backlog 16384
     tcp-request inspect-delay 5s
     tcp-request content accept if {{ req.ssl_hello_type 1 }}
     use_backend tls if {{ req.ssl_sni -i {PASSTHROUGH_HOST} }}

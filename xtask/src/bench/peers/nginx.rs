@@ -32,7 +32,7 @@ http {{
     {temporary}
     upstream pod {{ server 127.0.0.1:{upstream}; keepalive 256; keepalive_requests 1000000000; }}
     server {{
-        listen {http} backlog=16384; listen {https} ssl http2 backlog=16384;
+        listen {http} deferred backlog=16384; listen {https} ssl http2 deferred backlog=16384;
         http2_max_requests 1000000000;
         server_name{names};
         ssl_certificate {cert}; ssl_certificate_key {key};
@@ -68,7 +68,7 @@ fn passthrough(upstream: u16) -> Result<(String, String)> {
         "stream {{
     tcp_nodelay on; proxy_buffer_size 64k;
     map $ssl_preread_server_name $pod {{ {PASSTHROUGH_HOST} 127.0.0.1:{upstream}; }}
-    server {{ listen {address} backlog=16384; ssl_preread on; proxy_pass $pod; }}
+    server {{ listen {address} deferred backlog=16384; ssl_preread on; proxy_pass $pod; }}
 }}
 ",
         address = Peer::Nginx.at(Door::Passthrough),
