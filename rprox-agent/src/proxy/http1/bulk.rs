@@ -78,6 +78,12 @@ pub trait Sink: tokio::io::AsyncWrite {
     fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>>;
 }
 
+/// Whether of a body's `rest`, of which so many bytes are read already, much is to come.
+#[must_use]
+pub fn is_worth_it(rest: &Rest, buffered: usize) -> bool {
+    matches!(rest, Rest::Exact(left) if left.saturating_sub(buffered as u64) >= LEAST)
+}
+
 /// Takes of a body's `rest`, of which `buffered` bytes are read already, what `from` has of it, `most` bytes at most. An empty pipe: the
 /// connection has ended. `None`: it isn't worth it, or can't be done.
 ///
@@ -93,10 +99,10 @@ pub fn poll_piped(
     pipes: &Pipes,
 ) -> Poll<io::Result<Option<Pipe>>> {
     let Rest::Exact(left) = rest else { return Poll::Ready(Ok(None)) };
-    let left = left.saturating_sub(buffered as u64);
-    if left < LEAST {
+    if !is_worth_it(rest, buffered) {
         return Poll::Ready(Ok(None));
     }
+    let left = left.saturating_sub(buffered as u64);
     let Some(mut pipe) = pipes.take() else { return Poll::Ready(Ok(None)) };
     match pipe.poll_fill(cx, from, usize::try_from(left).map_or(most, |left| left.min(most))) {
         Poll::Ready(Ok(Some(1..))) => Poll::Ready(Ok(Some(pipe))),

@@ -326,12 +326,11 @@ impl Inner {
     }
 
     fn poll_piped(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<Option<Result<Piped, Error>>> {
-        if self.pace == Pace::Little {
+        let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
+        if self.pace == Pace::Little || !bulk::is_worth_it(rest, self.buffer.len()) {
             return Poll::Ready(None);
         }
-        let (Some(rest), Some(tcp)) = (&mut self.rest, self.io.get_mut().plain()) else {
-            return Poll::Ready(None);
-        };
+        let Some(tcp) = self.io.get_mut().plain() else { return Poll::Ready(None) };
         let pipes = &self.client.worker.pipes;
         let pipe = match ready!(bulk::poll_piped(cx, tcp, rest, self.buffer.len(), most, pipes)) {
             Ok(Some(pipe)) if pipe.is_empty() => Err(Error::Closed),
