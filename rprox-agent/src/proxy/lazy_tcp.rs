@@ -47,12 +47,14 @@ impl LazyTcp {
     ///
     /// # Errors
     ///
-    /// When the event loop can't: out of memory. It is lost then.
+    /// When the event loop can't: out of memory, or of `fs.epoll.max_user_watches`. It is lost then, and the operator told.
     pub fn watched(&mut self) -> io::Result<&mut TcpStream> {
         if let Self::Unwatched(_) = self
             && let Self::Unwatched(tcp) = mem::replace(self, Self::Lost)
         {
-            *self = Self::Watched(TcpStream::from_std(tcp)?);
+            *self = Self::Watched(TcpStream::from_std(tcp).inspect_err(|error| {
+                tracing::warn!(%error, "can't wait for a connection; fs.epoll.max_user_watches may be too low");
+            })?);
         }
         match self {
             Self::Watched(tcp) => Ok(tcp),
