@@ -68,7 +68,7 @@ fn passthrough(upstream: u16) -> Result<(String, String)> {
         "stream {{
     tcp_nodelay on; proxy_buffer_size 64k;
     map $ssl_preread_server_name $pod {{ {PASSTHROUGH_HOST} 127.0.0.1:{upstream}; }}
-    server {{ listen {address} deferred backlog=16384; ssl_preread on; proxy_pass $pod; }}
+    server {{ listen {address} backlog=16384; ssl_preread on; proxy_pass $pod; }}
 }}
 ",
         address = Peer::Nginx.at(Door::Passthrough),

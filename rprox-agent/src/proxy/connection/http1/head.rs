@@ -107,7 +107,8 @@ fn read_into<'h>(head: &'h Bytes, space: &mut [MaybeUninit<Header<'h>>]) -> Resu
     let target = target.map_err(|_| Refusal::Malformed("its target"))?;
     let is_1_0 = parsed.version == Some(0);
     let mut framing = Framing::default();
-    let mut headers = HeaderMap::with_capacity(parsed.headers.len());
+    // `Via` comes to them, for which the map would have to grow.
+    let mut headers = HeaderMap::with_capacity(parsed.headers.len() + 1);
     for field in &*parsed.headers {
         let (name, value) = fields::read(head, field)?;
         framing.hear(&name, &value)?;
