@@ -29,6 +29,8 @@ impl Host {
         for netns in [&topology.client, &topology.host] {
             // What one way leaves in TIME_WAIT on port 8080 would refuse the first packets of the next way's connections.
             netns.sysctl("net/ipv4/tcp_max_tw_buckets", "0")?;
+            // Every kernel has it. BBR, which some systems take, guesses at the rate of a link that has none, and no two guesses are alike.
+            netns.sysctl("net/ipv4/tcp_congestion_control", "reno")?;
         }
         // The first time the loader mounts the bpffs, which is to be seen by more than one loader.
         command::run(playground.loader("attach").args(["--interface", INTERFACE, "--mode", "rewrite"]))?;
