@@ -49,9 +49,10 @@ impl Summary {
         Some(Self { median, least: *sorted.first()?, most: *sorted.last()? })
     }
 
-    /// Half of the distance between the furthest rounds, as a share of the median.
+    /// Half of the distance between the furthest rounds, as a share of the median; 0 where they don't differ.
     pub(super) fn spread(self) -> f64 {
-        (self.most - self.least) / 2.0 / self.median
+        let distance = (self.most - self.least) / 2.0;
+        if distance > 0.0 { distance / self.median } else { 0.0 }
     }
 }
 
