@@ -19,6 +19,9 @@ pub const BULK: usize = 16 * 1024;
 /// (pipe(7)).
 pub const SIZE: usize = 1024 * 1024;
 
+/// How much may move from one socket to another before it is others' turn.
+pub const TURN: usize = 1024 * 1024;
+
 /// What does where that is not to be had. A smaller pipe is no better than a copy.
 const LESS: usize = SIZE / 4;
 

@@ -113,7 +113,7 @@ pub struct Worker {
     pub pool: Rc<Pool>,
     /// What bytes are passed through by.
     pub pipes: Pipes,
-    /// Room for their bodies.
+    /// Room for bodies of requests.
     pub room: Room,
     /// The client connections.
     pub roster: Rc<Roster>,

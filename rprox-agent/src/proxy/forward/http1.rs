@@ -309,9 +309,7 @@ impl Http1 {
                 Poll::Ready(Some(Err(self.fails(Error::Closed))))
             }
             Poll::Ready(Ok(Some(pipe))) => {
-                self.pace = Pace::after(pipe.len());
-                let piece = Piped { first: self.buffer.split().freeze(), pipe };
-                self.rest.passes(piece.bytes());
+                let piece = Piped::take(pipe, &mut self.buffer, &mut self.rest, &mut self.pace);
                 Poll::Ready(Some(Ok(piece)))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Some(Err(self.fails(error.into())))),

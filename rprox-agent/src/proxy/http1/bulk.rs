@@ -5,7 +5,7 @@
 use std::io;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hyper::body::Body;
 use tokio::net::TcpStream;
 
@@ -43,6 +43,15 @@ pub struct Piped {
 }
 
 impl Piped {
+    /// What is in the `pipe` of a body's `rest`, behind what is in `buffer`; both go without it from now on, and `pace` is as it came.
+    #[must_use]
+    pub fn take(pipe: Pipe, buffer: &mut BytesMut, rest: &mut Rest, pace: &mut Pace) -> Self {
+        *pace = Pace::after(pipe.len());
+        let piece = Self { first: buffer.split().freeze(), pipe };
+        rest.passes(piece.bytes());
+        piece
+    }
+
     /// How many bytes it is.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -78,10 +87,11 @@ pub trait Sink: tokio::io::AsyncWrite {
     fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>>;
 }
 
-/// Whether of a body's `rest`, of which so many bytes are read already, much is to come.
+/// How much is to come of a body's `rest`, of which so many bytes are read already, if it is much and its length known.
 #[must_use]
-pub fn is_worth_it(rest: &Rest, buffered: usize) -> bool {
-    matches!(rest, Rest::Exact(left) if left.saturating_sub(buffered as u64) >= LEAST)
+pub fn much_to_come(rest: &Rest, buffered: usize) -> Option<u64> {
+    let Rest::Exact(left) = rest else { return None };
+    Some(left.saturating_sub(buffered as u64)).filter(|left| *left >= LEAST)
 }
 
 /// Takes of a body's `rest`, of which `buffered` bytes are read already, what `from` has of it, `most` bytes at most. An empty pipe: the
@@ -98,11 +108,7 @@ pub fn poll_piped(
     most: usize,
     pipes: &Pipes,
 ) -> Poll<io::Result<Option<Pipe>>> {
-    let Rest::Exact(left) = rest else { return Poll::Ready(Ok(None)) };
-    if !is_worth_it(rest, buffered) {
-        return Poll::Ready(Ok(None));
-    }
-    let left = left.saturating_sub(buffered as u64);
+    let Some(left) = much_to_come(rest, buffered) else { return Poll::Ready(Ok(None)) };
     let Some(mut pipe) = pipes.take() else { return Poll::Ready(Ok(None)) };
     match pipe.poll_fill(cx, from, usize::try_from(left).map_or(most, |left| left.min(most))) {
         Poll::Ready(Ok(Some(1..))) => Poll::Ready(Ok(Some(pipe))),

@@ -14,9 +14,6 @@ use super::bulk::{Bulk, Piped, Sink};
 use super::{fields, rooms};
 use crate::proxy::pipe::{self, Pipe};
 
-/// How much may go through pipes before it is others' turn.
-const TURN: usize = 1024 * 1024;
-
 /// Why a message can't be sent to its end.
 #[derive(Debug)]
 pub enum Failed<E> {
@@ -97,7 +94,7 @@ impl<B: Bulk + Body<Data = Bytes> + Unpin> Outgoing<B> {
     where
         S: Sink + Unpin,
     {
-        let mut left = TURN;
+        let mut left = pipe::TURN;
         loop {
             let waits =
                 !self.ended && !self.has_piece() && self.poll_body(cx, socket).map_err(Failed::Body)?;

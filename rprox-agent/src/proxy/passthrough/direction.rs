@@ -15,11 +15,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::proxy::pipe::{BULK, Pipe, Pipes};
+use crate::proxy::pipe::{BULK, Pipe, Pipes, TURN};
 use crate::proxy::tcp;
-
-/// How much may move before it is others' turn.
-const TURN: usize = 1024 * 1024;
 
 /// Whose connection broke.
 pub(super) enum Broken {

@@ -327,7 +327,7 @@ impl Inner {
 
     fn poll_piped(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<Option<Result<Piped, Error>>> {
         let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
-        if self.pace == Pace::Little || !bulk::is_worth_it(rest, self.buffer.len()) {
+        if self.pace == Pace::Little || bulk::much_to_come(rest, self.buffer.len()).is_none() {
             return Poll::Ready(None);
         }
         let Some(tcp) = self.io.get_mut().plain() else { return Poll::Ready(None) };
@@ -339,12 +339,7 @@ impl Inner {
             Err(error) => Err(error.into()),
         };
         Poll::Ready(Some(match pipe {
-            Ok(pipe) => {
-                self.pace = Pace::after(pipe.len());
-                let piece = Piped { first: self.buffer.split().freeze(), pipe };
-                rest.passes(piece.bytes());
-                Ok(piece)
-            }
+            Ok(pipe) => Ok(Piped::take(pipe, &mut self.buffer, rest, &mut self.pace)),
             Err(error) => {
                 self.rest = None;
                 Err(error)
