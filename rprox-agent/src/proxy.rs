@@ -24,6 +24,7 @@ pub mod live;
 pub mod memory;
 pub mod metrics;
 pub mod open_files;
+pub mod parking;
 pub mod passthrough;
 pub mod pipe;
 #[cfg(feature = "podman")]

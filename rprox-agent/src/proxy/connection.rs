@@ -32,6 +32,7 @@ use super::lazy_tcp::LazyTcp;
 use super::listen::{self, Admission};
 use super::live::Live;
 use super::metrics::{HandshakeFailure, Limit, TlsVersion};
+use super::parking::Parked;
 use super::passthrough;
 use super::proxy_protocol::{self, Ends, HeaderError};
 use super::roster::{Stop, Ticket};
@@ -59,40 +60,55 @@ enum Opened {
     Passthrough(Pin<Box<dyn Future<Output = ()>>>),
 }
 
-/// A connection that was accepted.
+/// A connection that wants a task.
 pub struct Arrival {
     /// There is room for it.
     pub admission: Admission,
-    /// The connection.
-    pub tcp: LazyTcp,
-    /// Its other end.
-    pub peer: SocketAddr,
-    /// Whether it begins with TLS.
-    pub secure: bool,
+    /// Where it comes from.
+    pub from: Origin,
 }
+
+/// Where a connection comes from.
+pub enum Origin {
+    /// A client that has just connected.
+    Client {
+        /// The connection.
+        tcp: LazyTcp,
+        /// Its other end.
+        peer: SocketAddr,
+        /// Whether it begins with TLS.
+        secure: bool,
+    },
+    /// A rest, which its client has ended.
+    Parking(Box<Parked>),
+}
+
+/// A connection that is served, among its client's and the worker's.
+type Begun = (Place, Ticket, Opened);
 
 impl Work for Arrival {
     fn tasks(worker: &Worker) -> &Tasks<Self> {
         &worker.arrivals
     }
 
-    /// Serves the connection until it ends.
+    /// Serves the connection until it ends or rests.
     #[expect(clippy::manual_async_fn, reason = "an async fn has room for its argument twice")]
     fn run(mut self) -> impl Future<Output = ()> {
         async move {
             let worker = self.admission.worker();
-            let mut ticket = worker.roster.enter();
-            let opened = if self.secure {
-                Box::pin(open_tls(worker, self.tcp, self.peer)).await
-            } else {
-                let opened = open(worker, &mut self.tcp, self.peer, &mut ticket).await;
-                opened.map(|(place, client, first)| {
-                    (place, Opened::http(client, Stream::Plain(self.tcp), first))
-                })
+            let Some((place, mut ticket, opened)) = (match self.from {
+                Origin::Client { ref mut tcp, peer, secure: false } => open(worker, tcp, peer).await,
+                Origin::Client { tcp, peer, secure: true } => Box::pin(open_tls(worker, tcp, peer)).await,
+                Origin::Parking(parked) => Some(go_on(worker, *parked)),
+            }) else {
+                return;
             };
-            let Some((_place, opened)) = opened else { return };
             match opened {
-                Opened::Http1(socket) => http1::serve(socket, &mut ticket).await,
+                Opened::Http1(socket) => {
+                    if let Some((tcp, client)) = http1::serve(socket, &mut ticket).await {
+                        park(self.admission, place, ticket, tcp, &client);
+                    }
+                }
                 Opened::Http2(http2) => Box::pin(serve_http2(http2, &mut ticket)).await,
                 Opened::Passthrough(served) => served.await,
             }
@@ -101,22 +117,20 @@ impl Work for Arrival {
 }
 
 /// Finds out who speaks, and what; `None` where the connection is not to be served.
-async fn open(
-    worker: &Rc<Worker>,
-    tcp: &mut LazyTcp,
-    peer: SocketAddr,
-    ticket: &mut Ticket,
-) -> Option<(Place, Rc<Client>, BytesMut)> {
+async fn open(worker: &Rc<Worker>, tcp: &mut LazyTcp, peer: SocketAddr) -> Option<Begun> {
+    let mut ticket = worker.roster.enter();
     let ends = ends(worker, tcp, peer).await?;
     let place = place(worker, tcp, ends.client, false)?;
     let deadline = Instant::now() + worker.live().config.timeouts.header;
-    let first = sniff(tcp, ticket, deadline).await?;
+    let first = sniff(tcp, &mut ticket, deadline).await?;
     let http2 = first.starts_with(HTTP2_PREFACE);
-    Some((place, Rc::new(Client::new(Rc::clone(worker), ends, None, http2, deadline)), first))
+    let client = Rc::new(Client::new(Rc::clone(worker), ends, None, http2, deadline));
+    Some((place, ticket, Opened::http(client, Stream::Plain(tcp.take()), first)))
 }
 
 /// The same of a connection that begins with TLS.
-async fn open_tls(worker: &Rc<Worker>, mut tcp: LazyTcp, peer: SocketAddr) -> Option<(Place, Opened)> {
+async fn open_tls(worker: &Rc<Worker>, mut tcp: LazyTcp, peer: SocketAddr) -> Option<Begun> {
+    let ticket = worker.roster.enter();
     let ends = ends(worker, &mut tcp, peer).await?;
     let place = place(worker, &tcp, ends.client, true)?;
     let live = worker.live();
@@ -133,7 +147,21 @@ async fn open_tls(worker: &Rc<Worker>, mut tcp: LazyTcp, peer: SocketAddr) -> Op
         }
         Accepted::Validated => return None,
     };
-    Some((place, opened))
+    Some((place, ticket, opened))
+}
+
+/// Lets a connection rest.
+fn park(admission: Admission, place: Place, ticket: Ticket, tcp: LazyTcp, client: &Client) {
+    let (Some(deadline), Ok(tcp)) = (client.idle_until(), tcp.into_unwatched()) else { return };
+    let parked = Parked { place, ticket, tcp, ends: client.ends, served: client.served(), deadline };
+    Rc::clone(admission.worker()).parking.park(admission, Box::new(parked));
+}
+
+/// Goes on with a connection that rested.
+fn go_on(worker: &Rc<Worker>, parked: Parked) -> Begun {
+    let Parked { place, ticket, tcp, ends, served, deadline } = parked;
+    let client = Rc::new(Client::back(Rc::clone(worker), ends, served, deadline));
+    (place, ticket, Opened::http(client, Stream::Plain(LazyTcp::new(tcp)), BytesMut::new()))
 }
 
 impl Opened {

@@ -37,6 +37,25 @@ impl LazyTcp {
         Self::Unwatched(tcp)
     }
 
+    /// Takes the connection, and leaves none.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        mem::replace(self, Self::Lost)
+    }
+
+    /// The connection, watched by nobody.
+    ///
+    /// # Errors
+    ///
+    /// When the event loop doesn't let it go, or it is lost.
+    pub fn into_unwatched(self) -> io::Result<net::TcpStream> {
+        match self {
+            Self::Unwatched(tcp) => Ok(tcp),
+            Self::Watched(tcp) => tcp.into_std(),
+            Self::Lost => Err(ErrorKind::NotConnected.into()),
+        }
+    }
+
     /// Whether nobody is told what becomes of it.
     #[must_use]
     pub fn is_unwatched(&self) -> bool {
@@ -50,7 +69,7 @@ impl LazyTcp {
     /// When the event loop can't: out of memory, or of `fs.epoll.max_user_watches`. It is lost then, and the operator told.
     pub fn watched(&mut self) -> io::Result<&mut TcpStream> {
         if let Self::Unwatched(_) = self
-            && let Self::Unwatched(tcp) = mem::replace(self, Self::Lost)
+            && let Self::Unwatched(tcp) = self.take()
         {
             *self = Self::Watched(TcpStream::from_std(tcp).inspect_err(|error| {
                 tracing::warn!(%error, "can't wait for a connection; fs.epoll.max_user_watches may be too low");

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::acceptor::Acceptor;
-use super::connection::Arrival;
+use super::connection::{Arrival, Origin};
 use super::handover::Inherited;
 use super::lazy_tcp::LazyTcp;
 use super::metrics::Limit;
@@ -292,7 +292,7 @@ fn admit(worker: &Rc<Worker>, tcp: LazyTcp, peer: SocketAddr, secure: bool, comp
         }
         return;
     };
-    worker.arrivals.give(worker, Arrival { admission, tcp, peer, secure });
+    worker.arrivals.give(worker, Arrival { admission, from: Origin::Client { tcp, peer, secure } });
 }
 
 /// Says why, as far as one packet goes. A TLS client would need a handshake first, which is what can't be afforded.

@@ -36,6 +36,8 @@ pub struct Roster {
     next_look: Cell<Option<Instant>>,
     /// Told of a deadline before that.
     sooner: Notify,
+    /// Counts how often connections were woken.
+    alarm: Cell<u32>,
     empty: Notify,
 }
 
@@ -77,9 +79,20 @@ impl Roster {
 
     /// Has all connections look at what they should do.
     pub fn wake(&self) {
+        self.raise_alarm();
         for waker in self.running.borrow().iter().filter_map(|(_, entry)| entry.waker.as_ref()) {
             waker.wake_by_ref();
         }
+    }
+
+    /// Changes whenever connections are woken.
+    #[must_use]
+    pub fn alarm(&self) -> u32 {
+        self.alarm.get()
+    }
+
+    fn raise_alarm(&self) {
+        self.alarm.update(|alarm| alarm.wrapping_add(1));
     }
 
     /// Waits until no connection runs.
@@ -122,6 +135,7 @@ impl Roster {
             }
             entry.deadline = None;
             entry.is_due = true;
+            self.raise_alarm();
             if let Some(waker) = &entry.waker {
                 waker.wake_by_ref();
             }
@@ -156,6 +170,11 @@ impl Ticket {
             self.roster.sooner.notify_one();
         }
         Poll::Pending
+    }
+
+    /// Forgets which task the connection had, and what it waited for: who asks next is told.
+    pub fn change_hands(&mut self) {
+        self.roster.running.borrow_mut()[self.id] = Entry::default();
     }
 }
 

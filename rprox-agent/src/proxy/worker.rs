@@ -30,7 +30,8 @@ use super::labels::Labels;
 use super::listen::{self, Listener};
 use super::live::{Live, Loaded, Rules, View};
 use super::memory::Memory;
-use super::metrics::Metrics;
+use super::metrics::{Limit, Metrics};
+use super::parking::{self, Parking};
 use super::pipe::Pipes;
 use super::reload::Reloads;
 use super::roster::{Roster, Stop};
@@ -119,6 +120,8 @@ pub struct Worker {
     pub roster: Rc<Roster>,
     /// Requests being served.
     pub requests: Cell<usize>,
+    /// The client connections that rest.
+    pub parking: Parking,
     /// Tasks for client connections.
     pub arrivals: Tasks<Arrival>,
     /// Tasks for streams of HTTP/2.
@@ -148,9 +151,9 @@ pub enum WorkerError {
     /// The runtime.
     #[error("can't make an event loop: {0}; the limit on open files (ulimit -n) may be too low")]
     Runtime(#[source] io::Error),
-    /// A socket could not be added to the event loop.
+    /// Something could not be added to the event loop.
     #[error("can't wait for connections: {0}")]
-    Listener(#[source] io::Error),
+    Waiting(#[source] io::Error),
     /// DNS.
     #[error(transparent)]
     Dns(#[from] DnsError),
@@ -177,13 +180,14 @@ pub fn run(
         let worker = Rc::new(Worker::new(shared, number)?);
         let listeners = listeners
             .into_iter()
-            .map(|listener| listener.into_async().map_err(WorkerError::Listener))
+            .map(|listener| listener.into_async().map_err(WorkerError::Waiting))
             .collect::<Result<Vec<_>, _>>()?;
         started();
         tokio::task::spawn_local(sweep(Rc::clone(&worker)));
         tokio::task::spawn_local(follow(Rc::clone(&worker)));
         tokio::task::spawn_local(let_go(Rc::clone(&worker)));
         tokio::task::spawn_local(keep_time(Rc::clone(&worker)));
+        tokio::task::spawn_local(parking::attend(Rc::clone(&worker)));
         let accepting: Vec<_> = listeners
             .into_iter()
             .map(|(listener, secure)| {
@@ -217,7 +221,7 @@ async fn drain(worker: &Worker, mut stop: watch::Receiver<Stop>) {
 }
 
 impl Worker {
-    fn new(shared: Arc<Shared>, number: usize) -> Result<Self, DnsError> {
+    fn new(shared: Arc<Shared>, number: usize) -> Result<Self, WorkerError> {
         let metrics = Arc::clone(&shared.metrics[number]);
         let pool = Rc::new(Pool::new(Arc::clone(&metrics), Arc::clone(&shared.health)));
         Ok(Self {
@@ -229,6 +233,7 @@ impl Worker {
             room: Room::default(),
             roster: Rc::default(),
             requests: Cell::new(0),
+            parking: Parking::new().map_err(WorkerError::Waiting)?,
             arrivals: Tasks::default(),
             streams: Tasks::default(),
             gathered: Spare::default(),
@@ -255,6 +260,16 @@ impl Worker {
     #[must_use]
     pub fn live(&self) -> Rc<Live> {
         self.view.live()
+    }
+
+    /// Whether a client connection on which nothing is asked has to end; counted where memory is why.
+    #[must_use]
+    pub fn ends_idle(&self) -> bool {
+        let is_short = self.shared.memory.is_short();
+        if is_short {
+            self.metrics.limit_hits[Limit::Memory].increment();
+        }
+        is_short || self.roster.stop() == Stop::Now
     }
 
     /// Whether client connections are to end with their next answer.

@@ -59,6 +59,21 @@ fn a_pause_ends_with_the_time_for_it() {
 }
 
 #[test]
+fn a_pause_wins_no_more_requests() {
+    let (agent, _upstream) = start("[limits]\nrequests = 3");
+    let mut plain = connect(agent.http);
+    for _ in 0..2 {
+        ask(&mut plain, PLAIN, "/");
+        std::thread::sleep(PAUSE);
+        agent.metrics_with(&["rprox_client_connections_open 1"]);
+    }
+    write!(plain, "GET / HTTP/1.1\r\nHost: {PLAIN}\r\n\r\n").unwrap();
+    assert_eq!(read_reply(&mut plain).field("connection"), Some("close"));
+    assert!(read_to_close(&mut plain).is_empty());
+    agent.metrics_with(&["rprox_client_connections_open 0"]);
+}
+
+#[test]
 fn an_agent_that_stops_waits_for_no_pause() {
     let (mut agent, _upstream) = start("drain_timeout = \"1h\"");
     let mut plain = connect(agent.http);

@@ -123,6 +123,30 @@ impl Client {
         }
     }
 
+    /// A connection without TLS that had served so many requests, and may rest until `deadline`.
+    #[must_use]
+    pub fn back(worker: Rc<Worker>, ends: Ends, served: u32, deadline: Instant) -> Self {
+        let client = Self::new(worker, ends, None, false, deadline);
+        client.served.set(served);
+        client.phase.set(Phase::Idle(deadline));
+        client
+    }
+
+    /// How many requests there have been.
+    #[must_use]
+    pub fn served(&self) -> u32 {
+        self.served.get()
+    }
+
+    /// Until when it may rest, while no request is running or arriving.
+    #[must_use]
+    pub fn idle_until(&self) -> Option<Instant> {
+        match self.phase.get() {
+            Phase::Idle(deadline) if self.socket.get().deadline().is_none() => Some(deadline),
+            _ => None,
+        }
+    }
+
     /// A request's head has been read.
     pub fn request_begins(&self) {
         self.requests.set(self.requests.get() + 1);
@@ -264,7 +288,7 @@ impl Client {
     /// Whether no request is running or arriving.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        matches!(self.phase.get(), Phase::Idle(_)) && self.socket.get().deadline().is_none()
+        self.idle_until().is_some()
     }
 
     /// Gives an idle connection that was told to end the time to say goodbye.

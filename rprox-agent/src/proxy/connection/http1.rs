@@ -33,12 +33,17 @@ use crate::proxy::access_log::{Outcome, Record};
 use crate::proxy::forward::tunnel::Tunnel;
 use crate::proxy::forward::{self, ResponseBody};
 use crate::proxy::http1::message::{Coding, Failed, Outgoing};
+use crate::proxy::lazy_tcp::LazyTcp;
 use crate::proxy::metrics::Limit;
 use crate::proxy::respond;
 use crate::proxy::roster::{Stop, Ticket};
+use crate::proxy::stream::Stream;
 
 /// How long a new connection is served before anybody looks whether its client is still there. Most have their answer before.
 const UNWATCHED: Duration = Duration::from_millis(100);
+
+/// How long a connection on which nothing is asked keeps its task: to park it and to give it one again are four system calls.
+const ACTIVE: Duration = Duration::from_secs(1);
 
 /// Room for a usual response's head.
 const HEAD_ROOM: usize = 512;
@@ -56,22 +61,32 @@ enum After {
     Request,
     /// Nothing.
     Close,
+    /// A rest.
+    Parking,
     /// Another protocol.
     Tunnel(Box<Tunnel>),
 }
 
-/// Serves the connection to its end.
-pub(super) async fn serve(socket: Socket, ticket: &mut Ticket) {
+/// A connection that rests, and whose it is.
+pub(super) type Rested = (LazyTcp, Rc<Client>);
+
+/// Serves the connection to its end, or until it rests.
+pub(super) async fn serve(socket: Socket, ticket: &mut Ticket) -> Option<Rested> {
     let mut server = Server { client: socket.client(), socket, ticket };
     match server.serve().await {
+        Ok(After::Parking) => {
+            let Stream::Plain(tcp) = server.socket.into_stream()?.0 else { return None };
+            return Some((tcp, server.client));
+        }
         Ok(After::Tunnel(tunnel)) => {
             if let Some((stream, first)) = server.socket.into_stream() {
                 Box::pin(tunnel.run(stream, first)).await;
             }
         }
-        Ok(_) => server.close().await,
+        Ok(After::Request | After::Close) => server.close().await,
         Err(error) => error.report(&server.client),
     }
+    None
 }
 
 impl Server<'_> {
@@ -85,11 +100,16 @@ impl Server<'_> {
                     return Ok(After::Close);
                 }
                 Next::Closed => return Ok(After::Close),
+                Next::Nothing => return Ok(After::Parking),
             };
             // Boxed, so that it takes no room while the connection rests.
             let exchange = Box::pin(exchange(Rc::clone(&self.client), self.socket.clone(), head));
             match self.attend(exchange).await? {
-                After::Request if self.rest().await? => {}
+                After::Request if self.rest().await? => {
+                    if self.has_asked_once() {
+                        return Ok(After::Parking);
+                    }
+                }
                 After::Request => return Ok(After::Close),
                 after => return Ok(after),
             }
@@ -103,12 +123,15 @@ impl Server<'_> {
             (limits.header_bytes, limits.headers)
         };
         poll_fn(|cx| {
-            let stop = self.ticket.poll_stop(cx);
-            if self.client.is_idle() && self.is_to_go(stop) {
+            let _ = self.ticket.poll_stop(cx);
+            if self.client.is_idle() && self.client.worker.ends_idle() {
                 return Poll::Ready(Ok(Next::Closed));
             }
             if let Poll::Ready(next) = self.socket.poll_head(cx, limits.0, limits.1) {
                 return Poll::Ready(next.map_err(ConnectionError::Http1));
+            }
+            if let Some(time) = self.rests_from() {
+                return self.ticket.poll_deadline(cx, time).map(|()| Ok(Next::Nothing));
             }
             match ready!(self.poll_deadline(cx)) {
                 Deadline::Idle => Poll::Ready(Ok(Next::Closed)),
@@ -118,14 +141,20 @@ impl Server<'_> {
         .await
     }
 
-    /// Whether the connection has to end because nothing is asked.
-    fn is_to_go(&self, stop: Stop) -> bool {
-        let worker = &self.client.worker;
-        let is_short = worker.shared.memory.is_short();
-        if is_short {
-            worker.metrics.limit_hits[Limit::Memory].increment();
-        }
-        is_short || stop == Stop::Now
+    /// Whether nothing has been asked but the first request, for which nobody had to wait: of most connections nothing more is.
+    fn has_asked_once(&self) -> bool {
+        self.client.served() == 1 && self.socket.is_unwatched() && self.may_rest_until().is_some()
+    }
+
+    /// Until when the connection may rest; `None` where it can't.
+    fn may_rest_until(&self) -> Option<Instant> {
+        self.client.idle_until().filter(|_| self.socket.can_rest())
+    }
+
+    /// When the connection is parked if nothing is asked until then; `None` where something else comes first.
+    fn rests_from(&self) -> Option<Instant> {
+        let idle = self.client.worker.live().config.timeouts.idle.checked_sub(ACTIVE)?;
+        self.may_rest_until()?.checked_sub(idle)
     }
 
     /// Does this while the connection's time-outs run.

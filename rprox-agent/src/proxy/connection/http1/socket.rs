@@ -67,6 +67,8 @@ pub(super) enum Next {
     Request(Box<Head>),
     /// It is there, and not to be served.
     Refused(Refusal),
+    /// Nothing is asked.
+    Nothing,
     /// The client has closed the connection.
     Closed,
 }
@@ -195,6 +197,12 @@ impl Socket {
     /// Whether nobody would notice that the client is gone.
     pub(super) fn is_unwatched(&self) -> bool {
         self.0.borrow().is_unwatched()
+    }
+
+    /// Whether it needs nothing as long as nothing comes.
+    pub(super) fn can_rest(&self) -> bool {
+        let inner = self.0.borrow();
+        inner.io.get_ref().is_plain() && inner.buffer.is_empty() && !inner.is_half_closed
     }
 
     /// Has it noticed from now on.
