@@ -28,18 +28,18 @@ use self::client::{Client, Deadline};
 use self::http2::Http2;
 use self::io::ClientIo;
 use super::admission::Place;
-use super::lazy_tcp::LazyTcp;
 use super::listen::{self, Admission};
 use super::live::Live;
 use super::metrics::{HandshakeFailure, Limit, TlsVersion};
-use super::parking::Parked;
 use super::passthrough;
 use super::proxy_protocol::{self, Ends, HeaderError};
-use super::roster::{Stop, Ticket};
-use super::stream::{self, Stream};
-use super::tasks::{Tasks, Work};
+use super::socket::lazy_tcp::LazyTcp;
+use super::socket::stream::{self, Stream};
 use super::tls::{Accepted, Recorded, TlsConnection};
 use super::worker::Worker;
+use super::worker::parking::Parked;
+use super::worker::roster::{Stop, Ticket};
+use super::worker::tasks::{Tasks, Work};
 
 /// What an HTTP/2 client that knows the server speaks it sends first (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

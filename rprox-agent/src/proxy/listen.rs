@@ -17,13 +17,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::acceptor::Acceptor;
 use super::connection::{Arrival, Origin};
-use super::handover::Inherited;
-use super::lazy_tcp::LazyTcp;
 use super::metrics::Limit;
-use super::roster::Stop;
+use super::run::handover::Inherited;
+use super::socket::acceptor::Acceptor;
+use super::socket::lazy_tcp::LazyTcp;
 use super::worker::Worker;
+use super::worker::roster::Stop;
 
 /// Connections that wait to be accepted, for each socket; the kernel cuts it to net.core.somaxconn.
 pub const BACKLOG: i32 = 4096;

@@ -1,6 +1,12 @@
 //! Start-up: everything that can fail does before anybody is served.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
+
+pub mod activation;
+pub mod handover;
+pub mod signals;
+pub mod supervise;
+pub mod watcher;
 
 use std::io;
 use std::panic;
@@ -11,14 +17,16 @@ use arc_swap::ArcSwap;
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 
+use self::activation::ActivationError;
+use self::handover::Inherited;
+use self::signals::Signals;
+use self::supervise::Supervisor;
 use super::access_log::AccessLog;
 use super::acme::Orders;
-use super::activation::{self, ActivationError};
 use super::admin::{self, AdminError};
 use super::admission::Connections;
 use super::background::Background;
 use super::config::{Config, Flags};
-use super::handover::Inherited;
 use super::health;
 use super::labels::Labels;
 use super::listen::{Group, Kind, ListenError};
@@ -26,8 +34,6 @@ use super::live::{Loaded, Rules};
 use super::memory::{self, Memory};
 use super::open_files;
 use super::reload::{Reloader, Reloads};
-use super::signals::Signals;
-use super::supervise::Supervisor;
 use super::tls::TlsError;
 use super::via::Via;
 use super::worker::{Shared, WorkerError};

@@ -2,6 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod parking;
+pub mod roster;
+pub mod tasks;
+
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
@@ -15,6 +19,9 @@ use hyper::rt::Executor;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use self::parking::Parking;
+use self::roster::{Roster, Stop};
+use self::tasks::Tasks;
 use super::access_log::{AccessLog, Writer};
 use super::acme::Orders;
 use super::admission::{Clients, Connections};
@@ -31,11 +38,8 @@ use super::listen::{self, Listener};
 use super::live::{Live, Loaded, Rules, View};
 use super::memory::Memory;
 use super::metrics::{Limit, Metrics};
-use super::parking::{self, Parking};
-use super::pipe::Pipes;
 use super::reload::Reloads;
-use super::roster::{Roster, Stop};
-use super::tasks::Tasks;
+use super::socket::pipe::Pipes;
 use super::tls::Kept;
 use super::via::Via;
 

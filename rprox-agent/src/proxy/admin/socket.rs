@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::proxy::config::{AdminConfig, AdminListen};
-use crate::proxy::handover::Inherited;
+use crate::proxy::run::handover::Inherited;
 
 /// Why there is no admin listener.
 #[derive(Debug, thiserror::Error)]

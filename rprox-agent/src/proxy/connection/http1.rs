@@ -33,11 +33,11 @@ use crate::proxy::access_log::{Outcome, Record};
 use crate::proxy::forward::tunnel::Tunnel;
 use crate::proxy::forward::{self, ResponseBody};
 use crate::proxy::http1::message::{Coding, Failed, Outgoing};
-use crate::proxy::lazy_tcp::LazyTcp;
 use crate::proxy::metrics::Limit;
 use crate::proxy::respond;
-use crate::proxy::roster::{Stop, Ticket};
-use crate::proxy::stream::Stream;
+use crate::proxy::socket::lazy_tcp::LazyTcp;
+use crate::proxy::socket::stream::Stream;
+use crate::proxy::worker::roster::{Stop, Ticket};
 
 /// How long a new connection is served before anybody looks whether its client is still there. Most have their answer before.
 const UNWATCHED: Duration = Duration::from_millis(100);

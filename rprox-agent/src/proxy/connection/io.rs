@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::client::Client;
-use crate::proxy::pipe::Pipe;
-use crate::proxy::stream::Stream;
+use crate::proxy::socket::pipe::Pipe;
+use crate::proxy::socket::stream::Stream;
 use crate::proxy::timer::LazyTimer;
 
 /// How much of an unwanted body is read while lingering, at most.

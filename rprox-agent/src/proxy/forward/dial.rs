@@ -20,7 +20,7 @@ use super::failure::Failure;
 use super::http1::Http1;
 use super::http2::Http2;
 use crate::proxy::config::Config;
-use crate::proxy::stream::Stream;
+use crate::proxy::socket::stream::Stream;
 use crate::proxy::upstream::Protocol;
 
 /// What making a connection goes by.

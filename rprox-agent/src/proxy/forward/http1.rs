@@ -36,7 +36,7 @@ use crate::proxy::http1::chunks::{Chunks, Piece, Sender};
 use crate::proxy::http1::message::{Coding, Failed};
 use crate::proxy::http1::rest::Rest;
 use crate::proxy::http1::{rooms, section, trailers};
-use crate::proxy::pipe::Pipes;
+use crate::proxy::socket::pipe::Pipes;
 use crate::proxy::timer::LazyTimer;
 
 /// Room for a usual response's head and a small body.

@@ -10,7 +10,7 @@ use hyper::body::Body;
 use tokio::net::TcpStream;
 
 use super::rest::Rest;
-use crate::proxy::pipe::{BULK, Pipe, Pipes};
+use crate::proxy::socket::pipe::{BULK, Pipe, Pipes};
 
 /// How much must be left of a body. Less is read at once, and copied while the processor's cache has it.
 const LEAST: u64 = 256 * 1024;

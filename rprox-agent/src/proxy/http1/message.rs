@@ -12,7 +12,7 @@ use hyper::body::{Body, Frame};
 
 use super::bulk::{Bulk, Piped, Sink};
 use super::{fields, rooms};
-use crate::proxy::pipe::{self, Pipe};
+use crate::proxy::socket::pipe::{self, Pipe};
 
 /// Why a message can't be sent to its end.
 #[derive(Debug)]

@@ -15,8 +15,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::proxy::pipe::{BULK, Pipe, Pipes, TURN};
-use crate::proxy::tcp;
+use crate::proxy::socket::pipe::{BULK, Pipe, Pipes, TURN};
+use crate::proxy::socket::tcp;
 
 /// Whose connection broke.
 pub(super) enum Broken {

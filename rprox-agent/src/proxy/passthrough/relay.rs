@@ -11,8 +11,8 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use super::direction::{Broken, Direction};
-use crate::proxy::pipe::Pipes;
 use crate::proxy::silence::Silence;
+use crate::proxy::socket::pipe::Pipes;
 
 /// Bytes that were handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

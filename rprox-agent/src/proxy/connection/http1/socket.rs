@@ -24,8 +24,8 @@ use crate::proxy::http1::chunks::{Chunks, Piece, Sender};
 use crate::proxy::http1::rest::Rest;
 use crate::proxy::http1::section::Strict;
 use crate::proxy::http1::{Flaw, rooms};
-use crate::proxy::pipe::Pipe;
-use crate::proxy::stream::{self, Stream};
+use crate::proxy::socket::pipe::Pipe;
+use crate::proxy::socket::stream::{self, Stream};
 
 /// The least room for what is left of a body whose length is known.
 const SMALLEST_BODY: usize = 4096;

@@ -24,8 +24,8 @@ use crate::proxy::connection::interim::Interim;
 use crate::proxy::forward::body::DownloadError;
 use crate::proxy::forward::{self, ResponseBody, headers};
 use crate::proxy::metrics::Limit;
-use crate::proxy::tasks::{Tasks, Work};
 use crate::proxy::worker::Worker;
+use crate::proxy::worker::tasks::{Tasks, Work};
 
 /// A stream that is to be served.
 pub struct Stream {

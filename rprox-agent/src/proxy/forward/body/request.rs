@@ -22,8 +22,8 @@ use crate::proxy::connection::patience::Patience;
 use crate::proxy::forward::expect::{Hold, Question};
 use crate::proxy::forward::failure::Failure;
 use crate::proxy::http1::bulk::{Bulk, Piped};
-use crate::proxy::roster::Stop;
 use crate::proxy::timer::LazyTimer;
+use crate::proxy::worker::roster::Stop;
 
 /// How much of an HTTP/2 client's body is read that nobody wants, at most.
 const LINGER_BYTES: usize = 1 << 20;

@@ -16,7 +16,7 @@ use tokio_util::io::poll_read_buf;
 use crate::proxy::forward::dial::Io;
 use crate::proxy::http1::bulk::{self, Sink};
 use crate::proxy::http1::rest::Rest;
-use crate::proxy::pipe::{Pipe, Pipes};
+use crate::proxy::socket::pipe::{Pipe, Pipes};
 
 /// The socket.
 #[derive(Clone)]

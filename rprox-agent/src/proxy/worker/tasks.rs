@@ -11,7 +11,7 @@ use std::mem;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use super::worker::Worker;
+use crate::proxy::worker::Worker;
 
 /// How many wait at most.
 const RESTING: usize = 128;

@@ -1,23 +1,25 @@
 //! A socket that listens, in a worker's event loop.
 
+#![allow(unsafe_code, reason = "no library sets TCP_DEFER_ACCEPT")]
+
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::task::{Context, Poll, ready};
 
 use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::Socket;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::lazy_tcp::LazyTcp;
+use super::watched;
 
 /// How long a connection may be kept back on which nothing has come, in seconds: until the kernel has asked the client once more.
 static KEPT_BACK: libc::c_int = 1;
 
 /// Accepts connections without telling the event loop of each, as tokio's listener would.
 #[derive(Debug)]
-pub struct Acceptor(AsyncFd<Socket>);
+pub struct Acceptor(AsyncFd<OwnedFd>);
 
 impl Acceptor {
     /// Adds it to the event loop of this thread.
@@ -29,9 +31,7 @@ impl Acceptor {
         // Linux gives it to each connection that is accepted.
         socket.set_tcp_nodelay(true)?;
         keep_back(&socket)?;
-        // SAFETY: the descriptor that a `Socket` gives is its own, open and the same for as long as it lives.
-        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
-        Ok(Self(socket?))
+        Ok(Self(watched::for_reading(socket.into())?))
     }
 
     /// Waits for a connection.

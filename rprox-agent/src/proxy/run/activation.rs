@@ -10,7 +10,7 @@ use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use socket2::{Socket, Type};
 
-use super::listen::Group;
+use crate::proxy::listen::Group;
 
 /// What can be wrong with passed sockets.
 #[derive(Debug, thiserror::Error)]

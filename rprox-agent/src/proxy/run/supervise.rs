@@ -17,16 +17,16 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use super::acme;
-use super::admin::{self, Admin, AdminListener, Order, Phase};
 use super::handover::{HandoverError, Inherited, Starting, Successor};
-use super::listen::{Group, Listener};
-use super::reload::{Answer, Queue, Reloader};
-use super::roster::Stop;
-use super::run::{RunError, notify};
 use super::signals::{Asked, Signals};
 use super::watcher::Watcher;
-use super::worker::{self, Shared, WorkerError};
+use crate::proxy::acme;
+use crate::proxy::admin::{self, Admin, AdminListener, Order, Phase};
+use crate::proxy::listen::{Group, Listener};
+use crate::proxy::reload::{Answer, Queue, Reloader};
+use crate::proxy::run::{RunError, notify};
+use crate::proxy::worker::roster::Stop;
+use crate::proxy::worker::{self, Shared, WorkerError};
 
 /// How long the admin listener's clients have to read their answers once all else has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);

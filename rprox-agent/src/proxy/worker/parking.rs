@@ -4,6 +4,8 @@
 //! requests needs nothing. Here it is a descriptor and whose it is, watched by an epoll(7) instance of the worker's own; what its client does
 //! next gives it a task again.
 
+#![forbid(unsafe_code)]
+
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -16,16 +18,16 @@ use std::task::{Context, Poll, Waker};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use slab::Slab;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
-use super::admission::Place;
-use super::connection::{Arrival, Origin};
-use super::listen::Admission;
-use super::proxy_protocol::Ends;
 use super::roster::Ticket;
-use super::worker::Worker;
+use crate::proxy::admission::Place;
+use crate::proxy::connection::{Arrival, Origin};
+use crate::proxy::listen::Admission;
+use crate::proxy::proxy_protocol::Ends;
+use crate::proxy::socket::watched;
+use crate::proxy::worker::Worker;
 
 /// How many are given tasks by one look.
 const AT_ONCE: usize = 64;
@@ -62,8 +64,7 @@ impl Parking {
     /// When there are no descriptors or no memory for it.
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        // SAFETY: an `OwnedFd` is open and the same descriptor for as long as it lives.
-        let epoll = unsafe { AsyncFd::register_with_interest(epoll, Interest::READABLE) }?;
+        let epoll = watched::for_reading(epoll)?;
         Ok(Self { epoll, parked: RefCell::default(), attendant: RefCell::new(Waker::noop().clone()) })
     }
 
