@@ -20,7 +20,6 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ipnet::IpNet;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::server::TlsStream;
 
@@ -134,7 +133,6 @@ async fn open_tls(worker: &Rc<Worker>, mut tcp: LazyTcp, peer: SocketAddr) -> Op
     let ends = ends(worker, &mut tcp, peer).await?;
     let place = place(worker, &tcp, ends.client, true)?;
     let live = worker.live();
-    let tcp = tcp.into_watched().ok()?;
     let opened = match shake_hands(worker, &live, tcp, ends.client).await? {
         Accepted::Terminated(connection) => {
             let deadline = Instant::now() + live.config.timeouts.header;
@@ -232,7 +230,7 @@ fn contains(networks: &[IpNet], address: IpAddr) -> bool {
 }
 
 /// `None` where it fails, which is the client's concern more than ours.
-async fn shake_hands(worker: &Worker, live: &Live, tcp: TcpStream, peer: SocketAddr) -> Option<Accepted> {
+async fn shake_hands(worker: &Worker, live: &Live, tcp: LazyTcp, peer: SocketAddr) -> Option<Accepted> {
     let metrics = &worker.metrics;
     let accepted = timeout(live.config.timeouts.header, live.tls.accept(tcp, &live.routes)).await;
     let (failure, error) = match accepted {

@@ -14,7 +14,6 @@ use std::time::Instant;
 
 use http::StatusCode;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 
 use self::relay::RelayError;
 use super::access_log::{Outcome, Record};
@@ -25,6 +24,7 @@ use super::live::Live;
 use super::metrics::{Limit, PassthroughMetrics};
 use super::proxy_protocol::Ends;
 use super::route::Match;
+use super::socket::lazy_tcp::LazyTcp;
 use super::tls::Opening;
 use super::worker::Worker;
 
@@ -56,7 +56,7 @@ pub async fn serve(worker: Rc<Worker>, live: Rc<Live>, opening: Opening, ends: E
 
 async fn pass(
     worker: &Worker,
-    mut tcp: TcpStream,
+    mut tcp: LazyTcp,
     read: Vec<u8>,
     mut wire: Wire,
     limit: std::time::Duration,

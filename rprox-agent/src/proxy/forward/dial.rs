@@ -20,6 +20,7 @@ use super::failure::Failure;
 use super::http1::Http1;
 use super::http2::Http2;
 use crate::proxy::config::Config;
+use crate::proxy::socket::lazy_tcp::LazyTcp;
 use crate::proxy::socket::stream::Stream;
 use crate::proxy::upstream::Protocol;
 
@@ -60,26 +61,26 @@ impl Dial<'_> {
     /// # Errors
     ///
     /// When that fails or takes too long.
-    pub async fn wire(&self, way: &Way) -> Result<TcpStream, Failure> {
-        let tcp = timeout(self.limit, self.tcp(way)).await.map_err(|_| Failure::ConnectTimeout)??;
-        // From here on it may be silent, and take nothing, for as long as both sides like.
-        set_user_timeout(&tcp, None);
-        Ok(tcp)
+    pub async fn wire(&self, way: &Way) -> Result<LazyTcp, Failure> {
+        timeout(self.limit, self.tcp(way)).await.map_err(|_| Failure::ConnectTimeout)?
     }
 
     async fn make(&self, way: &Way) -> Result<Connected, Failure> {
         let tcp = self.tcp(way).await?;
+        // An endpoint that vanished without a word acknowledges nothing; TCP alone would hope for a quarter of an hour.
+        set_user_timeout(&tcp.socket().map_err(Failure::Connect)?, Some(self.limit));
         let (io, http2) = match (&way.tls, way.protocol) {
             (Some(tls), _) => {
                 let config = if self.only_http1 { &tls.only_http1 } else { &tls.config };
                 let connector = TlsConnector::from(Arc::clone(config));
+                let tcp = tcp.into_watched().map_err(Failure::Connect)?;
                 let stream =
                     connector.connect(tls.server_name.clone(), tcp).await.map_err(Failure::Handshake)?;
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 (Io::Tls(Box::new(stream)), http2)
             }
             (None, Protocol::Https) => return Err(Failure::Handshake(io::ErrorKind::Unsupported.into())),
-            (None, protocol) => (Io::Plain(tcp.into()), protocol == Protocol::H2c),
+            (None, protocol) => (Io::Plain(tcp), protocol == Protocol::H2c),
         };
         if http2 {
             Http2::new(io, self).await.map(Connected::Http2)
@@ -88,19 +89,16 @@ impl Dial<'_> {
         }
     }
 
-    async fn tcp(&self, way: &Way) -> Result<TcpStream, Failure> {
-        let mut stream = TcpStream::connect(way.address).await.map_err(|error| match error.kind() {
+    async fn tcp(&self, way: &Way) -> Result<LazyTcp, Failure> {
+        let mut tcp = LazyTcp::connect(way.address).await.map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => Failure::ConnectTimeout,
             _ => Failure::Connect(error),
         })?;
         self.reached.set(true);
-        stream.set_nodelay(true).map_err(Failure::Connect)?;
-        // An endpoint that vanished without a word acknowledges nothing; TCP alone would hope for a quarter of an hour.
-        set_user_timeout(&stream, Some(self.limit));
         if let Some(preface) = self.preface {
-            stream.write_all(preface).await.map_err(Failure::Connect)?;
+            tcp.write_all(preface).await.map_err(Failure::Connect)?;
         }
-        Ok(stream)
+        Ok(tcp)
     }
 }
 

@@ -5,8 +5,6 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-
 use super::choice::{Choice, Connection};
 use super::dial::Dial;
 use super::endpoint::{Endpoint, Place, Use};
@@ -15,12 +13,13 @@ use super::send::Lost;
 use crate::proxy::live::Live;
 use crate::proxy::proxy_protocol::Ends;
 use crate::proxy::route::Match;
+use crate::proxy::socket::lazy_tcp::LazyTcp;
 use crate::proxy::worker::Worker;
 
 /// A connection that is one client's from beginning to end.
 pub struct Wire {
     /// The connection, on which nothing was sent but a PROXY header where the route wants one.
-    pub tcp: TcpStream,
+    pub tcp: LazyTcp,
     used: Use,
     _place: Place,
 }

@@ -50,9 +50,14 @@ enum State {
 }
 
 impl<'a> Direction<'a> {
-    /// One way that begins with `first`.
-    pub(super) fn new(first: Bytes, pipes: &'a Pipes) -> Self {
-        Self { pipes, pending: first, filled: None, in_bulk: false, state: State::Open, moved: 0 }
+    /// One way that begins with `first`, before which so much was `moved`.
+    pub(super) fn new(first: Bytes, moved: u64, pipes: &'a Pipes) -> Self {
+        Self { pipes, pending: first, filled: None, in_bulk: false, state: State::Open, moved }
+    }
+
+    /// Whether the receiver knows that the sender has ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.state == State::Closed
     }
 
     /// How much was handed over since somebody asked last.
@@ -60,12 +65,14 @@ impl<'a> Direction<'a> {
         mem::take(&mut self.moved)
     }
 
-    /// Moves bytes until there is nothing to read or no room to write; ready once the sender's end has been passed on.
+    /// Moves bytes until there is nothing to read or no room to write; ready once the sender's end has been passed on. Where the
+    /// other way is over that is left to the close of both, which follows.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut TcpStream,
         to: &mut TcpStream,
+        other_is_over: bool,
     ) -> Poll<Result<(), Broken>> {
         let mut left = TURN;
         loop {
@@ -73,7 +80,9 @@ impl<'a> Direction<'a> {
             match self.state {
                 State::Open => {}
                 State::Closing => {
-                    ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(Broken::Receiver)?;
+                    if !other_is_over {
+                        ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(Broken::Receiver)?;
+                    }
                     self.state = State::Closed;
                     return Poll::Ready(Ok(()));
                 }
@@ -85,13 +94,9 @@ impl<'a> Direction<'a> {
             }
             let taken = match self.pipe() {
                 Some(pipe) => ready!(self.fill(cx, from, pipe)).map_err(Broken::Sender)?,
-                None => Some(ready!(self.copy(cx, from, to))?),
+                None => ready!(self.copy(cx, from, to))?,
             };
-            match taken {
-                Some(0) => self.state = State::Closing,
-                Some(taken) => left = left.saturating_sub(taken),
-                None => {}
-            }
+            left = left.saturating_sub(taken);
         }
     }
 
@@ -123,20 +128,19 @@ impl<'a> Direction<'a> {
         self.in_bulk.then(|| self.pipes.take())?
     }
 
-    /// Takes a piece from the sender into `pipe`; how much that was, or `None` where it can't be done.
-    fn fill(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &TcpStream,
-        mut pipe: Pipe,
-    ) -> Poll<io::Result<Option<usize>>> {
+    /// Takes a piece from the sender into `pipe`, if that can be done; how much it was.
+    fn fill(&mut self, cx: &mut Context<'_>, from: &TcpStream, mut pipe: Pipe) -> Poll<io::Result<usize>> {
         let taken = ready!(pipe.poll_fill(cx, from, usize::MAX))?;
-        self.in_bulk = taken.is_some_and(|taken| taken >= BULK);
+        if taken == Some(0) {
+            self.state = State::Closing;
+        }
+        let taken = taken.unwrap_or_default();
+        self.in_bulk = taken >= BULK;
         self.filled = Some(pipe).filter(|pipe| !pipe.is_empty());
         Poll::Ready(Ok(taken))
     }
 
-    /// Takes a piece from the sender and gives it to the receiver, as far as that takes it at once; how much that was.
+    /// Takes a piece from the sender and gives it to the receiver, as far as that takes it at once; how much it was.
     fn copy(
         &mut self,
         cx: &mut Context<'_>,
@@ -146,10 +150,13 @@ impl<'a> Direction<'a> {
         let mut space = [const { MaybeUninit::uninit() }; BULK];
         let mut piece = ReadBuf::uninit(&mut space);
         ready!(tcp::poll_read(from, cx, &mut piece)).map_err(Broken::Sender)?;
+        let end = if piece.filled().is_empty() { Ok(true) } else { has_ended(cx, from, &mut piece) };
         let bytes = piece.filled();
         self.in_bulk = bytes.len() == BULK;
         if !bytes.is_empty() {
-            let written = match tcp::poll_write(to, cx, bytes).map_err(Broken::Receiver)? {
+            let is_last = matches!(end, Ok(true));
+            let write = if is_last { tcp::poll_write_last } else { tcp::poll_write };
+            let written = match write(to, cx, bytes).map_err(Broken::Receiver)? {
                 Poll::Ready(written) => written,
                 Poll::Pending => 0,
             };
@@ -158,6 +165,24 @@ impl<'a> Direction<'a> {
                 self.pending = Bytes::copy_from_slice(&bytes[written..]);
             }
         }
-        Poll::Ready(Ok(bytes.len()))
+        let taken = bytes.len();
+        if end.map_err(Broken::Sender)? {
+            self.state = State::Closing;
+        }
+        Poll::Ready(Ok(taken))
     }
+}
+
+/// Whether the sender's end has come behind the piece that was read, to which is added what came between. It costs nothing
+/// where nothing has.
+fn has_ended(cx: &mut Context<'_>, from: &TcpStream, piece: &mut ReadBuf<'_>) -> io::Result<bool> {
+    while piece.remaining() > 0 {
+        let before = piece.filled().len();
+        match tcp::poll_read(from, cx, piece)? {
+            Poll::Ready(()) if piece.filled().len() > before => {}
+            Poll::Ready(()) => return Ok(true),
+            Poll::Pending => break,
+        }
+    }
+    Ok(false)
 }

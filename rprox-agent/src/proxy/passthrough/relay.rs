@@ -7,11 +7,11 @@ use std::io;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::net::TcpStream;
+use bytes::{Buf as _, Bytes};
 
 use super::direction::{Broken, Direction};
 use crate::proxy::silence::Silence;
+use crate::proxy::socket::lazy_tcp::LazyTcp;
 use crate::proxy::socket::pipe::Pipes;
 
 /// Bytes that were handed over.
@@ -44,22 +44,27 @@ pub(super) enum RelayError {
 ///
 /// When a connection breaks, or nothing has moved for `limit`.
 pub(super) async fn relay(
-    client: &mut TcpStream,
-    first: Bytes,
-    upstream: &mut TcpStream,
+    client: &mut LazyTcp,
+    mut first: Bytes,
+    upstream: &mut LazyTcp,
     pipes: &Pipes,
     limit: Duration,
     mut moved: impl FnMut(Moved),
 ) -> Result<(), RelayError> {
-    let mut up = Direction::new(first, pipes);
-    let mut down = Direction::new(Bytes::new(), pipes);
+    // A new connection has room. Where it broke, the next attempt says so.
+    let sent = upstream.try_write(&first).unwrap_or_default();
+    first.advance(sent);
+    let client = client.watched().map_err(RelayError::Client)?;
+    let upstream = upstream.watched().map_err(RelayError::Upstream)?;
+    let mut up = Direction::new(first, sent as u64, pipes);
+    let mut down = Direction::new(Bytes::new(), 0, pipes);
     let mut silence = Silence::new(limit);
     poll_fn(|cx| {
-        let sent = up.poll(cx, client, upstream).map_err(|broken| match broken {
+        let sent = up.poll(cx, client, upstream, down.is_over()).map_err(|broken| match broken {
             Broken::Sender(error) => RelayError::Client(error),
             Broken::Receiver(error) => RelayError::Upstream(error),
         });
-        let answered = down.poll(cx, upstream, client).map_err(|broken| match broken {
+        let answered = down.poll(cx, upstream, client, up.is_over()).map_err(|broken| match broken {
             Broken::Sender(error) => RelayError::Upstream(error),
             Broken::Receiver(error) => RelayError::Client(error),
         });

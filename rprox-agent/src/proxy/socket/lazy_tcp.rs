@@ -8,8 +8,10 @@ use std::net::{self, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -53,6 +55,34 @@ impl LazyTcp {
             Self::Unwatched(tcp) => Ok(tcp),
             Self::Watched(tcp) => tcp.into_std(),
             Self::Lost => Err(ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Connects to `address`.
+    ///
+    /// # Errors
+    ///
+    /// Those of connect(2), and as of [`watched`](Self::watched).
+    pub async fn connect(address: SocketAddr) -> io::Result<Self> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        let mut connected = connect(&socket, &address);
+        if connected == Err(Errno::INPROGRESS) {
+            // On this host the other end has answered by now, and this says what.
+            connected = connect(&socket, &address);
+        }
+        let tcp = net::TcpStream::from(socket);
+        match connected {
+            Ok(()) | Err(Errno::ISCONN) => Ok(Self::new(tcp)),
+            Err(Errno::ALREADY) => {
+                let mut waiting = Self::new(tcp);
+                let tcp = waiting.watched()?;
+                tcp.writable().await?;
+                tcp.take_error()?.map_or(Ok(waiting), Err)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -127,6 +157,15 @@ impl LazyTcp {
     /// When there is none, or the connection broke.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         Ok(tcp::write_now(self.socket()?, bytes)?)
+    }
+
+    /// Has its close reset it.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses, or it is lost.
+    pub fn set_zero_linger(&self) -> io::Result<()> {
+        Ok(sockopt::set_socket_linger(self.socket()?, Some(Duration::ZERO))?)
     }
 
     /// Writes `now` to the unwatched connection, or, where that can't be, `later` to the watched one.
@@ -209,7 +248,7 @@ impl AsyncWrite for LazyTcp {
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
-    use std::time::Duration;
+    use std::pin::pin;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::time::timeout;
@@ -243,6 +282,47 @@ mod tests {
             far.read_to_string(&mut answer).unwrap();
             assert_eq!((&question, &answer[..]), (b"question", "answer"));
             assert!(near.is_unwatched());
+        });
+    }
+
+    #[test]
+    fn an_end_on_this_host_answers_without_the_event_loop() {
+        run(|_, _| async {
+            let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut near = LazyTcp::connect(listener.local_addr().unwrap()).await.unwrap();
+            near.write_all(b"question").await.unwrap();
+            assert!(near.is_unwatched());
+            let mut question = [0; 8];
+            listener.accept().unwrap().0.read_exact(&mut question).unwrap();
+            assert_eq!(&question, b"question");
+        });
+    }
+
+    #[test]
+    fn where_nobody_listens_a_connection_is_refused() {
+        run(|_, far| async move {
+            let refused = LazyTcp::connect(far.local_addr().unwrap()).await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        });
+    }
+
+    #[test]
+    fn an_end_that_takes_its_time_to_answer_is_waited_for() {
+        run(|_, _| async {
+            let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            listener.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+            // There is room for one.
+            listener.listen(0).unwrap();
+            let address = listener.local_addr().unwrap().as_socket().unwrap();
+            let _first = net::TcpStream::connect(address).unwrap();
+            let mut second = pin!(LazyTcp::connect(address));
+            assert!(timeout(Duration::ZERO, second.as_mut()).await.is_err());
+            let _accepted = listener.accept().unwrap();
+            let mut near = second.await.unwrap();
+            near.write_all(b"x").await.unwrap();
+            let mut x = [0; 1];
+            listener.accept().unwrap().0.read_exact(&mut x).unwrap();
+            assert_eq!(&x, b"x");
         });
     }
 

@@ -71,6 +71,16 @@ pub fn poll_write(tcp: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<i
     poll_send(tcp, cx, bytes.len(), || write_now(tcp, bytes))
 }
 
+/// Likewise, of the last bytes: the end of what is sent, which follows at once, goes in the same packet.
+///
+/// # Errors
+///
+/// When the connection broke.
+pub fn poll_write_last(tcp: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    let flags = SendFlags::NOSIGNAL | SendFlags::MORE;
+    poll_send(tcp, cx, bytes.len(), || rustix::net::send(tcp, bytes, flags))
+}
+
 /// Writes as many of the slices' bytes as there is room for.
 ///
 /// # Errors

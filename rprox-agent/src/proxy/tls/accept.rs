@@ -8,7 +8,6 @@ use rustls::server::{Acceptor, ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{HandshakeKind, ProtocolVersion, ServerConfig};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::identity::ClientIdentity;
@@ -17,6 +16,7 @@ use super::store::{Shown, TlsAcceptor};
 use super::{CertificateNames, TlsError, challenges};
 use crate::proxy::host;
 use crate::proxy::route::RouteTable;
+use crate::proxy::socket::lazy_tcp::LazyTcp;
 
 /// Fatal alerts as plaintext records, which is how they look before the `ServerHello` in every version (RFC 8446 sections
 /// 5.1 and 6): `unrecognized_name` (112) and `no_application_protocol` (120).
@@ -36,7 +36,7 @@ pub enum Accepted {
 /// A connection whose TLS is another's, as far as it has been read.
 pub struct Opening {
     /// The client's connection.
-    pub tcp: TcpStream,
+    pub tcp: LazyTcp,
     /// What was read from it: a whole `ClientHello`, and what came with it.
     pub read: Vec<u8>,
     /// The host that the client asks for, normalised.
@@ -84,7 +84,7 @@ impl TlsAcceptor {
     /// # Errors
     ///
     /// When the handshake fails.
-    pub async fn accept(&self, tcp: TcpStream, routes: &RouteTable) -> Result<Accepted, TlsError> {
+    pub async fn accept(&self, tcp: LazyTcp, routes: &RouteTable) -> Result<Accepted, TlsError> {
         let io = Recorded::new(tcp, routes.passes_through());
         let mut start =
             LazyConfigAcceptor::new(Acceptor::default(), io).await.map_err(TlsError::Handshake)?;

@@ -7,19 +7,20 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use crate::proxy::socket::lazy_tcp::LazyTcp;
 
 /// A socket, and what was read from it.
 #[derive(Debug)]
 pub struct Recorded {
-    tcp: TcpStream,
+    tcp: LazyTcp,
     /// `None` once it is of no use.
     read: Option<Vec<u8>>,
 }
 
 impl Recorded {
     /// Of a socket that nothing was read from; `wanted` if it is to be remembered at all.
-    pub(super) fn new(tcp: TcpStream, wanted: bool) -> Self {
+    pub(super) fn new(tcp: LazyTcp, wanted: bool) -> Self {
         Self { tcp, read: wanted.then(Vec::new) }
     }
 
@@ -29,7 +30,7 @@ impl Recorded {
     }
 
     /// The socket, and what was read from it.
-    pub(super) fn into_parts(self) -> (TcpStream, Vec<u8>) {
+    pub(super) fn into_parts(self) -> (LazyTcp, Vec<u8>) {
         (self.tcp, self.read.unwrap_or_default())
     }
 }

@@ -104,7 +104,8 @@ async fn handshake(acceptor: &TlsAcceptor, config: Arc<ClientConfig>, name: &str
     let address = listener.local_addr().unwrap();
     let serve = async {
         let (tcp, _) = listener.accept().await.unwrap();
-        let Accepted::Terminated(connection) = acceptor.accept(tcp, &RouteTable::default()).await? else {
+        let Accepted::Terminated(connection) = acceptor.accept(tcp.into(), &RouteTable::default()).await?
+        else {
             panic!("neither a validation nor passed through");
         };
         let mut connection = *connection;
