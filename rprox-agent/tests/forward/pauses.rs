@@ -1,7 +1,7 @@
 //! Connections on which nothing is asked for a while.
 
 use std::io::{Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::agent::Agent;
 use crate::client::{connect, connect_over_tls, read_reply, read_to_close};
@@ -93,4 +93,20 @@ fn what_is_malformed_is_refused_after_a_pause_too() {
     write!(stream, "GET / HTTP/1.1\nHost: plain.example\n\n").unwrap();
     assert_eq!(read_reply(&mut stream).status(), 400);
     assert!(read_to_close(&mut stream).is_empty());
+}
+
+#[test]
+fn a_connection_s_last_response_comes_at_once() {
+    // TCP keeps back for 200 ms what it is told that more follows.
+    const MANY: u32 = 50;
+    let (agent, _upstream) = start("");
+    let request = format!("GET / HTTP/1.1\r\nHost: {PLAIN}\r\nConnection: close\r\n\r\n");
+    let start = Instant::now();
+    for _ in 0..MANY {
+        let mut stream = connect(agent.http);
+        stream.write_all(request.as_bytes()).unwrap();
+        assert!(read_reply(&mut stream).text().starts_with("GET / "));
+        assert!(read_to_close(&mut stream).is_empty());
+    }
+    assert!(start.elapsed() < MANY * Duration::from_millis(150), "{:?}", start.elapsed());
 }

@@ -237,7 +237,9 @@ async fn exchange(client: Rc<Client>, mut socket: Socket, head: Box<Head>) -> Re
     let Head { request, keeps_alive, takes_trailers, .. } = *head;
     let version = request.version();
     let is_head = request.method() == Method::HEAD;
-    let request = request.map(|()| socket.body().map_or(ClientBody::None, ClientBody::Http1));
+    let body = socket.body();
+    let has_body = body.is_some();
+    let request = request.map(|()| body.map_or(ClientBody::None, ClientBody::Http1));
     let (response, early) = answer(&client, &socket, request).await?;
     let (parts, mut body) = response.into_parts();
     let keeps_alive = keeps_alive && may_ask_again(&client);
@@ -248,6 +250,10 @@ async fn exchange(client: Rc<Client>, mut socket: Socket, head: Box<Head>) -> Re
     let asked = Asked { version, is_head, takes_trailers, keeps_alive };
     let behind = response::write(&parts, length, asked, || client.worker.date(), &mut written);
     let mut outgoing = Outgoing::new(written, body, behind.has_body, behind.coding);
+    // Whoever has the request's body may keep the connection a little longer.
+    if !behind.keeps_alive && tunnel.is_none() && !has_body {
+        outgoing.is_last();
+    }
     let sent = poll_fn(|cx| {
         let sent = outgoing.poll(cx, &mut socket);
         if sent.is_pending() {

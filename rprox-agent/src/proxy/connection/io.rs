@@ -75,6 +75,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
 }
 
 impl<T> ClientIo<Stream<T>> {
+    /// Writes the last, as [`Stream::poll_write_last`] does.
+    pub fn poll_write_last(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>
+    where
+        T: AsyncWrite + Unpin,
+    {
+        let result = self.stream.poll_write_last(cx, slices);
+        self.note_write(&result);
+        result
+    }
+
     /// Takes what is in the pipe, as [`Stream::poll_drain`] does.
     pub fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
         let result = self.stream.poll_drain(cx, pipe);

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -85,6 +85,13 @@ pub trait Sink: tokio::io::AsyncWrite {
     ///
     /// When the connection breaks.
     fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>>;
+
+    /// Writes as many of the slices' bytes as there is room for; they are the last, and the close is to follow at once.
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks.
+    fn poll_write_last(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
 }
 
 /// How much is to come of a body's `rest`, of which so many bytes are read already, if it is much and its length known.

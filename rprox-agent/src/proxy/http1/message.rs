@@ -51,6 +51,8 @@ pub struct Outgoing<B> {
     begun: bool,
     /// Whether the body has ended.
     ended: bool,
+    /// Whether the connection ends behind it.
+    is_last: bool,
 }
 
 impl<B: Bulk + Body<Data = Bytes> + Unpin> Outgoing<B> {
@@ -67,7 +69,13 @@ impl<B: Bulk + Body<Data = Bytes> + Unpin> Outgoing<B> {
             coding,
             begun: false,
             ended: !has_body,
+            is_last: false,
         }
+    }
+
+    /// The connection is closed as soon as it is sent.
+    pub fn is_last(&mut self) {
+        self.is_last = true;
     }
 
     /// Whether a byte of it has gone out, or been taken from its body.
@@ -208,7 +216,10 @@ impl<B: Bulk + Body<Data = Bytes> + Unpin> Outgoing<B> {
             }
             return Poll::Ready(Ok(drained));
         }
-        let mut written = if self.data.is_empty() && self.behind.is_empty() {
+        let mut written = if self.is_last && self.ended && self.pipe.is_none() {
+            let slices = [IoSlice::new(before), IoSlice::new(&self.data), IoSlice::new(self.behind)];
+            ready!(socket.poll_write_last(cx, &slices))?
+        } else if self.data.is_empty() && self.behind.is_empty() {
             ready!(Pin::new(socket).poll_write(cx, before))?
         } else if before.is_empty() && self.behind.is_empty() {
             ready!(Pin::new(socket).poll_write(cx, &self.data))?

@@ -6,7 +6,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::{self, MaybeUninit};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -155,8 +155,12 @@ impl<'a> Direction<'a> {
         self.in_bulk = bytes.len() == BULK;
         if !bytes.is_empty() {
             let is_last = matches!(end, Ok(true));
-            let write = if is_last { tcp::poll_write_last } else { tcp::poll_write };
-            let written = match write(to, cx, bytes).map_err(Broken::Receiver)? {
+            let written = if is_last {
+                tcp::poll_write_last(to, cx, &[IoSlice::new(bytes)])
+            } else {
+                tcp::poll_write(to, cx, bytes)
+            };
+            let written = match written.map_err(Broken::Receiver)? {
                 Poll::Ready(written) => written,
                 Poll::Pending => 0,
             };

@@ -168,6 +168,19 @@ impl LazyTcp {
         Ok(sockopt::set_socket_linger(self.socket()?, Some(Duration::ZERO))?)
     }
 
+    /// Writes as many of the slices' bytes as there is room for; they are the last, and the close is to follow at once.
+    ///
+    /// # Errors
+    ///
+    /// When the connection broke.
+    pub fn poll_write_last(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send(|tcp| tcp::write_last_now(tcp, slices), |tcp| tcp::poll_write_last(tcp, cx, slices))
+    }
+
     /// Writes `now` to the unwatched connection, or, where that can't be, `later` to the watched one.
     fn poll_send(
         &mut self,

@@ -55,6 +55,22 @@ impl<T> Stream<T> {
         }
     }
 
+    /// Writes as many of the slices' bytes as there is room for; they are the last, and the close is to follow at once.
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks.
+    pub fn poll_write_last(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>
+    where
+        T: AsyncWrite + Unpin,
+    {
+        match self {
+            Self::Plain(tcp) => tcp.poll_write_last(cx, slices),
+            // The closing alert is still to come.
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
     /// Takes what is in the pipe, as far as the socket has room; how much that was.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::task::{Context, Poll, ready};
 
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use tokio::io::{Interest, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -62,6 +62,16 @@ pub fn write_vectored_now(tcp: impl AsFd, slices: &[IoSlice<'_>]) -> rustix::io:
     rustix::io::writev(tcp, slices)
 }
 
+/// Likewise, of the last that is written: the end, which is to follow at once, goes in the same packet.
+///
+/// # Errors
+///
+/// Likewise.
+pub fn write_last_now(tcp: impl AsFd, slices: &[IoSlice<'_>]) -> rustix::io::Result<usize> {
+    let nothing = &mut SendAncillaryBuffer::default();
+    rustix::net::sendmsg(tcp, slices, nothing, SendFlags::NOSIGNAL | SendFlags::MORE)
+}
+
 /// Writes as many of the bytes as there is room for.
 ///
 /// # Errors
@@ -69,16 +79,6 @@ pub fn write_vectored_now(tcp: impl AsFd, slices: &[IoSlice<'_>]) -> rustix::io:
 /// When the connection broke.
 pub fn poll_write(tcp: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
     poll_send(tcp, cx, bytes.len(), || write_now(tcp, bytes))
-}
-
-/// Likewise, of the last bytes: the end of what is sent, which follows at once, goes in the same packet.
-///
-/// # Errors
-///
-/// When the connection broke.
-pub fn poll_write_last(tcp: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-    let flags = SendFlags::NOSIGNAL | SendFlags::MORE;
-    poll_send(tcp, cx, bytes.len(), || rustix::net::send(tcp, bytes, flags))
 }
 
 /// Writes as many of the slices' bytes as there is room for.
@@ -93,6 +93,20 @@ pub fn poll_write_vectored(
 ) -> Poll<io::Result<usize>> {
     let length = slices.iter().map(|slice| slice.len()).sum();
     poll_send(tcp, cx, length, || write_vectored_now(tcp, slices))
+}
+
+/// Likewise, as [`write_last_now`] does.
+///
+/// # Errors
+///
+/// When the connection broke.
+pub fn poll_write_last(
+    tcp: &TcpStream,
+    cx: &mut Context<'_>,
+    slices: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    let length = slices.iter().map(|slice| slice.len()).sum();
+    poll_send(tcp, cx, length, || write_last_now(tcp, slices))
 }
 
 fn poll_send(

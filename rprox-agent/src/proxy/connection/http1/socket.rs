@@ -395,6 +395,10 @@ impl Sink for Socket {
     fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
         self.0.borrow_mut().io.poll_drain(cx, pipe)
     }
+
+    fn poll_write_last(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.0.borrow_mut().io.poll_write_last(cx, slices)
+    }
 }
 
 impl AsyncWrite for Socket {
