@@ -1,4 +1,4 @@
-//! Processor time for each unit of work, of every proxy.
+//! Processor time for each unit of work, of every proxy, and its memory behind it.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use super::super::report::Report;
 use super::super::series::{Better, Measurement, in_turn};
 use super::Plan;
 use super::check::{self, Way};
+use super::memory::InAll;
 use super::testbed::{self, Testbed};
 use super::work::{self, CASES, Case, MANY_ROUTES, PASSTHROUGH};
 use crate::steps::Step;
@@ -44,15 +45,23 @@ fn group(
     check::bodies(testbed, &running, &cases, ways)?;
     for case in &cases {
         let step = Step::begin(case.name);
-        report.add_row(of_each(testbed, &running, case, plan.extent)?);
+        let (cost, memory) = of_each(testbed, &running, case, plan.extent)?;
+        report.add_row(cost);
+        memory.finish(report);
         step.finish("measured");
     }
     check::bodies(testbed, &running, &cases, ways)
 }
 
-fn of_each(testbed: &Testbed, running: &[Running], case: &Case, extent: Extent) -> Result<Measurement> {
+fn of_each(
+    testbed: &Testbed,
+    running: &[Running],
+    case: &Case,
+    extent: Extent,
+) -> Result<(Measurement, InAll)> {
     let Case { name, work, .. } = *case;
-    let mut measurement = Measurement::new(name, work.unit(), Better::Lower);
+    let mut cost = Measurement::new(name, work.unit(), Better::Lower);
+    let mut memory = InAll::new(name);
     let contenders: Vec<&Running> = running.iter().collect();
     in_turn(extent.rounds, &contenders, |running, counts| {
         // The round that does not count warms caches, and needs less for that.
@@ -60,11 +69,12 @@ fn of_each(testbed: &Testbed, running: &[Running], case: &Case, extent: Extent) 
         let count = if counts { count } else { count.div_ceil(4) };
         let used = running.time_for(|| work.run(testbed, running.peer, count))?;
         if counts {
-            measurement.add(running.peer.name(), microseconds_each(used, count));
+            cost.add(running.peer.name(), microseconds_each(used, count));
+            memory.look(running)?;
         }
         Ok(())
     })?;
-    Ok(measurement)
+    Ok((cost, memory))
 }
 
 /// Processor time for one of `count`.

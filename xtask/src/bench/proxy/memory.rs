@@ -1,9 +1,9 @@
-//! Memory of idle connections.
+//! Memory of idle connections, and of a process in all.
 
 use anyhow::{Context, Result};
 
 use super::super::ends::{self, Deed};
-use super::super::peers::{Door, Peer};
+use super::super::peers::{Door, Peer, Running};
 use super::super::report::{Report, Verdict};
 use super::super::series::{Better, Measurement, in_turn};
 use super::Plan;
@@ -27,7 +27,7 @@ pub(super) fn measure(testbed: &Testbed, plan: Plan<'_>, report: &mut Report) ->
         }
         let step = Step::begin(&name);
         let mut each = Measurement::new(&name, "KiB", Better::Lower);
-        let mut total = Measurement::new(&format!("{name}, 10,000 in all"), "MiB", Better::Lower);
+        let mut total = InAll::new(&format!("{name}, 10,000"));
         let contenders: Vec<_> = Peer::ALL.into_iter().filter(|peer| peer.cannot_hold().is_none()).collect();
         in_turn(rounds, &contenders, |peer, _| {
             let running = peer.start(&testbed.setting())?;
@@ -39,18 +39,48 @@ pub(super) fn measure(testbed: &Testbed, plan: Plan<'_>, report: &mut Report) ->
             let after = running.memory()?;
             drop(held);
             each.add(peer.name(), kib(after.saturating_sub(before)) / f64::from(CONNECTIONS));
-            total.add(peer.name(), kib(after) / 1024.0);
+            total.add(peer, after);
             Ok(())
         })?;
         let target = format!("{what}: at most {limit} KiB");
         report.verdicts.push(Verdict::at_most(target, each.summary("rprox"), limit));
-        let target = format!("{what}, 10,000 in all: no more than nginx");
-        report.verdicts.push(Verdict::at_most(target, total.ratio("rprox", "nginx"), 1.0));
         step.finish("measured");
-        report.measurements.extend([each, total]);
+        report.measurements.push(each);
+        total.finish(report);
         report.note_missing(&name, Peer::cannot_hold);
     }
     Ok(())
+}
+
+/// What each process has in all.
+pub(super) struct InAll(Measurement);
+
+impl InAll {
+    /// At `what`.
+    pub(super) fn new(what: &str) -> Self {
+        Self(Measurement::new(&format!("{what}, memory in all"), "MiB", Better::Lower))
+    }
+
+    /// One more look at what `running` has.
+    ///
+    /// # Errors
+    ///
+    /// It has ended.
+    pub(super) fn look(&mut self, running: &Running) -> Result<()> {
+        self.add(running.peer, running.memory()?);
+        Ok(())
+    }
+
+    fn add(&mut self, peer: Peer, bytes: u64) {
+        self.0.add(peer.name(), kib(bytes) / 1024.0);
+    }
+
+    /// That is to be no more than nginx has.
+    pub(super) fn finish(self, report: &mut Report) {
+        let target = format!("{}: no more than nginx", self.0.name);
+        report.verdicts.push(Verdict::at_most(target, self.0.ratio("rprox", "nginx"), 1.0));
+        report.measurements.push(self.0);
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
