@@ -19,6 +19,7 @@ pub mod headers;
 pub mod http1;
 pub mod http2;
 pub mod pool;
+pub mod request;
 pub mod retry;
 pub mod send;
 pub mod sticky;
@@ -32,13 +33,14 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, MAX_FORWARDS, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 pub use self::body::ResponseBody;
 use self::body::{RequestBody, UploadError};
 use self::exchange::Exchange;
 use self::failure::Failure;
 use self::forwarded::Forwarded;
+use self::request::UpstreamRequest;
 use self::send::{Outgoing, Reply};
 use self::target::Target;
 use self::upgrade::Offer;
@@ -57,10 +59,10 @@ use super::tls::challenges;
 /// What the upstream says before that goes to `interim`, where the client can be told.
 pub async fn handle(
     client: &Rc<Client>,
-    request: Request<ClientBody>,
+    mut parts: Box<Parts>,
+    incoming: ClientBody,
     interim: Option<&Interim>,
 ) -> Response<ResponseBody> {
-    let (mut parts, incoming) = request.into_parts();
     let mut exchange = Exchange::begin(client, &mut parts);
     let live = Rc::clone(exchange.live());
     if let Err(response) = within_limits(client, &live, &parts) {
@@ -97,7 +99,7 @@ pub async fn handle(
         Ok(forwarded) => forwarded,
         Err(response) => return exchange.answer(*response),
     };
-    let request = Request::from_parts(parts, body);
+    let request = UpstreamRequest { head: parts, body };
     let outgoing = Outgoing { target, request, forwarded, offer, interim };
     match send::send(client, &live, &found, outgoing).await {
         Ok(Reply::Switched(answered, switched)) if is_connect => exchange.connect(answered, switched),

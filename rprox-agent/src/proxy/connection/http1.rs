@@ -16,7 +16,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::{Method, Request, Response, Version};
+use http::request::Parts;
+use http::{Method, Response, Version};
 use http_body_util::Full;
 use hyper::body::Body as _;
 use tokio::time::{Instant, timeout};
@@ -233,14 +234,14 @@ impl Server<'_> {
 }
 
 /// Serves a request to the end of its response.
-async fn exchange(client: Rc<Client>, mut socket: Socket, head: Box<Head>) -> Result<After, ConnectionError> {
-    let Head { request, keeps_alive, takes_trailers, .. } = *head;
-    let version = request.version();
-    let is_head = request.method() == Method::HEAD;
+async fn exchange(client: Rc<Client>, mut socket: Socket, head: Head) -> Result<After, ConnectionError> {
+    let Head { parts, keeps_alive, takes_trailers, .. } = head;
+    let version = parts.version;
+    let is_head = parts.method == Method::HEAD;
     let body = socket.body();
     let has_body = body.is_some();
-    let request = request.map(|()| body.map_or(ClientBody::None, ClientBody::Http1));
-    let (response, early) = answer(&client, &socket, request).await?;
+    let body = body.map_or(ClientBody::None, ClientBody::Http1);
+    let (response, early) = answer(&client, &socket, parts, body).await?;
     let (parts, mut body) = response.into_parts();
     let keeps_alive = keeps_alive && may_ask_again(&client);
     let length = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
@@ -281,12 +282,13 @@ async fn exchange(client: Rc<Client>, mut socket: Socket, head: Box<Head>) -> Re
 async fn answer(
     client: &Rc<Client>,
     socket: &Socket,
-    request: Request<ClientBody>,
+    parts: Box<Parts>,
+    body: ClientBody,
 ) -> Result<(Response<ResponseBody>, BytesMut), ConnectionError> {
-    let is_1_0 = request.version() < Version::HTTP_11;
+    let is_1_0 = parts.version < Version::HTTP_11;
     let interim = (!is_1_0).then(|| Interim::new(client.worker.live().config.limits.header_bytes));
     let mut early = BytesMut::new();
-    let mut answer = std::pin::pin!(forward::handle(client, request, interim.as_ref()));
+    let mut answer = std::pin::pin!(forward::handle(client, parts, body, interim.as_ref()));
     let response = poll_fn(|cx| {
         let answered = answer.as_mut().poll(cx);
         if let Some(interim) = &interim {

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use http::header::EXPECT;
 use http::request::Parts;
-use http::{HeaderValue, Request, StatusCode, Version};
+use http::{HeaderValue, StatusCode, Version};
 use tokio::time::Instant;
 
-use super::body::RequestBody;
 use super::pool::Lease;
+use super::request::UpstreamRequest;
 use crate::proxy::timer::LazyTimer;
 
 const CONTINUE: &str = "100-continue";
@@ -26,15 +26,15 @@ pub(super) fn take(parts: &mut Parts) -> bool {
 }
 
 /// Has the upstream asked, where the client does and the endpoint is one that answers, for `limit` at most.
-pub(super) fn ask(request: &mut Request<RequestBody>, lease: &Lease, limit: Duration) -> Option<Question> {
-    if !request.body().is_expected() {
+pub(super) fn ask(request: &mut UpstreamRequest, lease: &Lease, limit: Duration) -> Option<Question> {
+    if !request.body.is_expected() {
         return None;
     }
-    request.headers_mut().remove(EXPECT);
+    request.head.headers.remove(EXPECT);
     // hyper doesn't tell of interim responses over HTTP/2.
     let possible = !lease.is_http2() && !lease.endpoint().ignores_expect() && limit > Duration::ZERO;
-    let question = request.body_mut().hold(possible.then_some(limit))?;
-    request.headers_mut().insert(EXPECT, HeaderValue::from_static(CONTINUE));
+    let question = request.body.hold(possible.then_some(limit))?;
+    request.head.headers.insert(EXPECT, HeaderValue::from_static(CONTINUE));
     Some(question)
 }
 

@@ -4,10 +4,11 @@
 
 use std::io;
 
-use http::{Request, StatusCode};
+use http::StatusCode;
 
-use super::body::{RequestBody, UploadError};
+use super::body::UploadError;
 use super::http1;
+use super::request::UpstreamRequest;
 use crate::proxy::dns::DnsError;
 
 /// Why there is no response to pass on. The text is for the log; [`public`](Self::public) is for the client.
@@ -71,7 +72,7 @@ pub struct SendError {
     /// Why.
     pub failure: Failure,
     /// The request, if all of it is still there.
-    pub request: Option<Box<Request<RequestBody>>>,
+    pub request: Option<UpstreamRequest>,
     /// Whether the upstream may have seen it.
     pub was_sent: bool,
 }
@@ -79,14 +80,14 @@ pub struct SendError {
 impl SendError {
     /// Not a byte of it was sent.
     #[must_use]
-    pub fn unsent(failure: impl Into<Failure>, request: Request<RequestBody>) -> Self {
-        Self { failure: failure.into(), request: Some(Box::new(request)), was_sent: false }
+    pub fn unsent(failure: impl Into<Failure>, request: UpstreamRequest) -> Self {
+        Self { failure: failure.into(), request: Some(request), was_sent: false }
     }
 
     /// It was sent.
     #[must_use]
-    pub fn sent(failure: Failure, request: Option<Request<RequestBody>>) -> Self {
-        Self { failure, request: request.map(Box::new), was_sent: true }
+    pub fn sent(failure: Failure, request: Option<UpstreamRequest>) -> Self {
+        Self { failure, request, was_sent: true }
     }
 }
 

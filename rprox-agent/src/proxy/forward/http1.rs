@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use hyper::body::{Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -30,6 +30,7 @@ use super::dial::{Dial, Io};
 use super::expect::Question;
 use super::failure::{Broken, Failure, SendError};
 use super::forwarded::Forwarded;
+use super::request::UpstreamRequest;
 use crate::proxy::connection::interim::Interim;
 use crate::proxy::http1::bulk::{Pace, Piped};
 use crate::proxy::http1::chunks::{Chunks, Piece, Sender};
@@ -109,23 +110,22 @@ impl Http1 {
     /// When there is none.
     pub async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        mut request: UpstreamRequest,
         beside: Beside<'_>,
         limit: Duration,
     ) -> Result<Response<()>, SendError> {
         if !self.is_usable() {
             return Err(SendError::unsent(Broken::from(Error::Closed), request));
         }
-        let (parts, body) = request.into_parts();
-        let request = Request::from_parts(parts, ());
+        let body = std::mem::replace(&mut request.body, RequestBody::none());
         let length = Length::of(&body);
         let mut head = std::mem::take(&mut self.scratch);
         head.clear();
         let more = beside.forwarded.map_or(&[][..], Forwarded::lines);
-        head::write(&request, more, length, &mut head);
+        head::write(&request.head, more, length, &mut head);
         let progress = body.progress();
         let coding = match length {
-            Some(Length::Chunked) => Coding::Chunked(trailers::announced(request.headers())),
+            Some(Length::Chunked) => Coding::Chunked(trailers::announced(&request.head.headers)),
             _ => Coding::Plain,
         };
         let mut upload = Some(Upload::new(head, body, length.is_some(), coding));
@@ -157,7 +157,7 @@ impl Http1 {
                 }
             }
             self.watch_upload(cx)?;
-            if let Poll::Ready(response) = self.poll_head(cx, request.method(), beside, &mut looked_at) {
+            if let Poll::Ready(response) = self.poll_head(cx, &request.head.method, beside, &mut looked_at) {
                 return Poll::Ready(response.map_err(|error| Broken::from(error).into()));
             }
             let since = match &progress {
@@ -171,16 +171,12 @@ impl Http1 {
             Err(failure) => failure,
         };
         self.keeps_alive = false;
-        let parts = request.into_parts().0;
         Err(match upload {
             Some(upload) if !upload.is_begun() => {
-                SendError::unsent(failure, Request::from_parts(parts, upload.into_parts().1))
+                request.body = upload.into_parts().1;
+                SendError::unsent(failure, request)
             }
-            _ => {
-                let has_body = progress.is_some();
-                let again = (!has_body).then(|| Request::from_parts(parts, RequestBody::none()));
-                SendError::sent(failure, again)
-            }
+            _ => SendError::sent(failure, progress.is_none().then_some(request)),
         })
     }
 

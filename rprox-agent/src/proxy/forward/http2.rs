@@ -3,11 +3,10 @@
 #![forbid(unsafe_code)]
 
 use std::future::poll_fn;
-use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::Response;
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
@@ -16,7 +15,8 @@ use tokio::time::Instant;
 use super::body::{RequestBody, UploadError};
 use super::dial::{Dial, Io};
 use super::failure::{Broken, Failure, SendError};
-use super::retry::{Copy, may_be_sent_again};
+use super::request::UpstreamRequest;
+use super::retry::Copy;
 use crate::proxy::timer::LazyTimer;
 use crate::proxy::worker::LocalExecutor;
 
@@ -59,12 +59,12 @@ impl Http2 {
     /// When there is none.
     pub async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: UpstreamRequest,
         limit: Duration,
     ) -> Result<Response<Incoming>, SendError> {
-        let copy = may_be_sent_again(&request).then(|| Copy::of(&request));
-        let progress = request.body().progress();
-        let mut response = pin!(self.sender.try_send_request(request));
+        let copy = request.may_be_sent_again().then(|| Copy::of(&request.head));
+        let progress = request.body.progress();
+        let mut response = Box::pin(self.sender.try_send_request(request.into()));
         let start = Instant::now();
         let answered = poll_fn(|cx| {
             if let Poll::Ready(response) = response.as_mut().poll(cx) {
@@ -80,7 +80,7 @@ impl Http2 {
         match answered.await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(mut error)) => Err(match error.take_message() {
-                Some(request) => SendError::unsent(failure(error.into_error()), request),
+                Some(request) => SendError::unsent(failure(error.into_error()), request.into()),
                 None => SendError::sent(failure(error.into_error()), again()),
             }),
             Err(()) => Err(SendError::sent(Failure::ResponseTimeout, again())),

@@ -9,16 +9,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::Response;
 use tokio::time::{Instant, timeout};
 
-use super::body::{RequestBody, Source};
+use super::body::Source;
 use super::choice::Connection;
 use super::dial::{Connected, Dial};
 use super::endpoint::{Endpoint, Idle, Place, Use, Way};
 use super::failure::{Failure, SendError};
 use super::http1::{Beside, Http1};
 use super::http2::Http2;
+use super::request::UpstreamRequest;
 use crate::proxy::health::{Board, Verdict};
 use crate::proxy::metrics::Metrics;
 use crate::proxy::timer::LazyTimer;
@@ -243,7 +244,7 @@ impl Lease {
     /// When there is none.
     pub async fn send(
         &mut self,
-        mut request: Request<RequestBody>,
+        mut request: UpstreamRequest,
         beside: Beside<'_>,
         limit: Duration,
     ) -> Result<Response<Source>, SendError> {
@@ -253,7 +254,7 @@ impl Lease {
             }
             Link::Http2 { link, .. } | Link::Alone { link: Connected::Http2(link), .. } => {
                 if let Some(forwarded) = beside.forwarded {
-                    forwarded.insert(request.headers_mut());
+                    forwarded.insert(&mut request.head.headers);
                 }
                 Ok(link.send(request, limit).await?.map(Source::Http2))
             }

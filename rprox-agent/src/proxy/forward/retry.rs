@@ -5,10 +5,11 @@
 use std::cell::Cell;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Uri};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Uri};
 use tokio::time::Instant;
 
-use super::body::RequestBody;
+use super::request::UpstreamRequest;
 use crate::proxy::config::Retries;
 use crate::proxy::metrics::Metrics;
 
@@ -62,15 +63,6 @@ impl Budget {
     }
 }
 
-/// Whether doing it twice is doing it once (RFC 9110 section 9.2.2), and nothing of it is used up by sending it.
-pub(super) fn may_be_sent_again(request: &Request<RequestBody>) -> bool {
-    request.body().is_none()
-        && matches!(
-            *request.method(),
-            Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
-        )
-}
-
 /// A request without a body, to be sent again. That is hardly ever needed, so its fields are written down in one piece: a copy of
 /// the header map costs several times that, as each value's buffer has a count of its owners.
 pub(super) struct Copy {
@@ -83,8 +75,8 @@ pub(super) struct Copy {
 }
 
 impl Copy {
-    pub(super) fn of(request: &Request<RequestBody>) -> Self {
-        let headers = request.headers();
+    pub(super) fn of(head: &Parts) -> Self {
+        let headers = &head.headers;
         let length = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
         let mut fields = Vec::with_capacity(headers.iter().map(length).sum());
         let mut ends = Vec::with_capacity(headers.len());
@@ -94,13 +86,14 @@ impl Copy {
             fields.extend_from_slice(value.as_bytes());
             ends.push((name_end, fields.len(), value.is_sensitive()));
         }
-        Self { method: request.method().clone(), uri: request.uri().clone(), fields, ends }
+        Self { method: head.method.clone(), uri: head.uri.clone(), fields, ends }
     }
 
-    pub(super) fn into_request(self) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::none());
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
+    pub(super) fn into_request(self) -> UpstreamRequest {
+        let mut request = UpstreamRequest::empty();
+        let head = &mut request.head;
+        head.method = self.method;
+        head.uri = self.uri;
         let fields = Bytes::from(self.fields);
         let mut start = 0;
         for (name_end, end, is_sensitive) in self.ends {
@@ -109,7 +102,7 @@ impl Copy {
                 && let Ok(mut value) = HeaderValue::from_maybe_shared(fields.slice(name_end..end))
             {
                 value.set_sensitive(is_sensitive);
-                request.headers_mut().append(name, value);
+                head.headers.append(name, value);
             }
             start = end;
         }
@@ -139,17 +132,17 @@ mod tests {
 
     #[test]
     fn a_copy_has_all_that_the_request_had() {
-        let mut request = Request::new(RequestBody::none());
-        *request.method_mut() = Method::PUT;
-        *request.uri_mut() = Uri::from_static("/a?b");
-        let headers = request.headers_mut();
+        let mut head = UpstreamRequest::empty().head;
+        head.method = Method::PUT;
+        head.uri = Uri::from_static("/a?b");
+        let headers = &mut head.headers;
         headers.append("cookie", HeaderValue::from_static("a=1"));
         headers.append("x-own", HeaderValue::from_bytes(b"caf\xe9").unwrap());
         headers.append("cookie", HeaderValue::from_static(""));
         headers.get_mut("x-own").unwrap().set_sensitive(true);
-        let copy = Copy::of(&request).into_request();
-        assert_eq!((copy.method(), copy.uri()), (request.method(), request.uri()));
-        assert_eq!(copy.headers(), request.headers());
-        assert!(copy.headers()["x-own"].is_sensitive());
+        let copy = Copy::of(&head).into_request().head;
+        assert_eq!((copy.method, copy.uri), (head.method, head.uri));
+        assert_eq!(copy.headers, head.headers);
+        assert!(copy.headers["x-own"].is_sensitive());
     }
 }

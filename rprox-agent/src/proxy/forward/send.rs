@@ -6,14 +6,14 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::body::{RequestBody, Source};
+use super::body::Source;
 use super::choice::Choice;
 use super::expect::{self, Question};
 use super::failure::Failure;
 use super::forwarded::Forwarded;
 use super::http1::{self, Beside, Http1};
 use super::pool::Lease;
-use super::retry::may_be_sent_again;
+use super::request::UpstreamRequest;
 use super::sticky;
 use super::target::Target;
 use super::upgrade::Offer;
@@ -25,15 +25,16 @@ use crate::proxy::route::Match;
 use crate::proxy::upstream::Protocol;
 use crate::proxy::upstream::set::UpstreamSet;
 use http::header::HOST;
+use http::request::Parts;
 use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderValue, Response, StatusCode, Uri, Version};
 
 /// A request on its way, and what goes with it.
 pub struct Outgoing<'a> {
     /// Whom it is for.
     pub target: Target,
     /// The request, its header section made the upstream's.
-    pub request: Request<RequestBody>,
+    pub request: UpstreamRequest,
     /// What the upstream is told of the client, if that isn't in the request.
     pub forwarded: Option<Rc<Forwarded>>,
     /// What the connection may go on in instead of HTTP.
@@ -97,9 +98,9 @@ pub async fn send(
     let group = live.groups.of(set);
     group.budget.deposit(&config.retries);
     if let Some(offer) = &offer {
-        offer.make(request.headers_mut());
+        offer.make(&mut request.head.headers);
     }
-    let marked = set.sticky.as_ref().and_then(|sticky| sticky::take(sticky, request.headers_mut()));
+    let marked = set.sticky.as_ref().and_then(|sticky| sticky::take(sticky, &mut request.head.headers));
     let only_http1 = offer.is_some();
     let mut choice =
         Choice::<Lease>::new(&client.worker, live, client.ends, Rc::clone(&group), only_http1, marked)
@@ -107,7 +108,7 @@ pub async fn send(
     let mut resends = 0;
     loop {
         let mut lease = choice.connect().await?;
-        address(&mut request, &lease, set, &target);
+        address(&mut request.head, &lease, set, &target);
         let question = expect::ask(&mut request, &lease, config.timeouts.expect);
         let beside = Beside { forwarded: forwarded.as_deref(), question: question.as_ref(), interim };
         let result = lease.send(request, beside, set.timeouts.response).await;
@@ -136,7 +137,7 @@ pub async fn send(
         let lost = |failure| Lost { failure, endpoint: Some(endpoint.way.address) };
         let timed_out = matches!(error.failure, Failure::ResponseTimeout);
         let was_sent = error.was_sent;
-        let again = error.request.filter(|request| !was_sent || (!timed_out && may_be_sent_again(request)));
+        let again = error.request.filter(|request| !was_sent || (!timed_out && request.may_be_sent_again()));
         if !lease.is_reused() && !error.failure.is_clients() {
             // A connection that was used before may have ended for its own reasons.
             endpoint.counts.failures.increment();
@@ -155,7 +156,7 @@ pub async fn send(
         tracing::debug!(endpoint = %endpoint.way.address, error = %error.failure, "sending the request again");
         // Its neighbours have most likely ended with it.
         endpoint.forget();
-        request = *again;
+        request = again;
     }
 }
 
@@ -186,10 +187,10 @@ fn receive(mut answered: Answered, offer: Option<&Offer>) -> Result<Reply, Failu
 }
 
 /// Puts the request into the form that the connection wants.
-fn address(request: &mut Request<RequestBody>, lease: &Lease, set: &UpstreamSet, target: &Target) {
+fn address(head: &mut Parts, lease: &Lease, set: &UpstreamSet, target: &Target) {
     if lease.is_http2() {
-        *request.version_mut() = Version::HTTP_2;
-        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        head.version = Version::HTTP_2;
+        let mut parts = std::mem::take(&mut head.uri).into_parts();
         let authority = match target.authority() {
             authority if authority.is_empty() => Authority::try_from(set.authority()),
             authority => Authority::try_from(authority.as_bytes()),
@@ -198,22 +199,22 @@ fn address(request: &mut Request<RequestBody>, lease: &Lease, set: &UpstreamSet,
             let secure = lease.endpoint().way.protocol == Protocol::Https;
             parts.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
             parts.authority = Some(authority);
-            request.headers_mut().remove(HOST);
+            head.headers.remove(HOST);
         }
-        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+        head.uri = Uri::from_parts(parts).unwrap_or_default();
         return;
     }
-    *request.version_mut() = Version::HTTP_11;
-    if let Some(resource) = request.uri().authority().and(request.uri().path_and_query()) {
+    head.version = Version::HTTP_11;
+    if let Some(resource) = head.uri.authority().and(head.uri.path_and_query()) {
         // It was put into HTTP/2's form for another connection.
-        *request.uri_mut() = Uri::from(resource.clone());
+        head.uri = Uri::from(resource.clone());
     }
     let host = match target.authority() {
         // HTTP/1.0 may leave the host out; what the upstream speaks may not.
         authority if authority.is_empty() => HeaderValue::from_str(set.authority()).ok(),
         authority => Some(authority.clone()),
     };
-    if let Some(host) = host.filter(|_| !request.headers().contains_key(HOST)) {
-        request.headers_mut().insert(HOST, host);
+    if let Some(host) = host.filter(|_| !head.headers.contains_key(HOST)) {
+        head.headers.insert(HOST, host);
     }
 }

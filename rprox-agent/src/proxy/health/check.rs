@@ -6,15 +6,15 @@ use std::cell::Cell;
 
 use http::header::{HOST, USER_AGENT};
 use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Request, Uri, Version};
+use http::{HeaderValue, Uri, Version};
 use rustls::pki_types::ServerName;
 use tokio::time::timeout;
 
 use crate::proxy::config::Config;
-use crate::proxy::forward::body::RequestBody;
 use crate::proxy::forward::dial::{Connected, Dial};
 use crate::proxy::forward::endpoint::Way;
 use crate::proxy::forward::http1::Beside;
+use crate::proxy::forward::request::UpstreamRequest;
 use crate::proxy::upstream::set::HealthCheck;
 use crate::proxy::upstream::{Protocol, Upstream};
 
@@ -41,23 +41,23 @@ async fn ask(
     let reached = Cell::new(false);
     let dial = Dial { config, limit: check.timeout, only_http1: false, preface, reached: &reached };
     let connected = dial.connect(way).await.map_err(|failure| failure.to_string())?;
-    let mut request = Request::new(RequestBody::none());
-    *request.uri_mut() = Uri::from(check.path.clone());
+    let mut request = UpstreamRequest::empty();
+    request.head.uri = Uri::from(check.path.clone());
     let agent =
         HeaderValue::from_static(concat!("rprox-agent/", env!("CARGO_PKG_VERSION"), " (health check)"));
-    request.headers_mut().insert(USER_AGENT, agent);
+    request.head.headers.insert(USER_AGENT, agent);
     let sent = match connected {
         Connected::Http1(mut link) => {
             let host = HeaderValue::from_str(authority(upstream)).map_err(|error| error.to_string())?;
-            request.headers_mut().insert(HOST, host);
+            request.head.headers.insert(HOST, host);
             link.send(request, Beside::default(), check.timeout).await.map(|response| response.status())
         }
         Connected::Http2(mut link) => {
-            *request.version_mut() = Version::HTTP_2;
-            let mut parts = std::mem::take(request.uri_mut()).into_parts();
+            request.head.version = Version::HTTP_2;
+            let mut parts = std::mem::take(&mut request.head.uri).into_parts();
             parts.scheme = Some(if way.protocol == Protocol::Https { Scheme::HTTPS } else { Scheme::HTTP });
             parts.authority = Authority::try_from(authority(upstream)).ok();
-            *request.uri_mut() = Uri::from_parts(parts).map_err(|error| error.to_string())?;
+            request.head.uri = Uri::from_parts(parts).map_err(|error| error.to_string())?;
             link.send(request, check.timeout).await.map(|response| response.status())
         }
     };

@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING};
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use httparse::{Header, ParserConfig};
 
@@ -22,8 +23,8 @@ const TARGET_BYTES: usize = (u16::MAX - 1) as usize;
 
 /// What a client asks, and what its connection has to know of that.
 pub(super) struct Head {
-    /// The request.
-    pub(super) request: Request<()>,
+    /// The request's own.
+    pub(super) parts: Box<Parts>,
     /// What comes behind it.
     pub(super) body: Body,
     /// Whether another request may follow.
@@ -117,12 +118,12 @@ fn read_into<'h>(head: &'h Bytes, space: &mut [MaybeUninit<Header<'h>>]) -> Resu
     let body = framing.body(is_1_0)?;
     let keeps_alive = framing.persistence.keeps_alive(is_1_0);
     let takes_trailers = framing.has_te && headers::accepts_trailers(&headers);
-    let mut request = Request::new(());
-    *request.method_mut() = method;
-    *request.uri_mut() = target;
-    *request.version_mut() = if is_1_0 { Version::HTTP_10 } else { Version::HTTP_11 };
-    *request.headers_mut() = headers;
-    Ok(Head { request, body, keeps_alive, takes_trailers })
+    let mut parts = Box::new(Request::new(()).into_parts().0);
+    parts.method = method;
+    parts.uri = target;
+    parts.version = if is_1_0 { Version::HTTP_10 } else { Version::HTTP_11 };
+    parts.headers = headers;
+    Ok(Head { parts, body, keeps_alive, takes_trailers })
 }
 
 /// What the fields say of where the message ends, and the connection.

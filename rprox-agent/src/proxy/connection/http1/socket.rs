@@ -64,7 +64,7 @@ struct Inner {
 /// What has become of the wait for a head.
 pub(super) enum Next {
     /// It is there.
-    Request(Box<Head>),
+    Request(Head),
     /// It is there, and not to be served.
     Refused(Refusal),
     /// Nothing is asked.
@@ -147,7 +147,7 @@ impl Socket {
                         return Poll::Ready(Ok(match head::read(&head, fields) {
                             Ok(head) => {
                                 inner.begin(head.body, bytes);
-                                Next::Request(Box::new(head))
+                                Next::Request(head)
                             }
                             Err(refusal) => inner.refuse(refusal),
                         }));

@@ -12,7 +12,7 @@ use std::task::Poll;
 use bytes::{Buf as _, Bytes};
 use h2::Reason;
 use http::header::{CONTENT_LENGTH, DATE};
-use http::{HeaderValue, Method, Request, Response, request};
+use http::{HeaderValue, Method, Response, request};
 use hyper::body::Body as _;
 
 use super::duplex::Duplex;
@@ -82,7 +82,7 @@ async fn exchange(stream: Stream) -> Result<(), Reset> {
         (false, true) => (ClientBody::None, None),
         (false, false) => (ClientBody::Http2(StreamBody::new(receiver, length)), None),
     };
-    let response = answer(&client, Request::from_parts(*head, body), &sender).await?;
+    let response = answer(&client, head, body, &sender).await?;
     deliver(&client, response, sender, tunnel_end).await
 }
 
@@ -111,11 +111,12 @@ async fn deliver(
 /// The response, and before it the interim ones; neither once the client has given the request up.
 async fn answer(
     client: &Rc<Client>,
-    request: Request<ClientBody>,
+    head: Box<request::Parts>,
+    body: ClientBody,
     sender: &Sender,
 ) -> Result<Response<ResponseBody>, Reset> {
     let interim = Interim::new(client.worker.live().config.limits.header_bytes);
-    let mut answer = pin!(forward::handle(client, request, Some(&interim)));
+    let mut answer = pin!(forward::handle(client, head, body, Some(&interim)));
     let answered = poll_fn(|cx| {
         let answered = answer.as_mut().poll(cx);
         if answered.is_pending() {

@@ -6,7 +6,8 @@ use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 use httparse::ParserConfig;
 use hyper::body::Body as _;
 use hyper::ext::ReasonPhrase;
@@ -39,9 +40,9 @@ impl Length {
 }
 
 /// Writes a request's head, with the lines of `more` fields. Whatever its own say, the body's `length` is what is written of it: there is one opinion on where it ends.
-pub(super) fn write<B>(request: &Request<B>, more: &[u8], length: Option<Length>, into: &mut Vec<u8>) {
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    into.extend_from_slice(request.method().as_str().as_bytes());
+pub(super) fn write(request: &Parts, more: &[u8], length: Option<Length>, into: &mut Vec<u8>) {
+    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+    into.extend_from_slice(request.method.as_str().as_bytes());
     into.push(b' ');
     if !target.starts_with(['/', '*']) {
         into.push(b'/');
@@ -51,9 +52,9 @@ pub(super) fn write<B>(request: &Request<B>, more: &[u8], length: Option<Length>
     let mut exact = match length {
         Some(Length::Exact(length)) => Some(length),
         Some(_) => None,
-        None => request.headers().contains_key(CONTENT_LENGTH).then_some(0),
+        None => request.headers.contains_key(CONTENT_LENGTH).then_some(0),
     };
-    for (name, value) in request.headers() {
+    for (name, value) in &request.headers {
         if name == CONTENT_LENGTH {
             if let Some(length) = exact.take() {
                 fields::write_length(length, into);
@@ -167,6 +168,8 @@ fn length(value: &HeaderValue) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
+
     use super::*;
 
     fn written(fields: &[(&'static str, &'static str)], length: Option<Length>) -> String {
@@ -175,7 +178,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let mut head = Vec::new();
-        write(&request.body(()).unwrap(), b"a: b\r\n", length, &mut head);
+        write(&request.body(()).unwrap().into_parts().0, b"a: b\r\n", length, &mut head);
         String::from_utf8(head).unwrap()
     }
 
