@@ -311,8 +311,9 @@ async fn attempt<C: Connection>(
     preface: Option<Rc<[u8]>>,
     reached: Rc<Cell<bool>>,
 ) -> Result<C, (Failure, Use)> {
-    let dial =
-        Dial { config: &live.config, limit, only_http1, preface: preface.as_deref(), reached: &reached };
+    let rooms = Rc::clone(&used.endpoint().rooms);
+    let preface = preface.as_deref();
+    let dial = Dial { config: &live.config, limit, only_http1, preface, rooms: &rooms, reached: &reached };
     let lease = C::make(used, &dial).await?;
     if !lease.is_reused() {
         lease.endpoint().connected();

@@ -5,6 +5,7 @@
 use std::cell::Cell;
 use std::io;
 use std::os::fd::AsFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use super::failure::Failure;
 use super::http1::Http1;
 use super::http2::Http2;
 use crate::proxy::config::Config;
+use crate::proxy::http1::rooms::Rooms;
 use crate::proxy::socket::lazy_tcp::LazyTcp;
 use crate::proxy::socket::stream::Stream;
 use crate::proxy::upstream::Protocol;
@@ -34,6 +36,8 @@ pub struct Dial<'a> {
     pub only_http1: bool,
     /// The PROXY header to begin with: the connection is then for one client, and shared with nobody.
     pub preface: Option<&'a [u8]>,
+    /// For what is read from it.
+    pub rooms: &'a Rc<Rooms>,
     /// Set once the endpoint's TCP has answered.
     pub reached: &'a Cell<bool>,
 }

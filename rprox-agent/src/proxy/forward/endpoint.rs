@@ -15,6 +15,7 @@ use super::failure::Failure;
 use super::http1::Http1;
 use super::http2::Http2;
 use crate::proxy::config::PassiveHealth;
+use crate::proxy::http1::rooms::Rooms;
 use crate::proxy::metrics::EndpointMetrics;
 use crate::proxy::upstream::tls::UpstreamTls;
 use crate::proxy::upstream::{Protocol, Upstream};
@@ -51,6 +52,8 @@ pub struct Endpoint {
     /// HTTP/1.1 connections, idle and in use.
     pub(super) open: Rc<Cell<usize>>,
     pub(super) slots: RefCell<Slots>,
+    /// For what is read from it: the worker's.
+    pub(super) rooms: Rc<Rooms>,
     /// Over TLS: what it chose the last time. Until it is known, one connection at a time is made.
     pub(super) speaks_http2: Cell<Option<bool>>,
     /// Whether it let `Expect: 100-continue` pass once, and clients waited for nothing.
@@ -94,7 +97,7 @@ impl Drop for Place {
 }
 
 impl Endpoint {
-    pub(super) fn new(way: Way, counts: Arc<EndpointMetrics>) -> Self {
+    pub(super) fn new(way: Way, counts: Arc<EndpointMetrics>, rooms: Rc<Rooms>) -> Self {
         Self {
             way,
             counts,
@@ -102,6 +105,7 @@ impl Endpoint {
             running: Cell::new(0),
             open: Rc::default(),
             slots: RefCell::default(),
+            rooms,
             speaks_http2: Cell::new(None),
             ignores_expect: Cell::new(false),
         }

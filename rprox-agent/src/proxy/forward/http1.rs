@@ -12,6 +12,7 @@ mod shared;
 mod upload;
 
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -36,7 +37,8 @@ use crate::proxy::http1::bulk::{Pace, Piped};
 use crate::proxy::http1::chunks::{Chunks, Piece, Sender};
 use crate::proxy::http1::message::{Coding, Failed};
 use crate::proxy::http1::rest::Rest;
-use crate::proxy::http1::{rooms, section, trailers};
+use crate::proxy::http1::rooms::{self, Rooms};
+use crate::proxy::http1::{section, trailers};
 use crate::proxy::socket::pipe::Pipes;
 use crate::proxy::timer::LazyTimer;
 
@@ -48,6 +50,8 @@ pub struct Http1 {
     socket: Shared,
     /// What was read and not taken yet.
     buffer: BytesMut,
+    /// Where its room comes from.
+    rooms: Rc<Rooms>,
     /// How much to read next.
     room: usize,
     /// How a body comes.
@@ -88,6 +92,7 @@ impl Http1 {
         Self {
             socket: Shared::new(io),
             buffer: BytesMut::new(),
+            rooms: Rc::clone(dial.rooms),
             room: FIRST_READ,
             pace: Pace::Bulk,
             rest: Rest::Exact(0),
@@ -312,14 +317,28 @@ impl Http1 {
         }
     }
 
+    /// Lets others have its room while nothing is in it, unless a large body is on its way.
+    fn leave_room(&mut self) {
+        if self.buffer.is_empty() && self.room == FIRST_READ {
+            self.rooms.give_back(std::mem::take(&mut self.buffer));
+        }
+    }
+
     fn fails(&mut self, error: Error) -> Error {
         self.keeps_alive = false;
         error
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        if self.buffer.capacity() == 0 {
+            self.buffer = self.rooms.take();
+        }
         self.buffer.reserve(self.room);
-        let read = ready!(self.socket.poll_read(cx, &mut self.buffer))?;
+        let read = self.socket.poll_read(cx, &mut self.buffer);
+        if read.is_pending() {
+            self.leave_room();
+        }
+        let read = ready!(read)?;
         self.room = rooms::after(read, self.room, FIRST_READ);
         self.pace = Pace::after(read);
         Poll::Ready(Ok(read))
@@ -360,6 +379,7 @@ impl Http1 {
             self.room = FIRST_READ;
             self.buffer = BytesMut::new();
         }
+        self.leave_room();
         self.scratch.shrink_to(FIRST_READ);
         if std::mem::take(&mut self.is_waived) {
             self.socket.set_user_timeout(Some(self.user_timeout));

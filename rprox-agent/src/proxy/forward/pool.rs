@@ -21,6 +21,7 @@ use super::http1::{Beside, Http1};
 use super::http2::Http2;
 use super::request::UpstreamRequest;
 use crate::proxy::health::{Board, Verdict};
+use crate::proxy::http1::rooms::Rooms;
 use crate::proxy::metrics::Metrics;
 use crate::proxy::timer::LazyTimer;
 use crate::proxy::upstream::set::HealthCheck;
@@ -32,6 +33,7 @@ pub struct Pool {
     metrics: Arc<Metrics>,
     health: Arc<Board>,
     endpoints: RefCell<HashMap<Way, Rc<Endpoint>>>,
+    rooms: Rc<Rooms>,
 }
 
 /// A connection, or a stream of one, for one request. Dropped, an HTTP/1.1 connection is closed: it is in the middle of a
@@ -62,7 +64,7 @@ impl Pool {
     /// A pool of no endpoint; `health` is where checks say how endpoints are.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, health: Arc<Board>) -> Self {
-        Self { metrics, health, endpoints: RefCell::default() }
+        Self { metrics, health, ..Self::default() }
     }
 
     /// What `check` says of an endpoint.
@@ -76,7 +78,7 @@ impl Pool {
         let way = Way::new(address, upstream);
         let endpoint = endpoints.entry(way.clone()).or_insert_with(|| {
             let counts = self.metrics.endpoints.of(address);
-            Rc::new(Endpoint::new(way, counts))
+            Rc::new(Endpoint::new(way, counts, Rc::clone(&self.rooms)))
         });
         Rc::clone(endpoint)
     }

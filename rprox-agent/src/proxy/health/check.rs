@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
+use std::rc::Rc;
 
 use http::header::{HOST, USER_AGENT};
 use http::uri::{Authority, Scheme};
@@ -39,7 +40,9 @@ async fn ask(
     preface: Option<&[u8]>,
 ) -> Result<u16, String> {
     let reached = Cell::new(false);
-    let dial = Dial { config, limit: check.timeout, only_http1: false, preface, reached: &reached };
+    let rooms = Rc::default();
+    let dial =
+        Dial { config, limit: check.timeout, only_http1: false, preface, rooms: &rooms, reached: &reached };
     let connected = dial.connect(way).await.map_err(|failure| failure.to_string())?;
     let mut request = UpstreamRequest::empty();
     request.head.uri = Uri::from(check.path.clone());

@@ -10,6 +10,9 @@ use bytes::BytesMut;
 const LENT: usize = 16 * 1024;
 const SIZE: usize = MOST + 8 * 1024;
 
+/// How many rooms for what comes first a worker keeps.
+const KEPT: usize = 32;
+
 /// As much as is read at a time.
 pub const MOST: usize = 128 * 1024;
 
@@ -57,6 +60,27 @@ impl Room {
             buffer.extend_from_slice(&before);
         } else {
             buffer.reserve(room);
+        }
+    }
+}
+
+/// Rooms for what comes first, which a worker's connections have in turn: where nothing comes none is needed, and the one that was used last
+/// is still in the processor's cache.
+#[derive(Debug, Default)]
+pub struct Rooms(RefCell<Vec<BytesMut>>);
+
+impl Rooms {
+    /// The one that was used last, or none.
+    #[must_use]
+    pub fn take(&self) -> BytesMut {
+        self.0.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Has another connection have it. What was read into it may still be somebody's.
+    pub fn give_back(&self, room: BytesMut) {
+        let mut rooms = self.0.borrow_mut();
+        if room.capacity() > 0 && rooms.len() < KEPT {
+            rooms.push(room);
         }
     }
 }
