@@ -3,6 +3,7 @@
 pub(crate) mod fixed_metadata;
 
 mod kernel_programs;
+mod linking;
 mod profile_guided;
 
 use std::process::Command;
@@ -23,9 +24,6 @@ pub(crate) enum Profile {
     /// The same, with rprox-agent optimised by what it runs under load
     Guided,
 }
-
-/// Linked statically: one program for a container without anything else, and for hosts with any C library.
-const STATIC: &str = "-Ctarget-feature=+crt-static";
 
 /// The two programs.
 const PROGRAMS: [&str; 2] = ["rprox-loader", "rprox-agent"];
@@ -63,8 +61,8 @@ fn build_programs(profile: Profile) -> Result<()> {
     }
     for program in PROGRAMS {
         let mut cargo = host_cargo("rustc");
-        // The flag is the last crate's alone, so that macros still build and all else is shared with other builds.
-        cargo.args(package).args(["--release", "--bin", program, "--", STATIC]);
+        // The flags are the last crate's alone, so that macros still build and all else is shared with other builds.
+        cargo.args(package).args(["--release", "--bin", program, "--"]).args(linking::flags());
         step.run(&mut cargo).context(failed)?;
     }
     step.finish("in target/release");

@@ -26,8 +26,8 @@ use super::metrics::{Kind, Series, Value};
 /// The target of the events in the format `text`, for log filters.
 pub const TARGET: &str = "access";
 
-/// Lines that wait to be written, at most.
-const QUEUE: usize = 16_384;
+/// Lines that wait to be written, at most; there is a place for each from the beginning.
+const QUEUE: usize = 8_192;
 
 /// What nginx logs for a client that left before its answer; there is no official status for it.
 const CLIENT_LEFT: u16 = 499;
@@ -155,7 +155,7 @@ pub struct AccessLog {
 impl AccessLog {
     /// One that writes to standard output, until the guard is dropped, which waits until all is written.
     pub fn new() -> (Self, WorkerGuard) {
-        let (lines, guard) = queue("access-log", io::stdout());
+        let (lines, guard) = queue("access-log", QUEUE, io::stdout());
         let lost = lines.error_counter();
         (Self { lines, lost }, guard)
     }
@@ -179,9 +179,9 @@ impl AccessLog {
     }
 }
 
-/// A writer that never waits for `to`: what is written goes through a queue, and is lost where that is full.
-pub fn queue(thread: &str, to: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
-    NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE).thread_name(thread).finish(to)
+/// A writer that never waits for `to`: what is written goes through a queue of so many `lines`, and is lost where that is full.
+pub fn queue(thread: &str, lines: usize, to: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default().lossy(true).buffered_lines_limit(lines).thread_name(thread).finish(to)
 }
 
 /// A worker's end of the access log.

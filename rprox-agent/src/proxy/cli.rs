@@ -34,6 +34,9 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// Lines of the log that wait to be written, at most.
+const LOG_LINES: usize = 4_096;
+
 const EXIT_STATUS: &str = "Exit status: 0 done, 1 it failed while it ran, 2 the command line or the configuration is wrong, \
                            3 a missing privilege or the kernel refused (or it was started as root)";
 
@@ -308,7 +311,7 @@ impl Command {
                 }
                 let config = Config::load(&flags)?;
                 // No worker waits for whoever reads the log.
-                let (log, _all_written) = access_log::queue("log", io::stderr());
+                let (log, _all_written) = access_log::queue("log", LOG_LINES, io::stderr());
                 init_logging_to(log, &config.log.level, config.log.format).map_err(CliError::Logging)?;
                 Ok(run::run(flags, config)?)
             }

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use rprox_tests::{command, programs};
 
-use super::{STATIC, host_cargo};
+use super::{host_cargo, linking};
 use crate::bench;
 use crate::setup::{apt, toolchain};
 use crate::steps::Step;
@@ -66,7 +66,9 @@ impl Compiler {
         cargo.args(["--locked", "--package", "rprox-agent", "--release", "--bin", PROGRAM]);
         cargo.args(["--target", &self.target, "--target-dir"]).arg(folder);
         // Between flags, so that one may have a space in it.
-        cargo.env("CARGO_ENCODED_RUSTFLAGS", [flag, STATIC].join("\x1f"));
+        let mut flags: Vec<&str> = linking::flags();
+        flags.push(flag);
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
         step.run(&mut cargo)?;
         let program = folder.join(&self.target).join("release").join(PROGRAM);
         step.finish(&format!("in {}", folder.display()));
