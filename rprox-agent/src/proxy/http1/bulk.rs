@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -86,12 +87,18 @@ pub trait Sink: tokio::io::AsyncWrite {
     /// When the connection breaks.
     fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>>;
 
-    /// Writes as many of the slices' bytes as there is room for; they are the last, and the close is to follow at once.
+    /// Writes as many of the slices' bytes as there is room for; they are the last, and the close is to follow at once. Where that
+    /// makes no difference they are written like any others.
     ///
     /// # Errors
     ///
     /// When the connection breaks.
-    fn poll_write_last(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
+    fn poll_write_last(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>
+    where
+        Self: Unpin,
+    {
+        Pin::new(self).poll_write_vectored(cx, slices)
+    }
 }
 
 /// How much is to come of a body's `rest`, of which so many bytes are read already, if it is much and its length known.

@@ -216,15 +216,14 @@ impl<B: Bulk + Body<Data = Bytes> + Unpin> Outgoing<B> {
             }
             return Poll::Ready(Ok(drained));
         }
+        let slices = [IoSlice::new(before), IoSlice::new(&self.data), IoSlice::new(self.behind)];
         let mut written = if self.is_last && self.ended && self.pipe.is_none() {
-            let slices = [IoSlice::new(before), IoSlice::new(&self.data), IoSlice::new(self.behind)];
             ready!(socket.poll_write_last(cx, &slices))?
         } else if self.data.is_empty() && self.behind.is_empty() {
             ready!(Pin::new(socket).poll_write(cx, before))?
         } else if before.is_empty() && self.behind.is_empty() {
             ready!(Pin::new(socket).poll_write(cx, &self.data))?
         } else {
-            let slices = [IoSlice::new(before), IoSlice::new(&self.data), IoSlice::new(self.behind)];
             ready!(Pin::new(socket).poll_write_vectored(cx, &slices))?
         };
         if written == 0 {

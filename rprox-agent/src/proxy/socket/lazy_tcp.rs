@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::tcp;
+use super::{tcp, watched};
 
 /// A connection that is read and written at once, as far as the kernel has bytes and room. The first time that it hasn't, the event loop
 /// is told to watch it.
@@ -101,9 +101,7 @@ impl LazyTcp {
         if let Self::Unwatched(_) = self
             && let Self::Unwatched(tcp) = self.take()
         {
-            *self = Self::Watched(TcpStream::from_std(tcp).inspect_err(|error| {
-                tracing::warn!(%error, "can't wait for a connection; fs.epoll.max_user_watches may be too low");
-            })?);
+            *self = Self::Watched(TcpStream::from_std(tcp).inspect_err(watched::refused)?);
         }
         match self {
             Self::Watched(tcp) => Ok(tcp),

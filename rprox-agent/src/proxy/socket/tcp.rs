@@ -91,8 +91,7 @@ pub fn poll_write_vectored(
     cx: &mut Context<'_>,
     slices: &[IoSlice<'_>],
 ) -> Poll<io::Result<usize>> {
-    let length = slices.iter().map(|slice| slice.len()).sum();
-    poll_send(tcp, cx, length, || write_vectored_now(tcp, slices))
+    poll_send(tcp, cx, length(slices), || write_vectored_now(tcp, slices))
 }
 
 /// Likewise, as [`write_last_now`] does.
@@ -105,8 +104,11 @@ pub fn poll_write_last(
     cx: &mut Context<'_>,
     slices: &[IoSlice<'_>],
 ) -> Poll<io::Result<usize>> {
-    let length = slices.iter().map(|slice| slice.len()).sum();
-    poll_send(tcp, cx, length, || write_last_now(tcp, slices))
+    poll_send(tcp, cx, length(slices), || write_last_now(tcp, slices))
+}
+
+fn length(slices: &[IoSlice<'_>]) -> usize {
+    slices.iter().map(|slice| slice.len()).sum()
 }
 
 fn poll_send(

@@ -1,17 +1,23 @@
-//! A descriptor in the event loop of this thread.
+//! Descriptors that are watched for what comes.
 
 #![allow(
     unsafe_code,
     reason = "the event loop keeps the descriptor's number, and has to be told that it stays open"
 )]
 
+use std::fmt::Display;
 use std::io;
 use std::os::fd::OwnedFd;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Has the event loop tell when there is something to read or to accept.
+/// Tells the operator that a connection is lost, since it can't be watched.
+pub fn refused(error: &impl Display) {
+    tracing::warn!(%error, "can't wait for a connection; fs.epoll.max_user_watches may be too low");
+}
+
+/// Has the event loop of this thread tell when there is something to read or to accept.
 ///
 /// # Errors
 ///

@@ -78,7 +78,7 @@ impl Parking {
         let key = EventData::new_u64(entry.key() as u64);
         let asked = EventFlags::IN | EventFlags::RDHUP;
         if let Err(error) = epoll::add(self.epoll.get_ref(), &parked.tcp, key, asked) {
-            tracing::warn!(%error, "can't wait for a connection; fs.epoll.max_user_watches may be too low");
+            watched::refused(&error);
             return;
         }
         parked.ticket.change_hands();

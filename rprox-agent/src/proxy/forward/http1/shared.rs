@@ -60,10 +60,6 @@ impl Sink for Shared {
     fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
         self.0.borrow_mut().poll_drain(cx, pipe)
     }
-
-    fn poll_write_last(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(cx, slices)
-    }
 }
 
 impl AsyncWrite for Shared {
