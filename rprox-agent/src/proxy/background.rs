@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::live::Rules;
+use super::memory::release;
 
 /// The nice value that leaves the others most.
 const NICEST: i32 = 19;
@@ -81,8 +82,13 @@ fn run(orders: &Receiver<Order>) {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
+        let kept = out_of_force.len();
         // Nobody can come by those that are only here.
         out_of_force.retain(|rules| Arc::strong_count(rules) > 1);
+        if out_of_force.len() < kept {
+            // What is in force lies between the holes.
+            release::unused();
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! One task of the main thread looks a few times a second. Workers read a flag, and let go of what nobody uses when it changes.
 
 mod cgroup;
-mod release;
+pub mod release;
 mod resident;
 
 use std::sync::Arc;

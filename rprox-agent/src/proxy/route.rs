@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
@@ -130,7 +131,7 @@ pub struct Route {
     /// `Strict-Transport-Security` of its responses over HTTPS.
     pub hsts: Option<HeaderValue>,
     /// The protocols that a client's connection may be upgraded to, in lower case.
-    pub upgrade: Vec<String>,
+    pub upgrade: Cow<'static, [String]>,
     /// `host/path` for logs, or the host alone where TLS is passed through.
     pub label: String,
 }
@@ -153,8 +154,8 @@ pub fn terminated(routes: &[Arc<Route>]) -> impl Iterator<Item = &HostPattern> {
 /// All routes, arranged so that a look-up costs the same for one as for ten thousand.
 #[derive(Debug, Default)]
 pub struct RouteTable {
-    exact: HashMap<String, Paths>,
-    wildcard: HashMap<String, Paths>,
+    exact: HashMap<Box<str>, Paths>,
+    wildcard: HashMap<Box<str>, Paths>,
     any: Paths,
     upstreams: foldhash::HashSet<Arc<Upstream>>,
     /// Whether any host's TLS is passed through.
@@ -184,8 +185,8 @@ impl RouteTable {
             table.upstreams.extend(route.upstream.all().cloned());
             table.passes_through |= route.is_passthrough();
             let paths = match &route.host {
-                HostPattern::Exact(host) => table.exact.entry(host.clone()).or_default(),
-                HostPattern::Wildcard(domain) => table.wildcard.entry(domain.clone()).or_default(),
+                HostPattern::Exact(host) => table.exact.entry(host.as_str().into()).or_default(),
+                HostPattern::Wildcard(domain) => table.wildcard.entry(domain.as_str().into()).or_default(),
                 HostPattern::Any => &mut table.any,
             };
             paths.insert(place, route);
@@ -238,8 +239,10 @@ impl RouteTable {
 /// The routes of one host.
 #[derive(Debug, Default)]
 struct Paths {
-    /// By path without trailing slash, so `/` is the empty string.
-    routes: HashMap<String, (usize, Arc<Route>)>,
+    /// The one for `/`, which is all that most hosts have.
+    root: Option<(usize, Arc<Route>)>,
+    /// By path without trailing slash.
+    below: HashMap<Box<str>, (usize, Arc<Route>)>,
     /// The longest path's bytes: nothing beyond it is worth looking at, however long a path a client sends.
     longest: usize,
     /// Where its TLS is passed through to.
@@ -252,9 +255,13 @@ impl Paths {
             self.passthrough = Some((place, route));
             return;
         }
-        let path = route.path.trim_end_matches('/').to_owned();
+        let path = route.path.trim_end_matches('/');
+        if path.is_empty() {
+            self.root = Some((place, route));
+            return;
+        }
         self.longest = self.longest.max(path.len());
-        self.routes.insert(path, (place, route));
+        self.below.insert(path.into(), (place, route));
     }
 
     fn find(&self, path: &str) -> Option<&(usize, Arc<Route>)> {
@@ -262,12 +269,12 @@ impl Paths {
         let mut end =
             if bytes.len() <= self.longest { bytes.len() } else { segment_end(&bytes[..=self.longest]) };
         while end > 0 {
-            if let Some(route) = self.routes.get(&path[..end]) {
+            if let Some(route) = self.below.get(&path[..end]) {
                 return Some(route);
             }
             end = segment_end(&bytes[..end]);
         }
-        self.routes.get("")
+        self.root.as_ref()
     }
 
     /// What a route of these leads to for a host with this first label.
@@ -302,7 +309,7 @@ mod tests {
             https_redirect: true,
             client_auth: None,
             hsts: None,
-            upgrade: Vec::new(),
+            upgrade: Cow::default(),
             label: format!("{host}{path}"),
         })
     }

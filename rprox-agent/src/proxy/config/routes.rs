@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -165,7 +166,7 @@ impl WrittenRoute {
             path,
             tls,
             upstream,
-            upgrade: self.upgrade.unwrap_or_else(upgrade::default),
+            upgrade: self.upgrade.map_or_else(upgrade::default, Cow::Owned),
             https_redirect: self.https_redirect,
             client_auth,
             hsts: self.hsts.unwrap_or_else(|| hsts.clone()).0.filter(|_| !is_passthrough),
@@ -181,7 +182,7 @@ impl WrittenRoute {
     ) -> Result<UpstreamSet, Mistake> {
         let upstreams = self.upstream.value.iter();
         let upstreams = upstreams.map(|upstream| upstream.read(&fill(&upstream.to.value), context));
-        let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
+        let upstreams = upstreams.collect::<Result<Box<[_]>, _>>()?;
         if upstreams.iter().all(|upstream| upstream.weight == 0) {
             return Err(self.upstream.mistake("no upstream with a weight: nothing would be served"));
         }
@@ -190,7 +191,7 @@ impl WrittenRoute {
             label: label.join(", "),
             upstreams,
             balance: self.balance,
-            sticky: self.sticky.as_ref().map(|sticky| sticky.on(path)),
+            sticky: self.sticky.as_ref().map(|sticky| Box::new(sticky.on(path))),
             health: self.health.as_ref().map(|health| Arc::new(health.read())),
             timeouts: self.timeouts.over(context.timeouts),
             proxy_protocol: self.proxy_protocol,

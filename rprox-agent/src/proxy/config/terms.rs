@@ -15,7 +15,7 @@ pub struct Terms {
     /// `balance`
     pub balance: Balancing,
     /// `sticky`
-    pub sticky: Option<Sticky>,
+    pub sticky: Option<Box<Sticky>>,
     /// `health`
     pub health: Option<HealthCheck>,
     /// `timeouts`, or those of all routes
@@ -42,7 +42,7 @@ impl Terms {
         let written: Written = keys.try_into().map_err(|error| reword(&error))?;
         Ok(Self {
             balance: written.balance,
-            sticky: written.sticky.map(|sticky| sticky.on(path)),
+            sticky: written.sticky.map(|sticky| Box::new(sticky.on(path))),
             health: written.health.as_ref().map(HealthTable::read),
             timeouts: written.timeouts.over(all),
         })

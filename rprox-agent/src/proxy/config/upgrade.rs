@@ -2,11 +2,16 @@
 
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
 use serde::de::{Deserialize as _, Deserializer, Error};
 
+static DEFAULT: LazyLock<[String; 1]> = LazyLock::new(|| ["websocket".to_owned()]);
+
 /// What every browser may ask for.
-pub(in crate::proxy) fn default() -> Vec<String> {
-    vec!["websocket".to_owned()]
+pub(in crate::proxy) fn default() -> Cow<'static, [String]> {
+    Cow::Borrowed(&*DEFAULT)
 }
 
 /// Reads a list of protocols as `Upgrade` names them. HTTP itself is refused: whoever speaks it through a tunnel asks the

@@ -69,7 +69,7 @@ fn route(claims: &[&Claim], config: &Config) -> Option<Route> {
     let weighted = |claim: &&Claim| {
         Some(Weighted { upstream: Arc::new(claim.upstream()?), weight: claim.weight, ca: None })
     };
-    let upstreams: Vec<_> = claims.iter().filter_map(weighted).collect();
+    let upstreams: Box<[_]> = claims.iter().filter_map(weighted).collect();
     let label = upstreams.iter().map(|weighted| weighted.upstream.authority.as_str()).collect::<Vec<_>>();
     let terms = first.terms.read(&first.path, &config.timeouts).ok()?;
     let set = UpstreamSet {

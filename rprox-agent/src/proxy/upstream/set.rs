@@ -19,11 +19,11 @@ pub const HEAVIEST: u32 = 1000;
 #[derive(Clone, Debug)]
 pub struct UpstreamSet {
     /// Each with its weight; one at least, of which one at least has a weight.
-    pub upstreams: Vec<Weighted>,
+    pub upstreams: Box<[Weighted]>,
     /// How to choose among the endpoints.
     pub balance: Balancing,
     /// Cookies that bring clients back to their endpoint.
-    pub sticky: Option<Sticky>,
+    pub sticky: Option<Box<Sticky>>,
     /// How endpoints are asked whether they are well.
     pub health: Option<Arc<HealthCheck>>,
     /// How long to wait for what.
@@ -123,7 +123,7 @@ impl UpstreamSet {
     pub fn of(upstream: Upstream) -> Self {
         Self {
             label: upstream.authority.clone(),
-            upstreams: vec![Weighted { upstream: Arc::new(upstream), weight: 1, ca: None }],
+            upstreams: [Weighted { upstream: Arc::new(upstream), weight: 1, ca: None }].into(),
             balance: Balancing::default(),
             sticky: None,
             health: None,
