@@ -36,7 +36,8 @@ const IDLE: Row = Row {
     quick: false,
 };
 
-/// Two processors do 1.8 times what one does if a request takes 2 / 1.8 of the time.
+/// Two processors do 1.8 times what one does if a request takes 2 / 1.8 of the time. Each worker has as many connections as the one
+/// alone, so that it finds as many ready at a time.
 const WORKERS: Row = Row {
     name: "HTTP/1.1, keep-alive, 1 KiB, by workers (load on the same processors)",
     columns: ["rprox, 1 worker", "rprox, 2 workers"],
@@ -46,26 +47,27 @@ const WORKERS: Row = Row {
 
 /// All rows.
 pub(super) fn measure(testbed: &Testbed, plan: Plan<'_>, report: &mut Report) -> Result<()> {
-    row(testbed, plan, report, &ROUTES, |second| {
+    let load = PLAIN.load(testbed, Peer::Rprox);
+    row(plan, report, &ROUTES, |second| {
         let running = Peer::Rprox.start(&testbed.with_other_hosts(if second { 9_999 } else { 0 }))?;
-        cost(testbed, plan, &running, true)
+        cost(plan, &running, &load)
     })?;
-    row(testbed, plan, report, &IDLE, |second| {
+    row(plan, report, &IDLE, |second| {
         let running = Peer::Rprox.start(&testbed.setting())?;
         let count = if second { 10_000 } else { 1 };
         let target = Peer::Rprox.at(Door::Http);
         let _held = ends::hold(&testbed.netns, Deed::Hold, target, count, &testbed.authority)?;
-        cost(testbed, plan, &running, true)
+        cost(plan, &running, &load)
     })?;
-    row(testbed, plan, report, &WORKERS, |second| {
+    row(plan, report, &WORKERS, |second| {
         let workers = if second { 2 } else { 1 };
         let setting = Setting { workers, processors: "0,1", ..testbed.setting() };
-        cost(testbed, plan, &Peer::Rprox.start(&setting)?, false)
+        let load = H2load { pinned: false, connections: load.connections * workers, ..load.clone() };
+        cost(plan, &Peer::Rprox.start(&setting)?, &load)
     })
 }
 
 fn row(
-    _: &Testbed,
     plan: Plan<'_>,
     report: &mut Report,
     row: &Row,
@@ -92,8 +94,7 @@ fn row(
 }
 
 /// Processor time for a plain request.
-fn cost(testbed: &Testbed, plan: Plan<'_>, running: &Running, pinned: bool) -> Result<f64> {
-    let load = H2load { pinned, ..PLAIN.load(testbed, Peer::Rprox) };
+fn cost(plan: Plan<'_>, running: &Running, load: &H2load<'_>) -> Result<f64> {
     let count = work::round(PLAIN_COUNT, plan.extent);
     // What it does once, when a route is first used, is no request's.
     load.run(count / 4)?;
