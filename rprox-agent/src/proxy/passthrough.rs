@@ -24,6 +24,7 @@ use super::live::Live;
 use super::metrics::{Limit, PassthroughMetrics};
 use super::proxy_protocol::Ends;
 use super::route::Match;
+use super::silence::Silence;
 use super::socket::lazy_tcp::LazyTcp;
 use super::tls::Opening;
 use super::worker::Worker;
@@ -48,10 +49,10 @@ pub async fn serve(worker: Rc<Worker>, live: Rc<Live>, opening: Opening, ends: E
         }
     };
     session.connected(wire.endpoint().way.address);
-    let limit = live.config.timeouts.tunnel;
+    let silence = worker.silences.watch(live.config.timeouts.tunnel);
     // It may outlast many configurations, and needs none.
     drop(live);
-    pass(&worker, tcp, read, wire, limit, &mut session).await;
+    pass(&worker, tcp, read, wire, silence, &mut session).await;
 }
 
 async fn pass(
@@ -59,10 +60,10 @@ async fn pass(
     mut tcp: LazyTcp,
     read: Vec<u8>,
     mut wire: Wire,
-    limit: std::time::Duration,
+    silence: Silence,
     session: &mut Session,
 ) {
-    let relayed = relay::relay(&mut tcp, read.into(), &mut wire.tcp, &worker.pipes, limit, |moved| {
+    let relayed = relay::relay(&mut tcp, read.into(), &mut wire.tcp, &worker.pipes, silence, |moved| {
         session.moved(moved);
     });
     let Err(error) = relayed.await else { return };

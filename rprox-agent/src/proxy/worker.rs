@@ -39,6 +39,7 @@ use super::live::{Live, Loaded, Rules, View};
 use super::memory::Memory;
 use super::metrics::{Limit, Metrics};
 use super::reload::Reloads;
+use super::silence::Silences;
 use super::socket::pipe::Pipes;
 use super::tls::Kept;
 use super::via::Via;
@@ -122,6 +123,8 @@ pub struct Worker {
     pub room: Room,
     /// The client connections.
     pub roster: Rc<Roster>,
+    /// What is passed on and may fall silent.
+    pub silences: Rc<Silences>,
     /// Requests being served.
     pub requests: Cell<usize>,
     /// The client connections that rest.
@@ -191,6 +194,7 @@ pub fn run(
         tokio::task::spawn_local(follow(Rc::clone(&worker)));
         tokio::task::spawn_local(let_go(Rc::clone(&worker)));
         tokio::task::spawn_local(keep_time(Rc::clone(&worker)));
+        tokio::task::spawn_local(notice_silence(Rc::clone(&worker)));
         tokio::task::spawn_local(parking::attend(Rc::clone(&worker)));
         let accepting: Vec<_> = listeners
             .into_iter()
@@ -236,6 +240,7 @@ impl Worker {
             pipes: Pipes::default(),
             room: Room::default(),
             roster: Rc::default(),
+            silences: Rc::default(),
             requests: Cell::new(0),
             parking: Parking::new().map_err(WorkerError::Waiting)?,
             arrivals: Tasks::default(),
@@ -308,6 +313,11 @@ async fn follow(worker: Rc<Worker>) {
 /// Has client connections know when their deadlines have passed, for ever.
 async fn keep_time(worker: Rc<Worker>) {
     worker.roster.keep_time(|| worker.live().config.timeouts.shortest_for_clients()).await;
+}
+
+/// Has tunnels know when they have been silent for too long, for ever.
+async fn notice_silence(worker: Rc<Worker>) {
+    worker.silences.keep_time().await;
 }
 
 /// Closes connections that nobody uses whenever memory is short.

@@ -7,7 +7,6 @@ use std::io;
 use std::mem::{self, MaybeUninit};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -50,8 +49,9 @@ impl Tunnel {
     /// Passes on what either side sends until both have closed, or nothing has come for `timeouts.tunnel`. `first` is what the
     /// client has sent already.
     pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut self, client: S, first: Bytes) {
-        let limit = self.exchange.client().worker.live().config.timeouts.tunnel;
-        if let Err(error) = relay(client, first, &mut self.upstream, &mut self.exchange, limit).await {
+        let worker = &self.exchange.client().worker;
+        let silence = worker.silences.watch(worker.live().config.timeouts.tunnel);
+        if let Err(error) = relay(client, first, &mut self.upstream, &mut self.exchange, silence).await {
             if matches!(error, TunnelError::Idle) {
                 self.exchange.client().worker.metrics.limit_hits[Limit::TunnelTimeout].increment();
             }
@@ -71,7 +71,7 @@ async fn relay<C, U>(
     first: Bytes,
     upstream: &mut U,
     exchange: &mut Exchange,
-    limit: Duration,
+    mut silence: Silence,
 ) -> Result<(), TunnelError>
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -79,17 +79,14 @@ where
 {
     let mut up = Direction { pending: first, state: State::Open, moved: 0 };
     let mut down = Direction { pending: Bytes::new(), state: State::Open, moved: 0 };
-    let mut silence = Silence::new(limit);
     poll_fn(|cx| {
         let ended = (up.poll(cx, &mut client, upstream)?, down.poll(cx, upstream, &mut client)?);
         exchange.sends(down.moved);
         if ended.0.is_ready() && ended.1.is_ready() {
             return Poll::Ready(Ok(()));
         }
-        if mem::take(&mut up.moved) + mem::take(&mut down.moved) > 0 {
-            silence.is_broken();
-        }
-        silence.poll(cx).map(|()| Err(TunnelError::Idle))
+        let has_moved = mem::take(&mut up.moved) + mem::take(&mut down.moved) > 0;
+        silence.poll(cx, has_moved).map(|()| Err(TunnelError::Idle))
     })
     .await
 }

@@ -140,7 +140,8 @@ impl<'a> Direction<'a> {
         Poll::Ready(Ok(taken))
     }
 
-    /// Takes a piece from the sender and gives it to the receiver, as far as that takes it at once; how much it was.
+    /// Takes a piece from the sender and gives it to the receiver, as far as that takes it at once; how much it was, unless it is known
+    /// that for now it was all.
     fn copy(
         &mut self,
         cx: &mut Context<'_>,
@@ -150,11 +151,11 @@ impl<'a> Direction<'a> {
         let mut space = [const { MaybeUninit::uninit() }; BULK];
         let mut piece = ReadBuf::uninit(&mut space);
         ready!(tcp::poll_read(from, cx, &mut piece)).map_err(Broken::Sender)?;
-        let end = if piece.filled().is_empty() { Ok(true) } else { has_ended(cx, from, &mut piece) };
+        let behind = if piece.filled().is_empty() { Ok(Behind::End) } else { behind(cx, from, &mut piece) };
         let bytes = piece.filled();
         self.in_bulk = bytes.len() == BULK;
         if !bytes.is_empty() {
-            let is_last = matches!(end, Ok(true));
+            let is_last = matches!(behind, Ok(Behind::End));
             let written = if is_last {
                 tcp::poll_write_last(to, cx, &[IoSlice::new(bytes)])
             } else {
@@ -170,23 +171,34 @@ impl<'a> Direction<'a> {
             }
         }
         let taken = bytes.len();
-        if end.map_err(Broken::Sender)? {
-            self.state = State::Closing;
+        match behind.map_err(Broken::Sender)? {
+            Behind::End => self.state = State::Closing,
+            Behind::Nothing if self.pending.is_empty() => return Poll::Pending,
+            Behind::Nothing | Behind::Unknown => {}
         }
         Poll::Ready(Ok(taken))
     }
 }
 
-/// Whether the sender's end has come behind the piece that was read, to which is added what came between. It costs nothing
-/// where nothing has.
-fn has_ended(cx: &mut Context<'_>, from: &TcpStream, piece: &mut ReadBuf<'_>) -> io::Result<bool> {
+/// What there is behind a piece that was read.
+enum Behind {
+    /// The sender's end.
+    End,
+    /// Nothing yet; the task is woken when there is.
+    Nothing,
+    /// Nobody knows, for want of room.
+    Unknown,
+}
+
+/// What there is behind the piece that was read, to which is added what came meanwhile. It costs nothing where nothing has.
+fn behind(cx: &mut Context<'_>, from: &TcpStream, piece: &mut ReadBuf<'_>) -> io::Result<Behind> {
     while piece.remaining() > 0 {
         let before = piece.filled().len();
         match tcp::poll_read(from, cx, piece)? {
             Poll::Ready(()) if piece.filled().len() > before => {}
-            Poll::Ready(()) => return Ok(true),
-            Poll::Pending => break,
+            Poll::Ready(()) => return Ok(Behind::End),
+            Poll::Pending => return Ok(Behind::Nothing),
         }
     }
-    Ok(false)
+    Ok(Behind::Unknown)
 }

@@ -5,7 +5,6 @@
 use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 
@@ -42,13 +41,13 @@ pub(super) enum RelayError {
 ///
 /// # Errors
 ///
-/// When a connection breaks, or nothing has moved for `limit`.
+/// When a connection breaks, or when there is `silence`.
 pub(super) async fn relay(
     client: &mut LazyTcp,
     mut first: Bytes,
     upstream: &mut LazyTcp,
     pipes: &Pipes,
-    limit: Duration,
+    mut silence: Silence,
     mut moved: impl FnMut(Moved),
 ) -> Result<(), RelayError> {
     // A new connection has room. Where it broke, the next attempt says so.
@@ -58,7 +57,6 @@ pub(super) async fn relay(
     let upstream = upstream.watched().map_err(RelayError::Upstream)?;
     let mut up = Direction::new(first, sent as u64, pipes);
     let mut down = Direction::new(Bytes::new(), 0, pipes);
-    let mut silence = Silence::new(limit);
     poll_fn(|cx| {
         let sent = up.poll(cx, client, upstream, down.is_over()).map_err(|broken| match broken {
             Broken::Sender(error) => RelayError::Client(error),
@@ -69,15 +67,15 @@ pub(super) async fn relay(
             Broken::Receiver(error) => RelayError::Client(error),
         });
         let now = Moved { up: up.moved(), down: down.moved() };
-        if now.up + now.down > 0 {
+        let has_moved = now.up + now.down > 0;
+        if has_moved {
             moved(now);
-            silence.is_broken();
         }
         let ended = (sent?, answered?);
         if ended.0.is_ready() && ended.1.is_ready() {
             return Poll::Ready(Ok(()));
         }
-        silence.poll(cx).map(|()| Err(RelayError::Idle))
+        silence.poll(cx, has_moved).map(|()| Err(RelayError::Idle))
     })
     .await
 }
