@@ -25,7 +25,7 @@ const HTTPS: &str = include_str!("../../../deploy/quadlet/rprox-https.socket");
 const STATE: &str = "Volume=rprox-state:/var/lib/rprox:U\n";
 
 /// The keys whose values are files.
-const FILES: [&str; 5] = ["cert", "key", "client_ca", "ca", "eab_key"];
+const FILES: [&str; 6] = ["cert", "key", "client_ca", "client_crl", "ca", "eab_key"];
 
 /// Beyond `drain_timeout`: for Podman to stop the container, and then for systemd to stop Podman.
 const GRACE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(15)];

@@ -4,6 +4,7 @@
 
 mod queue;
 
+use std::iter;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -140,8 +141,8 @@ impl Reloader {
         }
         let certificates = rules.config.certificates.iter();
         let certificates = certificates.flat_map(|files| [files.cert.clone(), files.key.clone()]);
-        let cas =
-            rules.config.routes.iter().filter_map(|route| Some(route.client_auth.as_ref()?.ca.path.clone()));
+        let cas = rules.config.routes.iter().filter_map(|route| Some(&route.client_auth.as_ref()?.ca));
+        let cas = cas.flat_map(|ca| iter::once(ca.path.clone()).chain(ca.crl.clone()));
         let upstreams = rules.config.routes.iter().flat_map(|route| route.upstream.sets());
         let upstream_cas = upstreams.flat_map(|set| &set.upstreams).filter_map(|one| one.ca.clone());
         let files = self.flags.config.clone().into_iter().chain(certificates).chain(cas);

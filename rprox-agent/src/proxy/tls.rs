@@ -70,6 +70,14 @@ pub enum TlsError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file of what CAs have revoked holds nothing that serves.
+    #[error("{}: {reason}; a PEM file with the revocation lists (CRLs) of the CAs of client_ca is needed", path.display())]
+    ClientCrl {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// CAs that serve one by one don't together.
     #[error("the CAs of client certificates: {0}")]
     ClientCas(String),

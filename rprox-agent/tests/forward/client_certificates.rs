@@ -4,14 +4,18 @@ use std::fs;
 use std::io::Write;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa,
+    KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
+};
+use rprox_tests::wait;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned, SupportedProtocolVersion,
 };
 use tempfile::TempDir;
 
-use crate::agent::Agent;
+use crate::agent::{Agent, PATIENCE};
 use crate::client::{Reply, ask, connect, read_reply};
 use crate::upstream::Upstream;
 
@@ -20,7 +24,12 @@ struct Ca(CertifiedIssuer<'static, KeyPair>);
 
 impl Ca {
     fn new() -> Self {
+        Self::named("clients")
+    }
+
+    fn named(name: &str) -> Self {
         let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
@@ -30,8 +39,47 @@ impl Ca {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
+        params.serial_number = Some(SerialNumber::from(name.as_bytes().to_vec()));
         (params.signed_by(&key, &self.0).unwrap().der().clone(), key.serialize_der())
     }
+
+    /// Its list, in force until the end of a `year`, of what it has revoked: the certificates for `names`.
+    fn revokes(&self, names: &[&str], year: i32) -> String {
+        let revoked = |name: &&str| RevokedCertParams {
+            serial_number: SerialNumber::from(name.as_bytes().to_vec()),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(year, 12, 31),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: names.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.0).unwrap().pem().unwrap()
+    }
+}
+
+/// An agent that serves `secure.example` to clients that `ca` vouches for and has not revoked by `list`, and
+/// `secure.example/any` to all. The list is the file `crl.pem` in the folder.
+fn agent_with_list(ca: &Ca, list: &str, upstream: &Upstream) -> (Agent, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        format!("{:?}", path.display().to_string())
+    };
+    let (address, ca, crl) = (upstream.address, file("clients.pem", &ca.0.pem()), file("crl.pem", list));
+    let route = |more: &str| {
+        format!(
+            "[[route]]\nhost = \"secure.example\"\nupstream = \"{address}\"\nclient_ca = {ca}\nclient_crl = {crl}\n{more}"
+        )
+    };
+    let routes = route("") + &route("path = \"/any\"\nclient_cert = \"optional\"\n");
+    (Agent::start(&[], &routes), folder)
 }
 
 /// An agent that serves `secure.example` to clients that `ca` vouches for, `secure.example/any` to all, and
@@ -161,5 +209,45 @@ fn a_resumed_session_is_as_good_as_its_certificate() {
             assert_eq!(reply.status(), status);
             assert_eq!(reply.text().contains("x-client-cert-subject: CN=alice"), status == 200);
         }
+    }
+}
+
+#[test]
+fn a_certificate_that_is_revoked_is_refused_on_open_connections_too() {
+    let (ca, upstream) = (Ca::new(), Upstream::mirror());
+    let (agent, folder) = agent_with_list(&ca, &ca.revokes(&["mallory"], 2999), &upstream);
+    let status = |stream: &mut Stream| get(stream, "secure.example", "/").status();
+    let [alice, bob, mallory] = ["alice", "bob", "mallory"].map(|name| client(&agent, Some(&ca.sign(name))));
+    let [mut alice_s, mut bob_s, mut mallory_s] =
+        [&alice, &bob, &mallory].map(|config| open(&agent, config, "secure.example"));
+    assert_eq!([&mut alice_s, &mut bob_s, &mut mallory_s].map(status), [200, 200, 403]);
+
+    let new = folder.path().join("new.pem");
+    fs::write(&new, ca.revokes(&["mallory", "alice"], 2999)).unwrap();
+    fs::rename(new, folder.path().join("crl.pem")).unwrap();
+    let refused = || (status(&mut alice_s) == 403).then_some(());
+    wait::until(PATIENCE, "the list to be read again", refused).unwrap();
+    assert_eq!(status(&mut bob_s), 200);
+    let mut resumed = open(&agent, &alice, "secure.example");
+    assert_eq!(status(&mut resumed), 403);
+    assert_eq!(resumed.conn.handshake_kind(), Some(HandshakeKind::Resumed));
+    let reply = get(&mut resumed, "secure.example", "/any");
+    assert_eq!(reply.status(), 200);
+    assert!(!reply.text().contains("client-cert"), "as good as none: {}", reply.text());
+}
+
+#[test]
+fn where_nobody_knows_what_is_revoked_clients_are_refused_and_the_log_says_why() {
+    let (ca, upstream) = (Ca::new(), Upstream::mirror());
+    for (list, reason) in [
+        (ca.revokes(&[], 2021), "a list is out of date"),
+        (Ca::named("others").revokes(&[], 2999), "a CA has no list in it"),
+        (Ca::new().revokes(&[], 2999), "a list is not signed by its CA"),
+    ] {
+        let (mut agent, _folder) = agent_with_list(&ca, &list, &upstream);
+        let mut stream = open(&agent, &client(&agent, Some(&ca.sign("alice"))), "secure.example");
+        assert_eq!(get(&mut stream, "secure.example", "/").status(), 403);
+        let line = agent.logged(reason);
+        assert!(line.contains("WARN") && line.contains("crl.pem"), "{line}");
     }
 }

@@ -127,6 +127,8 @@ pub(super) struct RouteTable {
     pub(super) key: Option<Spanned<PathBuf>>,
     #[schemars(with = "Option<PathBuf>")]
     pub(super) client_ca: Option<Spanned<PathBuf>>,
+    #[schemars(with = "Option<PathBuf>")]
+    pub(super) client_crl: Option<Spanned<PathBuf>>,
     #[schemars(with = "Option<String>")]
     pub(super) client_cert: Option<Spanned<String>>,
     #[schemars(with = "Option<String>")]

@@ -17,7 +17,7 @@ impl WrittenRoute {
         let Some(tls) = self.tls.as_ref().filter(|tls| tls.value == RouteTls::Passthrough) else {
             return Ok(());
         };
-        let (ca, cert) = (&self.client_auth.ca, &self.client_auth.cert);
+        let (ca, crl, cert) = (&self.client_auth.ca, &self.client_auth.crl, &self.client_auth.cert);
         let whole = Some(&tls.place);
         let written = [
             ("path", self.path.as_ref().map(|path| &path.place), IS_IN_REQUESTS),
@@ -33,6 +33,7 @@ impl WrittenRoute {
             ("cert", self.cert.as_ref().map(|cert| &cert.place), IS_THE_UPSTREAMS),
             ("key", self.key.as_ref().map(|key| &key.place), IS_THE_UPSTREAMS),
             ("client_ca", ca.as_ref().map(|ca| &ca.place), IS_THE_UPSTREAMS),
+            ("client_crl", crl.as_ref().map(|crl| &crl.place), IS_THE_UPSTREAMS),
             ("client_cert", cert.as_ref().map(|cert| &cert.place), IS_THE_UPSTREAMS),
         ];
         for (key, place, reason) in written {

@@ -84,7 +84,7 @@ impl From<RouteTable> for WrittenRoute {
             allow,
             cert: table.cert.map(Written::from),
             key: table.key.map(Written::from),
-            client_auth: WrittenClientAuth::new(table.client_ca, table.client_cert),
+            client_auth: WrittenClientAuth::new(table.client_ca, table.client_crl, table.client_cert),
             hsts: table.hsts,
             upgrade: table.upgrade,
             proxy_protocol: table.proxy_protocol,

@@ -1,4 +1,4 @@
-//! The keys of TLS towards clients: `tls`, `hsts`, and a route's `client_ca` and `client_cert`.
+//! The keys of TLS towards clients: `tls`, `hsts`, and a route's `client_ca`, `client_crl` and `client_cert`.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +15,7 @@ use toml::Spanned;
 use super::error::Mistake;
 use super::routes::Written;
 use super::units;
+use crate::proxy::tls::TlsError;
 use crate::proxy::tls::client_auth::{ClientAuth, ClientCa};
 
 /// The oldest version of TLS that is spoken.
@@ -113,12 +114,17 @@ fn parse_hsts(text: &str) -> Result<Option<HeaderValue>, String> {
 #[derive(Default)]
 pub(super) struct WrittenClientAuth {
     pub(super) ca: Option<Written<PathBuf>>,
+    pub(super) crl: Option<Written<PathBuf>>,
     pub(super) cert: Option<Written<String>>,
 }
 
 impl WrittenClientAuth {
-    pub(super) fn new(ca: Option<Spanned<PathBuf>>, cert: Option<Spanned<String>>) -> Self {
-        Self { ca: ca.map(Written::from), cert: cert.map(Written::from) }
+    pub(super) fn new(
+        ca: Option<Spanned<PathBuf>>,
+        crl: Option<Spanned<PathBuf>>,
+        cert: Option<Spanned<String>>,
+    ) -> Self {
+        Self { ca: ca.map(Written::from), crl: crl.map(Written::from), cert: cert.map(Written::from) }
     }
 
     /// What it comes to, with paths relative to `directory`.
@@ -133,17 +139,24 @@ impl WrittenClientAuth {
                 }
             },
         };
-        match (&self.ca, &self.cert) {
-            (Some(ca), _) => {
-                let loaded =
-                    ClientCa::load(&directory.join(&ca.value)).map_err(|error| ca.file_mistake(&error))?;
-                Ok(Some(ClientAuth { ca: Arc::new(loaded), required }))
-            }
-            (None, Some(cert)) => Err(cert.mistake(
-                "client_cert needs client_ca, the file with the CAs that sign clients' certificates",
-            )),
-            (None, None) => Ok(None),
-        }
+        let Some(ca) = &self.ca else {
+            let needs =
+                |key| format!("{key} needs client_ca, the file with the CAs that sign clients' certificates");
+            return match (&self.crl, &self.cert) {
+                (Some(crl), _) => Err(crl.mistake(needs("client_crl"))),
+                (None, Some(cert)) => Err(cert.mistake(needs("client_cert"))),
+                (None, None) => Ok(None),
+            };
+        };
+        let path = directory.join(&ca.value);
+        let crl = self.crl.as_ref().map(|crl| (crl, directory.join(&crl.value)));
+        let loaded = ClientCa::load(&path, crl.as_ref().map(|(_, path)| path.as_path()));
+        let loaded = loaded.map_err(|error| match (&error, &crl) {
+            (TlsError::ClientCrl { .. }, Some((crl, _))) => crl.file_mistake(&error),
+            (TlsError::Read { path, .. }, Some((crl, of))) if path == of => crl.file_mistake(&error),
+            _ => ca.file_mistake(&error),
+        })?;
+        Ok(Some(ClientAuth { ca: Arc::new(loaded), required }))
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! The handshake asks where the host that the client names has a route with `client_ca`, and refuses a certificate that none of
 //! that host's CAs has signed. Whether it satisfies the route is for each request to say: one connection carries requests for
-//! many paths, and by HTTP/2 for many hosts.
+//! many paths, and by HTTP/2 for many hosts. What has been revoked is refused there too, so that connections which are open
+//! feel it as well.
 
 #![forbid(unsafe_code)]
 
@@ -10,13 +11,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
-use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::{CertificateError, RootCertStore};
 use sha2::{Digest, Sha256};
 
 use super::sessions::Asked;
@@ -28,9 +31,14 @@ use crate::proxy::route::{HostPattern, Route};
 pub struct ClientCa {
     /// The file that they are from.
     pub path: PathBuf,
+    /// The file with what they have revoked.
+    pub crl: Option<PathBuf>,
     roots: Vec<CertificateDer<'static>>,
     digest: [u8; 32],
+    /// Knows what was revoked, unlike the handshake's.
     verifier: Arc<dyn ClientCertVerifier>,
+    /// Whether it was told that the lists of what was revoked don't do.
+    has_warned: AtomicBool,
 }
 
 /// Whom a route serves.
@@ -43,44 +51,102 @@ pub struct ClientAuth {
 }
 
 impl ClientCa {
-    /// Reads the PEM file at `path`.
+    /// Reads the PEM file at `path`, and that of what its CAs have revoked, if there is one.
     ///
     /// # Errors
     ///
-    /// When it can't be read, or is not one or more certificates.
-    pub fn load(path: &Path) -> Result<Self, TlsError> {
+    /// When one can't be read, or is not one or more certificates, or revocation lists.
+    pub fn load(path: &Path, crl: Option<&Path>) -> Result<Self, TlsError> {
         let refused = |reason: String| TlsError::ClientCa { path: path.to_owned(), reason };
-        let pem = fs::read(path).map_err(|source| TlsError::Read { path: PathBuf::from(path), source })?;
-        let roots = CertificateDer::pem_slice_iter(&pem)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| refused(format!("malformed PEM: {error}")))?;
-        if roots.is_empty() {
-            return Err(refused("no certificate in it".to_owned()));
-        }
-        let verifier = verifier(&roots).map_err(refused)?;
+        let roots: Vec<CertificateDer<'_>> = read(path, "certificate", refused)?;
+        let vouching = match crl {
+            None => verifier(&roots, Vec::new()).map_err(refused)?,
+            Some(crl) => {
+                let refused = |reason: String| TlsError::ClientCrl { path: crl.to_owned(), reason };
+                verifier(&roots, read(crl, "revocation list", refused)?).map_err(refused)?
+            }
+        };
         let mut digest = Sha256::new();
         for root in &roots {
             digest.update(Sha256::digest(root));
         }
-        Ok(Self { path: path.to_owned(), digest: digest.finalize().into(), roots, verifier })
+        Ok(Self {
+            path: path.to_owned(),
+            crl: crl.map(Path::to_owned),
+            digest: digest.finalize().into(),
+            roots,
+            verifier: vouching,
+            has_warned: AtomicBool::new(false),
+        })
     }
 
-    /// Whether these CAs vouch, now, for a client that showed `chain`.
+    /// Whether these CAs vouch, now, for a client that showed `chain`, and have revoked none of it.
     #[must_use]
     pub fn vouches_for(&self, chain: &[CertificateDer<'_>]) -> bool {
         let Some((first, rest)) = chain.split_first() else { return false };
-        self.verifier.verify_client_cert(first, rest, UnixTime::now()).is_ok()
+        match self.verifier.verify_client_cert(first, rest, UnixTime::now()) {
+            Ok(_) => true,
+            Err(error) => {
+                self.warn_of_lists(&error);
+                false
+            }
+        }
+    }
+
+    /// Tells, once, if it is the lists that make clients be refused.
+    fn warn_of_lists(&self, error: &rustls::Error) {
+        use CertificateError::{
+            ExpiredRevocationList, ExpiredRevocationListContext, UnknownRevocationStatus,
+        };
+        let reason = match error {
+            rustls::Error::InvalidCertRevocationList(_) => "a list is not signed by its CA",
+            rustls::Error::InvalidCertificate(UnknownRevocationStatus) => "a CA has no list in it",
+            rustls::Error::InvalidCertificate(
+                ExpiredRevocationList | ExpiredRevocationListContext { .. },
+            ) => "a list is out of date",
+            _ => return,
+        };
+        if let Some(crl) = &self.crl
+            && !self.has_warned.swap(true, Relaxed)
+        {
+            tracing::warn!(
+                client_crl = %crl.display(),
+                "clients are refused, since nobody knows what was revoked: {reason}; get its CAs' newest lists"
+            );
+        }
     }
 }
 
-/// Takes certificates that one of `roots` has signed, and clients that show none.
-fn verifier(roots: &[CertificateDer<'static>]) -> Result<Arc<dyn ClientCertVerifier>, String> {
+/// What is in the PEM file at `path`: one thing at least.
+fn read<T: PemObject>(
+    path: &Path,
+    what: &str,
+    refused: impl Fn(String) -> TlsError,
+) -> Result<Vec<T>, TlsError> {
+    let pem = fs::read(path).map_err(|source| TlsError::Read { path: PathBuf::from(path), source })?;
+    let things = T::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| refused(format!("malformed PEM: {error}")))?;
+    if things.is_empty() {
+        return Err(refused(format!("no {what} in it")));
+    }
+    Ok(things)
+}
+
+/// Takes certificates that one of `roots` has signed, and clients that show none. Where there are lists of what was revoked, each
+/// CA in a certificate's chain must have one that is not out of date, as with OpenSSL's `X509_V_FLAG_CRL_CHECK_ALL`.
+fn verifier(
+    roots: &[CertificateDer<'static>],
+    lists: Vec<CertificateRevocationListDer<'static>>,
+) -> Result<Arc<dyn ClientCertVerifier>, String> {
     let mut store = RootCertStore::empty();
     for root in roots {
         store.add(root.clone()).map_err(|error| error.to_string())?;
     }
     let provider = Arc::new(aws_lc_rs::default_provider());
     WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider)
+        .with_crls(lists)
+        .enforce_revocation_expiration()
         .allow_unauthenticated()
         .build()
         .map_err(|error| error.to_string())
@@ -133,7 +199,7 @@ impl<T: Clone> AskedByHost<T> {
                 (false, Some(value)) => Some(value.clone()),
                 (false, None) => {
                     let roots: Vec<_> = cas.values().flat_map(|ca| ca.roots.iter().cloned()).collect();
-                    let verifier = verifier(&roots).map_err(TlsError::ClientCas)?;
+                    let verifier = verifier(&roots, Vec::new()).map_err(TlsError::ClientCas)?;
                     let value = make(AskedCas { asked: asked.clone(), verifier })?;
                     known.insert(asked, value.clone());
                     Some(value)

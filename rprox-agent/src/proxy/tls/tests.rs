@@ -240,7 +240,7 @@ async fn a_session_that_began_without_a_certificate_does_not_resume_where_one_is
     for client in &clients {
         handshake(&before, Arc::clone(client), "a.example.com").await.client.unwrap();
     }
-    let ca = Arc::new(client_auth::ClientCa::load(&files.cert).unwrap());
+    let ca = Arc::new(client_auth::ClientCa::load(&files.cert, None).unwrap());
     Arc::make_mut(&mut config.routes[0]).client_auth = Some(client_auth::ClientAuth { ca, required: true });
     let after = TlsAcceptor::new(&config, &kept).unwrap();
     for client in &clients {

@@ -56,6 +56,10 @@ fn what_has_no_meaning_where_tls_is_passed_through_is_refused_with_its_place_and
         ),
         ("client_ca = 'a.crt'\n", "rprox.toml:5:13: a route with tls = \"passthrough\" can't have client_ca"),
         (
+            "client_crl = 'a.crl'\n",
+            "rprox.toml:5:14: a route with tls = \"passthrough\" can't have client_crl",
+        ),
+        (
             "client_cert = 'optional'\n",
             "rprox.toml:5:15: a route with tls = \"passthrough\" can't have client_cert",
         ),

@@ -11,6 +11,15 @@ fn mistakes_about_tls_and_acme_have_their_line_and_reason() {
         ("hsts = '1 year'\n", "rprox.toml:1:8: \"1 year\" is not a duration"),
         (&format!("{route}client_ca = 'none.pem'\n"), "rprox.toml:4:13: none.pem: No such file"),
         (&format!("{route}client_ca = 'a.key'\n"), "rprox.toml:4:13: a.key: no certificate in it"),
+        (&format!("{route}client_crl = 'a.crl'\n"), "rprox.toml:4:14: client_crl needs client_ca"),
+        (
+            &format!("{route}client_ca = 'a.crt'\nclient_crl = 'none.pem'\n"),
+            "rprox.toml:5:14: none.pem: No such file",
+        ),
+        (
+            &format!("{route}client_ca = 'a.crt'\nclient_crl = 'a.crt'\n"),
+            "rprox.toml:5:14: a.crt: no revocation list in it; a PEM file with the revocation lists (CRLs) of",
+        ),
         (&format!("{route}client_cert = 'require'\n"), "rprox.toml:4:15: client_cert needs client_ca"),
         (
             &format!("{route}client_ca = 'a.crt'\nclient_cert = 'maybe'\n"),
