@@ -12,12 +12,13 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::header::{REFERER, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderName, Method, Request, StatusCode, Version};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 
 use self::trace::Trace;
 use super::config::AccessFormat;
@@ -26,7 +27,7 @@ use super::metrics::{Kind, Series, Value};
 /// The target of the events in the format `text`, for log filters.
 pub const TARGET: &str = "access";
 
-/// Lines that wait to be written, at most; there is a place for each from the beginning.
+/// Lines that wait to be written, at most; there is a place for each as soon as there is one.
 const QUEUE: usize = 8_192;
 
 /// What nginx logs for a client that left before its answer; there is no official status for it.
@@ -146,30 +147,43 @@ impl Outcome {
     }
 }
 
-/// Where lines go.
-pub struct AccessLog {
+/// Where lines go: to standard output. The queue is there once there is a line for it, which with the format `text` never is.
+#[derive(Clone, Default)]
+pub struct AccessLog(Arc<OnceLock<Queue>>);
+
+struct Queue {
     lines: NonBlocking,
-    lost: ErrorCounter,
+    /// `None` once it has ended.
+    written: Mutex<Option<WorkerGuard>>,
 }
 
 impl AccessLog {
-    /// One that writes to standard output, until the guard is dropped, which waits until all is written.
-    pub fn new() -> (Self, WorkerGuard) {
-        let (lines, guard) = queue("access-log", QUEUE, io::stdout());
-        let lost = lines.error_counter();
-        (Self { lines, lost }, guard)
+    fn lines(&self) -> &NonBlocking {
+        let queue = self.0.get_or_init(|| {
+            let (lines, written) = queue("access-log", QUEUE, io::stdout());
+            Queue { lines, written: Mutex::new(Some(written)) }
+        });
+        &queue.lines
     }
 
     /// A worker's own end.
     #[must_use]
     pub fn writer(&self) -> Writer {
-        Writer(RefCell::new((self.lines.clone(), String::new())))
+        Writer { log: self.clone(), lines: RefCell::default() }
+    }
+
+    /// Waits until all is written. What comes later is lost.
+    pub fn end(&self) {
+        if let Some(queue) = self.0.get() {
+            drop(queue.written.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
     }
 
     /// As a metric.
     #[must_use]
     pub fn series(&self) -> Series {
-        let lost = i64::try_from(self.lost.dropped_lines()).unwrap_or(i64::MAX);
+        let lost = self.0.get().map_or(0, |queue| queue.lines.error_counter().dropped_lines());
+        let lost = i64::try_from(lost).unwrap_or(i64::MAX);
         Series {
             name: "rprox_access_log_lines_lost",
             help: "Lines that the access log's reader was too slow for",
@@ -185,18 +199,24 @@ pub fn queue(thread: &str, lines: usize, to: impl io::Write + Send + 'static) ->
 }
 
 /// A worker's end of the access log.
-pub struct Writer(RefCell<(NonBlocking, String)>);
+pub struct Writer {
+    log: AccessLog,
+    /// The queue, and room for a line; `None` before the first.
+    lines: RefCell<Option<(NonBlocking, String)>>,
+}
 
 impl Writer {
     /// Writes a line.
     pub fn write(&self, format: AccessFormat, record: &Record, outcome: Outcome) {
-        let (lines, line) = &mut *self.0.borrow_mut();
-        line.clear();
-        match format {
+        let compose: fn(&Record, Outcome, &mut String) = match format {
             AccessFormat::Text => return line::event(record, outcome),
-            AccessFormat::Json => line::json(record, outcome, line),
-            AccessFormat::Combined => line::combined(record, outcome, line),
-        }
+            AccessFormat::Json => line::json,
+            AccessFormat::Combined => line::combined,
+        };
+        let mut lines = self.lines.borrow_mut();
+        let (lines, line) = lines.get_or_insert_with(|| (self.log.lines().clone(), String::new()));
+        line.clear();
+        compose(record, outcome, line);
         line.push('\n');
         // It counts what it loses.
         let _ = lines.write_all(line.as_bytes());

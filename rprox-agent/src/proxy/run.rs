@@ -103,7 +103,7 @@ async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
     }
     let admin = admin::open(&loaded.config.admin, &mut inherited)?;
     let metrics: Box<[_]> = (0..loaded.config.workers.get()).map(|_| Arc::default()).collect();
-    let (access_log, _all_written) = AccessLog::new();
+    let access_log = AccessLog::default();
     let shared = Arc::new(Shared {
         rules: Arc::new(ArcSwap::from_pointee(Rules::new(loaded, Vec::new(), &metrics))),
         swapped: watch::Sender::default(),
@@ -120,7 +120,7 @@ async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
         started: SystemTime::now(),
         acme: Orders::default(),
         reloads: Reloads::default(),
-        access_log,
+        access_log: access_log.clone(),
     });
     tokio::task::spawn_local(health::run(Arc::clone(&shared)));
     tokio::task::spawn_local(memory::run(Arc::clone(&shared)));
@@ -130,7 +130,9 @@ async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
         tokio::task::spawn_local(super::podman::run(Arc::clone(&shared)));
     }
     let reloader = Reloader::new(flags, Arc::clone(&shared), secure);
-    Supervisor::new(shared, reloader, groups, admin, inherited)?.run(signals).await
+    let ended = Supervisor::new(shared, reloader, groups, admin, inherited)?.run(signals).await;
+    access_log.end();
+    ended
 }
 
 /// The listeners: those that a service manager passed, or else those configured, of which the process whose place this one

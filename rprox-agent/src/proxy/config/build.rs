@@ -19,7 +19,7 @@ use super::flags::Flags;
 use super::passthrough;
 use super::podman::PodmanTable;
 use super::routes::{Written, WrittenRoute};
-use super::tls::Hsts;
+use super::tls::{ClientCas, Hsts};
 use super::units::Addresses;
 use super::upstreams::{AllAuthorities, Context};
 use super::{AcmeConfig, CertificateFiles, Config, DnsConfig, Listen, Timeouts};
@@ -167,7 +167,14 @@ impl Builder {
     ) -> Vec<Arc<Route>> {
         let directory = self.directory.clone();
         let mut authorities = AllAuthorities::default();
-        let mut context = Context { search, directory: &directory, timeouts, authorities: &mut authorities };
+        let mut client_cas = ClientCas::default();
+        let mut context = Context {
+            search,
+            directory: &directory,
+            timeouts,
+            authorities: &mut authorities,
+            client_cas: &mut client_cas,
+        };
         let mut taken = HashMap::new();
         let mut routes: Vec<(Route, Place)> = Vec::new();
         let from_flags = flags.routes.iter().cloned().map(WrittenRoute::from);

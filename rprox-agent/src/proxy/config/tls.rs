@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -128,7 +130,7 @@ impl WrittenClientAuth {
     }
 
     /// What it comes to, with paths relative to `directory`.
-    pub(super) fn read(&self, directory: &Path) -> Result<Option<ClientAuth>, Mistake> {
+    pub(super) fn read(&self, directory: &Path, cas: &mut ClientCas) -> Result<Option<ClientAuth>, Mistake> {
         let required = match &self.cert {
             None => true,
             Some(cert) => match cert.value.as_str() {
@@ -150,13 +152,30 @@ impl WrittenClientAuth {
         };
         let path = directory.join(&ca.value);
         let crl = self.crl.as_ref().map(|crl| (crl, directory.join(&crl.value)));
-        let loaded = ClientCa::load(&path, crl.as_ref().map(|(_, path)| path.as_path()));
-        let loaded = loaded.map_err(|error| match (&error, &crl) {
+        let loaded = cas.get(path, crl.as_ref().map(|(_, path)| path.clone()));
+        let ca = loaded.map_err(|error| match (&error, &crl) {
             (TlsError::ClientCrl { .. }, Some((crl, _))) => crl.file_mistake(&error),
             (TlsError::Read { path, .. }, Some((crl, of))) if path == of => crl.file_mistake(&error),
             _ => ca.file_mistake(&error),
         })?;
-        Ok(Some(ClientAuth { ca: Arc::new(loaded), required }))
+        Ok(Some(ClientAuth { ca, required }))
+    }
+}
+
+/// The CAs of clients, with what they have revoked; read once, however many routes name the same files.
+#[derive(Default)]
+pub(super) struct ClientCas(HashMap<(PathBuf, Option<PathBuf>), Arc<ClientCa>>);
+
+impl ClientCas {
+    fn get(&mut self, ca: PathBuf, crl: Option<PathBuf>) -> Result<Arc<ClientCa>, TlsError> {
+        Ok(match self.0.entry((ca, crl)) {
+            Entry::Occupied(known) => Arc::clone(known.get()),
+            Entry::Vacant(new) => {
+                let (ca, crl) = new.key();
+                let loaded = Arc::new(ClientCa::load(ca, crl.as_deref())?);
+                Arc::clone(new.insert(loaded))
+            }
+        })
     }
 }
 

@@ -20,6 +20,7 @@ use toml::Spanned;
 
 use super::error::{Mistake, Place};
 use super::routes::Written;
+use super::tls::ClientCas;
 use super::{Timeouts, units};
 use crate::proxy::upstream::set::{Balancing, HEAVIEST, HealthCheck, Sticky, UpstreamTimeouts, Weighted};
 use crate::proxy::upstream::tls::{Authorities, UpstreamTlsError};
@@ -328,7 +329,7 @@ impl AllAuthorities {
     }
 }
 
-/// What upstreams are read by.
+/// What routes and their upstreams are read by.
 pub(super) struct Context<'a> {
     /// The domain of names without a dot.
     pub(super) search: Option<&'a str>,
@@ -338,6 +339,8 @@ pub(super) struct Context<'a> {
     pub(super) timeouts: &'a Timeouts,
     /// Whom to believe.
     pub(super) authorities: &'a mut AllAuthorities,
+    /// Who signs clients' certificates.
+    pub(super) client_cas: &'a mut ClientCas,
 }
 
 impl WrittenUpstream {
