@@ -248,13 +248,24 @@ impl Http1 {
             self.pace = Pace::Bulk;
             self.rest = match length {
                 Length::Exact(length) => {
-                    self.room = rooms::for_rest(length.saturating_sub(self.buffer.len() as u64), FIRST_READ);
+                    self.read_rest(cx, length.saturating_sub(self.buffer.len() as u64));
                     Rest::Exact(length)
                 }
                 Length::Chunked => Rest::Chunked(Chunks::new(Sender::Upstream, self.header_bytes)),
                 Length::UntilClose => Rest::UntilClose,
             };
             return Poll::Ready(Ok(response));
+        }
+    }
+
+    /// Makes ready for what is `left` of a body whose beginning came with the head. Where that filled its room there is more already: all that
+    /// is not worth a pipe goes to the client in one write.
+    fn read_rest(&mut self, cx: &mut Context<'_>, left: u64) {
+        let is_there = self.room > FIRST_READ;
+        self.room = rooms::for_rest(left, FIRST_READ);
+        if is_there && (1..rooms::MOST as u64).contains(&left) {
+            // Whatever is wrong is so at the next read.
+            let _ = self.poll_read(cx);
         }
     }
 

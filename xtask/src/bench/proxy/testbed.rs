@@ -37,8 +37,8 @@ impl Testbed {
         netns.sysctl("net/ipv4/ip_local_port_range", "10000 65535")?;
         // What one proxy leaves in TIME_WAIT must not burden the next.
         netns.sysctl("net/ipv4/tcp_max_tw_buckets", "0")?;
-        // As for the redirect: BBR, which some systems take, guesses at the rate of a link that has none.
-        netns.sysctl("net/ipv4/tcp_congestion_control", "reno")?;
+        // What nearly every host has. BBR, which some systems take, guesses at the rate of a link that has none.
+        netns.sysctl("net/ipv4/tcp_congestion_control", "cubic")?;
         let authority = Authority::new()?;
         let made = authority.sign(HOST)?;
         let upstreams = authority.sign(PASSTHROUGH_HOST)?;
