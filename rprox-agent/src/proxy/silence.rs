@@ -89,10 +89,10 @@ impl Silence {
         let entry = &mut self.all.watched.borrow_mut()[self.id];
         if has_moved {
             entry.since = None;
+            entry.is_over = false;
         } else if entry.is_over {
             return Poll::Ready(());
         }
-        entry.is_over = false;
         if !entry.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             entry.waker = Some(cx.waker().clone());
         }

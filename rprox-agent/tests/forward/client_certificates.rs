@@ -63,37 +63,31 @@ impl Ca {
     }
 }
 
-/// An agent that serves `secure.example` to clients that `ca` vouches for and has not revoked by `list`, and
-/// `secure.example/any` to all. The list is the file `crl.pem` in the folder.
+/// An agent that serves `secure.example` to clients that `ca` vouches for, `secure.example/any` to all, and
+/// `other.example` without asking.
+fn agent(ca: &Ca, upstream: &Upstream) -> (Agent, TempDir) {
+    agent_with(ca, None, upstream)
+}
+
+/// The same, for clients whose certificates are not revoked by `list`: the file `crl.pem` in the folder.
 fn agent_with_list(ca: &Ca, list: &str, upstream: &Upstream) -> (Agent, TempDir) {
+    agent_with(ca, Some(list), upstream)
+}
+
+fn agent_with(ca: &Ca, list: Option<&str>, upstream: &Upstream) -> (Agent, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = folder.path().join(name);
         fs::write(&path, text).unwrap();
-        format!("{:?}", path.display().to_string())
+        path.display().to_string()
     };
-    let (address, ca, crl) = (upstream.address, file("clients.pem", &ca.0.pem()), file("crl.pem", list));
-    let route = |more: &str| {
-        format!(
-            "[[route]]\nhost = \"secure.example\"\nupstream = \"{address}\"\nclient_ca = {ca}\nclient_crl = {crl}\n{more}"
-        )
-    };
-    let routes = route("") + &route("path = \"/any\"\nclient_cert = \"optional\"\n");
-    (Agent::start(&[], &routes), folder)
-}
-
-/// An agent that serves `secure.example` to clients that `ca` vouches for, `secure.example/any` to all, and
-/// `other.example` without asking.
-fn agent(ca: &Ca, upstream: &Upstream) -> (Agent, TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("clients.pem");
-    fs::write(&file, ca.0.pem()).unwrap();
-    let (address, file) = (upstream.address, file.display());
-    let routes = format!(
-        "[[route]]\nhost = \"secure.example\"\nupstream = \"{address}\"\nclient_ca = \"{file}\"\nhttps_redirect = false\n\
-         [[route]]\nhost = \"secure.example\"\npath = \"/any\"\nupstream = \"{address}\"\nclient_ca = \"{file}\"\n\
-         client_cert = \"optional\"\n"
+    let (address, ca) = (upstream.address, file("clients.pem", &ca.0.pem()));
+    let list = list.map(|list| format!("client_crl = \"{}\"\n", file("crl.pem", list))).unwrap_or_default();
+    let route = format!(
+        "[[route]]\nhost = \"secure.example\"\nupstream = \"{address}\"\nclient_ca = \"{ca}\"\n{list}"
     );
+    let routes =
+        format!("{route}https_redirect = false\n{route}path = \"/any\"\nclient_cert = \"optional\"\n");
     (Agent::start(&[("other.example", &address.to_string())], &routes), folder)
 }
 

@@ -166,14 +166,12 @@ impl Builder {
         hsts: &Hsts,
     ) -> Vec<Arc<Route>> {
         let directory = self.directory.clone();
-        let mut authorities = AllAuthorities::default();
-        let mut client_cas = ClientCas::default();
         let mut context = Context {
             search,
             directory: &directory,
             timeouts,
-            authorities: &mut authorities,
-            client_cas: &mut client_cas,
+            authorities: AllAuthorities::default(),
+            client_cas: ClientCas::default(),
         };
         let mut taken = HashMap::new();
         let mut routes: Vec<(Route, Place)> = Vec::new();

@@ -149,7 +149,7 @@ impl WrittenRoute {
         hsts: &Hsts,
         context: &mut Context<'_>,
     ) -> Result<Route, Mistake> {
-        let client_auth = self.client_auth.read(context.directory, context.client_cas)?;
+        let client_auth = self.client_auth.read(context.directory, &mut context.client_cas)?;
         let upstream = if self.upstream.value.iter().any(|upstream| upstream.to.value.contains(['{', '}'])) {
             self.template(&host, &path, context)?
         } else {

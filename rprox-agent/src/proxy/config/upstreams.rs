@@ -338,9 +338,9 @@ pub(super) struct Context<'a> {
     /// Time-outs where a route has none of its own.
     pub(super) timeouts: &'a Timeouts,
     /// Whom to believe.
-    pub(super) authorities: &'a mut AllAuthorities,
+    pub(super) authorities: AllAuthorities,
     /// Who signs clients' certificates.
-    pub(super) client_cas: &'a mut ClientCas,
+    pub(super) client_cas: ClientCas,
 }
 
 impl WrittenUpstream {

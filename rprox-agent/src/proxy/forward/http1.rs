@@ -258,8 +258,8 @@ impl Http1 {
         }
     }
 
-    /// Makes ready for what is `left` of a body whose beginning came with the head. Where that filled its room there is more already: all that
-    /// is not worth a pipe goes to the client in one write.
+    /// Makes ready for what is `left` of a body whose beginning came with the head. Where that filled its room there is more already: what one
+    /// read takes goes to the client in one write with the head.
     fn read_rest(&mut self, cx: &mut Context<'_>, left: u64) {
         let is_there = self.room > FIRST_READ;
         self.room = rooms::for_rest(left, FIRST_READ);

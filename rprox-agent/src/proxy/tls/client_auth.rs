@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, HashMap};
+use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientCertVerifierBuilder, WebPkiClientVerifier};
 use rustls::{CertificateError, RootCertStore};
 use sha2::{Digest, Sha256};
 
@@ -59,11 +60,16 @@ impl ClientCa {
     pub fn load(path: &Path, crl: Option<&Path>) -> Result<Self, TlsError> {
         let refused = |reason: String| TlsError::ClientCa { path: path.to_owned(), reason };
         let roots: Vec<CertificateDer<'_>> = read(path, "certificate", refused)?;
-        let vouching = match crl {
-            None => verifier(&roots, Vec::new()).map_err(refused)?,
+        let verifier = verifier(&roots).map_err(|error| refused(error.to_string()))?;
+        let verifier = match crl {
+            None => verifier.build().map_err(|error| refused(error.to_string()))?,
             Some(crl) => {
                 let refused = |reason: String| TlsError::ClientCrl { path: crl.to_owned(), reason };
-                verifier(&roots, read(crl, "revocation list", refused)?).map_err(refused)?
+                let lists: Vec<CertificateRevocationListDer<'_>> = read(crl, "revocation list", refused)?;
+                // Each CA in a certificate's chain must have one that is not out of date, as with OpenSSL's
+                // X509_V_FLAG_CRL_CHECK_ALL.
+                let verifier = verifier.with_crls(lists).enforce_revocation_expiration();
+                verifier.build().map_err(|error| refused(error.to_string()))?
             }
         };
         let mut digest = Sha256::new();
@@ -75,7 +81,7 @@ impl ClientCa {
             crl: crl.map(Path::to_owned),
             digest: digest.finalize().into(),
             roots,
-            verifier: vouching,
+            verifier,
             has_warned: AtomicBool::new(false),
         })
     }
@@ -133,23 +139,14 @@ fn read<T: PemObject>(
     Ok(things)
 }
 
-/// Takes certificates that one of `roots` has signed, and clients that show none. Where there are lists of what was revoked, each
-/// CA in a certificate's chain must have one that is not out of date, as with OpenSSL's `X509_V_FLAG_CRL_CHECK_ALL`.
-fn verifier(
-    roots: &[CertificateDer<'static>],
-    lists: Vec<CertificateRevocationListDer<'static>>,
-) -> Result<Arc<dyn ClientCertVerifier>, String> {
+/// Takes certificates that one of `roots` has signed, and clients that show none.
+fn verifier(roots: &[CertificateDer<'static>]) -> Result<ClientCertVerifierBuilder, rustls::Error> {
     let mut store = RootCertStore::empty();
     for root in roots {
-        store.add(root.clone()).map_err(|error| error.to_string())?;
+        store.add(root.clone())?;
     }
     let provider = Arc::new(aws_lc_rs::default_provider());
-    WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider)
-        .with_crls(lists)
-        .enforce_revocation_expiration()
-        .allow_unauthenticated()
-        .build()
-        .map_err(|error| error.to_string())
+    Ok(WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider).allow_unauthenticated())
 }
 
 /// The CAs whose certificates the handshake asks for.
@@ -199,7 +196,9 @@ impl<T: Clone> AskedByHost<T> {
                 (false, Some(value)) => Some(value.clone()),
                 (false, None) => {
                     let roots: Vec<_> = cas.values().flat_map(|ca| ca.roots.iter().cloned()).collect();
-                    let verifier = verifier(&roots, Vec::new()).map_err(TlsError::ClientCas)?;
+                    let refused = |error: &dyn Error| TlsError::ClientCas(error.to_string());
+                    let verifier = verifier(&roots).map_err(|error| refused(&error))?;
+                    let verifier = verifier.build().map_err(|error| refused(&error))?;
                     let value = make(AskedCas { asked: asked.clone(), verifier })?;
                     known.insert(asked, value.clone());
                     Some(value)
