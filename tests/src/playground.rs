@@ -302,18 +302,22 @@ impl Playground {
     #[must_use]
     pub fn configuration(&self) -> String {
         let mut text = format!(
-            "drain_timeout = \"10s\"\n\n\
+            "workers = 2\ndrain_timeout = \"10s\"\n\n\
              [listen]\nhttp = \"[::]:8080\"\nhttps = \"[::]:8443\"\n\n\
              [dns]\nservers = [\"{}:53\"]\nsearch = \"dns.podman\"\n",
             GATEWAY.v4
         );
-        for Service { host, upstream, https_redirect, .. } in SERVICES {
+        for Service { host, upstream, pods, https_redirect } in SERVICES {
             let folder = self.run_dir.path().display();
             let _ = write!(
                 text,
                 "\n[[route]]\nhost = \"{host}\"\nupstream = \"{upstream}:80\"\nhttps_redirect = {https_redirect}\n\
                  cert = \"{folder}/{host}.pem\"\nkey = \"{folder}/{host}.key\"\n"
             );
+            // So that each of them is certain to answer a few requests: equally busy endpoints are chosen by chance.
+            if pods.len() > 1 {
+                text.push_str("balance = \"round-robin\"\n");
+            }
         }
         text
     }

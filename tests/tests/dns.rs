@@ -63,8 +63,8 @@ fn requests_take_turns_over_the_endpoints_of_a_name() {
     let pods: Vec<_> =
         (0..20).map(|_| playground.get(&url).send().unwrap().field("pod").unwrap().to_owned()).collect();
     let count = |name: &str| pods.iter().filter(|pod| *pod == name).count();
-    // In turn on each worker, so never far from half each.
-    assert!(count("wiki-1") >= 6 && count("wiki-2") >= 6, "{pods:?}");
+    // In turn on each of two workers.
+    assert!(count("wiki-1") >= 9 && count("wiki-2") >= 9, "{pods:?}");
 }
 
 #[test]
