@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ipnet::IpNet;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
 use self::client::{Client, Deadline};
@@ -34,6 +34,7 @@ use super::passthrough;
 use super::proxy_protocol::{self, Ends, HeaderError};
 use super::socket::lazy_tcp::LazyTcp;
 use super::socket::stream::{self, Stream};
+use super::timer::timeout;
 use super::tls::{Accepted, Recorded, TlsConnection};
 use super::worker::Worker;
 use super::worker::parking::Parked;
@@ -234,7 +235,7 @@ async fn shake_hands(worker: &Worker, live: &Live, tcp: LazyTcp, peer: SocketAdd
     let metrics = &worker.metrics;
     let accepted = timeout(live.config.timeouts.header, live.tls.accept(tcp, &live.routes)).await;
     let (failure, error) = match accepted {
-        Ok(Ok(accepted)) => {
+        Some(Ok(accepted)) => {
             if let Accepted::Terminated(connection) = &accepted {
                 let version = if connection.tls13 { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
                 metrics.tls_handshakes[version].increment();
@@ -242,8 +243,8 @@ async fn shake_hands(worker: &Worker, live: &Live, tcp: LazyTcp, peer: SocketAdd
             }
             return Some(accepted);
         }
-        Ok(Err(error)) => (error.failure(), error.to_string()),
-        Err(_) => (HandshakeFailure::TimedOut, "longer than timeouts.header".to_owned()),
+        Some(Err(error)) => (error.failure(), error.to_string()),
+        None => (HandshakeFailure::TimedOut, "longer than timeouts.header".to_owned()),
     };
     metrics.tls_handshakes_failed[failure].increment();
     tracing::debug!(client = %peer, error, "TLS handshake failed");

@@ -22,7 +22,7 @@ use std::time::Duration;
 use foldhash::HashMap;
 use thiserror::Error;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::Instant;
 use tracing::debug;
 
 pub use self::address::Address;
@@ -31,6 +31,7 @@ use self::memory::{Memory, Settled};
 use self::resolver::{Found, Miss, Resolver};
 pub use self::system::SystemNames;
 use super::config::DnsConfig;
+use super::timer::{sleep_until, timeout};
 use super::upstream::Upstream;
 
 /// How long a name that no request asks for is still kept fresh. After it the name is forgotten, and the next request for it

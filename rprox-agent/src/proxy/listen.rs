@@ -15,13 +15,14 @@ use std::time::Duration;
 use http::StatusCode;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::connection::{Arrival, Origin};
 use super::metrics::Limit;
 use super::run::handover::Inherited;
 use super::socket::acceptor::Acceptor;
 use super::socket::lazy_tcp::LazyTcp;
+use super::timer::sleep;
 use super::worker::Worker;
 use super::worker::roster::Stop;
 

@@ -15,7 +15,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+
+use super::timer::timeout;
 
 /// The ends of a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +110,7 @@ pub enum HeaderError {
 ///
 /// When there is no good one within `limit`.
 pub async fn receive(tcp: &mut TcpStream, limit: Duration) -> Result<Option<Ends>, HeaderError> {
-    timeout(limit, read(tcp)).await.map_err(|_| HeaderError::Late)?
+    timeout(limit, read(tcp)).await.ok_or(HeaderError::Late)?
 }
 
 async fn read(tcp: &mut TcpStream) -> Result<Option<Ends>, HeaderError> {

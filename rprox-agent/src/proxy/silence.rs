@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use slab::Slab;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
+
+use super::timer::sleep;
 
 /// How often it is looked within the limit whether something has moved. Silence is noticed late by two looks at most: it counts from
 /// the first that finds it.
@@ -53,7 +55,7 @@ impl Silences {
             self.pace.set(pace);
             let sooner = self.sooner.notified();
             match pace {
-                Some(pace) => drop(timeout(pace, sooner).await),
+                Some(pace) => tokio::select! { () = sooner => {}, () = sleep(pace) => {} },
                 None => sooner.await,
             }
         }

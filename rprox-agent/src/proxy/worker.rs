@@ -17,7 +17,7 @@ use bytes::BytesMut;
 use http::HeaderValue;
 use hyper::rt::Executor;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::Instant;
 
 use self::parking::Parking;
 use self::roster::{Roster, Stop};
@@ -41,6 +41,7 @@ use super::metrics::{Limit, Metrics};
 use super::reload::Reloads;
 use super::silence::Silences;
 use super::socket::pipe::Pipes;
+use super::timer;
 use super::tls::Kept;
 use super::via::Via;
 
@@ -189,6 +190,7 @@ pub fn run(
             .into_iter()
             .map(|listener| listener.into_async().map_err(WorkerError::Waiting))
             .collect::<Result<Vec<_>, _>>()?;
+        let _keeper = timer::keep_time().map_err(WorkerError::Waiting)?;
         started();
         tokio::task::spawn_local(sweep(Rc::clone(&worker)));
         tokio::task::spawn_local(follow(Rc::clone(&worker)));
@@ -221,11 +223,11 @@ async fn drain(worker: &Worker, mut stop: watch::Receiver<Stop>) {
         tokio::select! {
             () = worker.roster.finished() => {}
             _ = stop.wait_for(|stop| *stop == Stop::Now) => {}
-            () = sleep_until(half) => {}
+            () = timer::sleep_until(half) => {}
         }
     }
     worker.roster.start(Stop::Now);
-    let _ = timeout_at(limit, worker.roster.finished()).await;
+    let _ = timer::timeout(limit - Instant::now(), worker.roster.finished()).await;
 }
 
 impl Worker {
@@ -292,7 +294,7 @@ impl Worker {
 async fn sweep(worker: Rc<Worker>) {
     loop {
         let limit = worker.live().config.timeouts.upstream_idle;
-        sleep((limit / 4).max(SHORTEST_SWEEP)).await;
+        timer::sleep((limit / 4).max(SHORTEST_SWEEP)).await;
         worker.pool.sweep(limit);
         worker.arrivals.let_go();
         worker.streams.let_go();

@@ -20,7 +20,7 @@ use http::request::Parts;
 use http::{Method, Response, Version};
 use http_body_util::Full;
 use hyper::body::Body as _;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use self::head::{Head, Refusal};
 use self::response::Asked;
@@ -38,6 +38,7 @@ use crate::proxy::metrics::Limit;
 use crate::proxy::respond;
 use crate::proxy::socket::lazy_tcp::LazyTcp;
 use crate::proxy::socket::stream::Stream;
+use crate::proxy::timer::timeout;
 use crate::proxy::worker::roster::{Stop, Ticket};
 
 /// How long a new connection is served before anybody looks whether its client is still there. Most have their answer before.

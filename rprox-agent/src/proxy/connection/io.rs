@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::client::Client;
 use crate::proxy::socket::pipe::Pipe;
 use crate::proxy::socket::stream::Stream;
-use crate::proxy::timer::LazyTimer;
+use crate::proxy::timer::lazy::LazyTimer;
 
 /// How much of an unwanted body is read while lingering, at most.
 const LINGER_BYTES: usize = 1 << 20;

@@ -20,10 +20,10 @@ use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
-use tokio::time::timeout;
 
 use super::{Address, DnsError};
 use crate::proxy::config::DnsConfig;
+use crate::proxy::timer::timeout;
 use crate::proxy::upstream::Upstream;
 
 /// How long the first family's addresses wait for the other family's (RFC 8305 section 3, "Resolution Delay").
@@ -208,7 +208,7 @@ async fn wait_or<T>(
     mut rest: impl Future<Output = Addresses> + Unpin,
     tell: impl FnOnce() -> T,
 ) -> Addresses {
-    if let Ok(answer) = timeout(RESOLUTION_DELAY, &mut rest).await {
+    if let Some(answer) = timeout(RESOLUTION_DELAY, &mut rest).await {
         return answer;
     }
     tell();

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::balance::{Member, Members};
 use super::dial::Dial;
@@ -20,6 +20,7 @@ use super::group::Group;
 use super::send::Lost;
 use crate::proxy::live::Live;
 use crate::proxy::proxy_protocol::Ends;
+use crate::proxy::timer::sleep;
 use crate::proxy::worker::Worker;
 
 /// When no endpoint can be connected to, DNS is asked again after these pauses while they may just be moving: a pod that

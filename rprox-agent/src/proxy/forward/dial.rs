@@ -12,7 +12,6 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -24,6 +23,7 @@ use crate::proxy::config::Config;
 use crate::proxy::http1::rooms::Rooms;
 use crate::proxy::socket::lazy_tcp::LazyTcp;
 use crate::proxy::socket::stream::Stream;
+use crate::proxy::timer::timeout;
 use crate::proxy::upstream::Protocol;
 
 /// What making a connection goes by.
@@ -57,7 +57,7 @@ impl Dial<'_> {
     ///
     /// When that fails or takes too long.
     pub async fn connect(&self, way: &Way) -> Result<Connected, Failure> {
-        timeout(self.limit, self.make(way)).await.map_err(|_| Failure::ConnectTimeout)?
+        timeout(self.limit, self.make(way)).await.ok_or(Failure::ConnectTimeout)?
     }
 
     /// Makes a connection that no HTTP is spoken on.
@@ -66,7 +66,7 @@ impl Dial<'_> {
     ///
     /// When that fails or takes too long.
     pub async fn wire(&self, way: &Way) -> Result<LazyTcp, Failure> {
-        timeout(self.limit, self.tcp(way)).await.map_err(|_| Failure::ConnectTimeout)?
+        timeout(self.limit, self.tcp(way)).await.ok_or(Failure::ConnectTimeout)?
     }
 
     async fn make(&self, way: &Way) -> Result<Connected, Failure> {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::pool::Lease;
 use super::request::UpstreamRequest;
-use crate::proxy::timer::LazyTimer;
+use crate::proxy::timer::lazy::LazyTimer;
 
 const CONTINUE: &str = "100-continue";
 

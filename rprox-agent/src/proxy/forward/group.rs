@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use foldhash::HashMap;
 use futures_util::future::join_all;
-use tokio::time::timeout;
 
 use super::balance::{Members, Told};
 use super::endpoint::Endpoint;
@@ -17,6 +16,7 @@ use super::pool::Pool;
 use super::retry::Budget;
 use super::sticky;
 use crate::proxy::dns::{Address, DnsError, Names};
+use crate::proxy::timer::timeout;
 use crate::proxy::upstream::set::UpstreamSet;
 
 /// How long the upstreams that are known wait for those that are not yet.

@@ -40,7 +40,7 @@ use crate::proxy::http1::rest::Rest;
 use crate::proxy::http1::rooms::{self, Rooms};
 use crate::proxy::http1::{section, trailers};
 use crate::proxy::socket::pipe::Pipes;
-use crate::proxy::timer::LazyTimer;
+use crate::proxy::timer::lazy::LazyTimer;
 
 /// Room for a usual response's head and a small body.
 const FIRST_READ: usize = 8 * 1024;

@@ -17,7 +17,7 @@ use super::dial::{Dial, Io};
 use super::failure::{Broken, Failure, SendError};
 use super::request::UpstreamRequest;
 use super::retry::Copy;
-use crate::proxy::timer::LazyTimer;
+use crate::proxy::timer::lazy::LazyTimer;
 use crate::proxy::worker::LocalExecutor;
 
 /// A stream of a connection, which has a task of its own.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Response;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::body::Source;
 use super::choice::Connection;
@@ -23,7 +23,8 @@ use super::request::UpstreamRequest;
 use crate::proxy::health::{Board, Verdict};
 use crate::proxy::http1::rooms::Rooms;
 use crate::proxy::metrics::Metrics;
-use crate::proxy::timer::LazyTimer;
+use crate::proxy::timer::lazy::LazyTimer;
+use crate::proxy::timer::timeout;
 use crate::proxy::upstream::set::HealthCheck;
 use crate::proxy::upstream::{Protocol, Upstream};
 
@@ -213,7 +214,7 @@ async fn stream(endpoint: &Endpoint, dial: &Dial<'_>) -> Result<Link, Failure> {
         Rc::clone(&slots.http2)
     };
     // Who waits for somebody else's connection waits no longer than for one of its own.
-    let mut slot = timeout(dial.limit, shared.lock()).await.map_err(|_| Failure::ConnectTimeout)?;
+    let mut slot = timeout(dial.limit, shared.lock()).await.ok_or(Failure::ConnectTimeout)?;
     if let Some(connection) = slot.as_ref().filter(|connection| !connection.is_closed()) {
         return Ok(Link::Http2 { link: connection.share(), reused: true });
     }

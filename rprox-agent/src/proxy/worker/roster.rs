@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use slab::Slab;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::Instant;
+
+use crate::proxy::timer::sleep_until;
 
 /// Deadlines are looked at together, and so pass late: by this part of the shortest time-out, at most.
 const LATE: u32 = 16;
@@ -117,7 +119,7 @@ impl Roster {
             self.next_look.set(next);
             let sooner = self.sooner.notified();
             match next {
-                Some(next) => drop(timeout_at(next, sooner).await),
+                Some(next) => tokio::select! { () = sooner => {}, () = sleep_until(next) => {} },
                 None => sooner.await,
             }
             sleep_until(soonest).await;

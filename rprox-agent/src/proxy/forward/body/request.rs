@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::proxy::config::Config;
 use crate::proxy::connection::body::{BodyError, ClientBody};
@@ -22,7 +22,8 @@ use crate::proxy::connection::patience::Patience;
 use crate::proxy::forward::expect::{Hold, Question};
 use crate::proxy::forward::failure::Failure;
 use crate::proxy::http1::bulk::{Bulk, Piped};
-use crate::proxy::timer::LazyTimer;
+use crate::proxy::timer::lazy::LazyTimer;
+use crate::proxy::timer::timeout;
 use crate::proxy::worker::roster::Stop;
 
 /// How much of an HTTP/2 client's body is read that nobody wants, at most.
