@@ -61,12 +61,13 @@ http {{
     Ok(command)
 }
 
-/// What loads the module, and what it is to do.
+/// What loads the module, and what it is to do. By itself nginx closes both directions once one has ended; the others, rprox among them, let
+/// the other go on, as TCP has it, and so is it told to.
 fn passthrough(upstream: u16) -> Result<(String, String)> {
     let module = setup::nginx_stream().context("no stream module of nginx: run `cargo xtask bench`")?;
     let stream = format!(
         "stream {{
-    tcp_nodelay on; proxy_buffer_size 64k;
+    tcp_nodelay on; proxy_buffer_size 64k; proxy_half_close on;
     map $ssl_preread_server_name $pod {{ {PASSTHROUGH_HOST} 127.0.0.1:{upstream}; }}
     server {{ listen {address} backlog=16384; ssl_preread on; proxy_pass $pod; }}
 }}
