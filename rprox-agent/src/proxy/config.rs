@@ -11,6 +11,7 @@ mod build;
 mod error;
 mod file;
 mod flags;
+mod health;
 mod log;
 mod memory;
 mod nearest;
@@ -42,6 +43,7 @@ pub use self::acme::{AcmeChallenge, AcmeConfig, ExternalAccount};
 pub use self::admin::{AdminConfig, AdminListen, admin_socket};
 pub use self::error::{ConfigError, Mistake};
 pub use self::flags::Flags;
+pub use self::health::PassiveHealth;
 pub use self::log::{AccessFormat, Log, Traceparent};
 pub use self::memory::MemoryLimit;
 pub use self::podman::PodmanConfig;
@@ -50,7 +52,7 @@ pub use self::schema::schema;
 pub use self::terms::Terms;
 pub use self::tls::{TlsConfig, TlsVersion};
 pub(super) use self::upgrade::default as default_upgrade;
-pub use self::upstreams::{PassiveHealth, Retries};
+pub use self::upstreams::Retries;
 use crate::proxy::route::Route;
 
 /// Everything the agent is told.

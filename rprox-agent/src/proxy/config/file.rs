@@ -13,11 +13,12 @@ use toml::Spanned;
 
 use super::acme::AcmeTable;
 use super::admin::AdminTable;
+use super::health::HealthTable;
 use super::podman::PodmanTable;
 use super::tls::{Hsts, TlsConfig};
 use super::units::{self, Addresses};
 use super::upgrade;
-use super::upstreams::{self, HealthTable, RouteTimeouts, StickyTable, UpstreamKey};
+use super::upstreams::{self, RouteTimeouts, StickyTable, UpstreamKey};
 use super::{DnsConfig, Limits, Log, PassiveHealth, Retries, Timeouts};
 use crate::proxy::proxy_protocol;
 use crate::proxy::route::RouteTls;

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use foldhash::HashMap;
@@ -12,9 +12,10 @@ use toml::Spanned;
 use super::error::{Mistake, Place};
 use super::file::RouteTable;
 use super::flags::FlagRoute;
-use super::tls::{Hsts, WrittenClientAuth};
-use super::upgrade;
-use super::upstreams::{self, Context, HealthTable, RouteTimeouts, StickyTable, WrittenUpstream};
+use super::health::HealthTable;
+use super::tls::{ClientCas, Hsts, WrittenClientAuth};
+use super::upstreams::{self, AllAuthorities, RouteTimeouts, StickyTable, WrittenUpstream};
+use super::{Timeouts, upgrade};
 use crate::proxy::host;
 use crate::proxy::proxy_protocol;
 use crate::proxy::route::{HostPattern, Route, RouteTls, UpstreamTemplate};
@@ -22,6 +23,20 @@ use crate::proxy::upstream::set::{Balancing, UpstreamSet};
 
 /// What stands for the wildcard's label in a template.
 const LABEL: &str = "{1}";
+
+/// What routes and their upstreams are read by.
+pub(super) struct Context<'a> {
+    /// The domain of names without a dot.
+    pub(super) search: Option<&'a str>,
+    /// What files are relative to.
+    pub(super) directory: &'a Path,
+    /// Time-outs where a route has none of its own.
+    pub(super) timeouts: &'a Timeouts,
+    /// Whom to believe.
+    pub(super) authorities: AllAuthorities,
+    /// Who signs clients' certificates.
+    pub(super) client_cas: ClientCas,
+}
 
 /// A value with the place that it was written at.
 pub(super) struct Written<T> {

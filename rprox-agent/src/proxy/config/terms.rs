@@ -5,7 +5,8 @@
 use serde::Deserialize;
 use toml::Table;
 
-use super::upstreams::{HealthTable, RouteTimeouts, StickyTable, balancing};
+use super::health::HealthTable;
+use super::upstreams::{RouteTimeouts, StickyTable, balancing};
 use super::{Timeouts, nearest};
 use crate::proxy::upstream::set::{Balancing, HealthCheck, Sticky, UpstreamTimeouts};
 

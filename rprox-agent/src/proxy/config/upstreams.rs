@@ -5,13 +5,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
-use http::uri::PathAndQuery;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -19,35 +17,11 @@ use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
 use super::error::{Mistake, Place};
-use super::routes::Written;
-use super::tls::ClientCas;
+use super::routes::{Context, Written};
 use super::{Timeouts, units};
-use crate::proxy::upstream::set::{Balancing, HEAVIEST, HealthCheck, Sticky, UpstreamTimeouts, Weighted};
+use crate::proxy::upstream::set::{Balancing, HEAVIEST, Sticky, UpstreamTimeouts, Weighted};
 use crate::proxy::upstream::tls::{Authorities, UpstreamTlsError};
 use crate::proxy::upstream::{Protocol, Upstream};
-
-/// When an endpoint is left out for what its requests show.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct PassiveHealth {
-    /// Requests in a row that got no response. A connection that can't be made needs no second.
-    #[serde(deserialize_with = "units::count")]
-    pub failures: u32,
-    /// How long the first time; each further time twice as long.
-    #[serde(deserialize_with = "units::positive_duration")]
-    #[schemars(with = "super::schema::Duration")]
-    pub back_off: Duration,
-    /// How long at most.
-    #[serde(deserialize_with = "units::positive_duration")]
-    #[schemars(with = "super::schema::Duration")]
-    pub longest_back_off: Duration,
-}
-
-impl Default for PassiveHealth {
-    fn default() -> Self {
-        Self { failures: 3, back_off: Duration::from_secs(1), longest_back_off: Duration::from_secs(30) }
-    }
-}
 
 /// How often requests are sent again, where that is safe.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -140,45 +114,6 @@ fn cookie_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::
         return Ok(name);
     }
     Err(D::Error::custom(format!("{name:?} can't be a cookie's name; write letters, digits, '-' and '_'")))
-}
-
-/// `health` as it is written.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct HealthTable {
-    #[serde(deserialize_with = "path")]
-    #[schemars(with = "String")]
-    path: PathAndQuery,
-    #[serde(default, deserialize_with = "units::some_positive_duration")]
-    #[schemars(with = "Option<super::schema::Duration>")]
-    interval: Option<Duration>,
-    #[serde(default, deserialize_with = "units::some_positive_duration")]
-    #[schemars(with = "Option<super::schema::Duration>")]
-    timeout: Option<Duration>,
-    healthy: Option<NonZeroU32>,
-    unhealthy: Option<NonZeroU32>,
-    #[serde(default)]
-    status: Vec<u16>,
-}
-
-impl HealthTable {
-    pub(super) fn read(&self) -> HealthCheck {
-        let all = HealthCheck::default();
-        HealthCheck {
-            path: self.path.clone(),
-            interval: self.interval.unwrap_or(all.interval),
-            timeout: self.timeout.unwrap_or(all.timeout),
-            healthy: self.healthy.map_or(all.healthy, NonZeroU32::get),
-            unhealthy: self.unhealthy.map_or(all.unhealthy, NonZeroU32::get),
-            status: self.status.clone(),
-        }
-    }
-}
-
-fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathAndQuery, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let path = Some(&text).filter(|text| text.starts_with('/')).and_then(|text| text.parse().ok());
-    path.ok_or_else(|| D::Error::custom(format!("{text:?} is not a path; write it as \"/healthz\"")))
 }
 
 /// `balance` as it is written.
@@ -327,20 +262,6 @@ impl AllAuthorities {
             }),
         })
     }
-}
-
-/// What routes and their upstreams are read by.
-pub(super) struct Context<'a> {
-    /// The domain of names without a dot.
-    pub(super) search: Option<&'a str>,
-    /// What files are relative to.
-    pub(super) directory: &'a Path,
-    /// Time-outs where a route has none of its own.
-    pub(super) timeouts: &'a Timeouts,
-    /// Whom to believe.
-    pub(super) authorities: AllAuthorities,
-    /// Who signs clients' certificates.
-    pub(super) client_cas: ClientCas,
 }
 
 impl WrittenUpstream {
