@@ -108,20 +108,22 @@ fn the_agent_may_come_and_go_with_nobodys_help() {
 fn a_client_may_use_a_port_again_whose_connection_is_in_time_wait() {
     let playground = attached(&["--mode", "steer"]);
     let listener = KINDS[0].listen(&playground.topology.host, AGENT, 8080).unwrap().unwrap();
+    let connect = || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 40_000)).into())?;
+        socket.connect_timeout(&SocketAddr::new(HOST.v4.into(), 80).into(), LIMIT)?;
+        Ok::<_, std::io::Error>(TcpStream::from(socket))
+    };
     for round in 0..3 {
-        let mut client: TcpStream = playground
-            .topology
-            .client
-            .enter(|| {
-                let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-                socket.set_reuse_address(true)?;
-                socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 40_000)).into())?;
-                socket.connect_timeout(&SocketAddr::new(HOST.v4.into(), 80).into(), LIMIT)?;
-                Ok::<_, std::io::Error>(socket)
-            })
-            .unwrap()
-            .unwrap_or_else(|error| panic!("round {round}: {error}"))
-            .into();
+        // The client's own end of the last one is there until the server has acknowledged its close.
+        let client = wait::until(wait::READY, "the client's port to be free", || {
+            match playground.topology.client.enter(connect).unwrap() {
+                Err(error) if error.kind() == ErrorKind::AddrNotAvailable => None,
+                connected => Some(connected),
+            }
+        });
+        let mut client = client.unwrap().unwrap_or_else(|error| panic!("round {round}: {error}"));
         // The server closes first, so the state is on its side.
         drop(listener.accept().unwrap());
         client.set_read_timeout(Some(LIMIT)).unwrap();
