@@ -19,15 +19,15 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::build;
+use crate::{build, interrupt};
 
 /// The flags of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  cargo xtask bench            everything: about an hour
+  cargo xtask bench            everything: 40 minutes
   cargo xtask bench redirect   only the redirect beside iptables and nftables
-  cargo xtask bench --quick    fewer and shorter rounds, without the long rows: some minutes
+  cargo xtask bench --quick    fewer and shorter rounds, without the long rows: two minutes
 
 Results are written to bench/results. The exit status is 0 whether or not the targets are met: it is for a person to judge.")]
 pub(crate) struct Arguments {
@@ -95,6 +95,7 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<ExitCode> {
     } else {
         Extent { quick: false, rounds: 7, seconds: 3 }
     };
+    interrupt::catch()?;
     for area in areas {
         let report = match area {
             Area::Packets => packets::measure(extent.rounds.max(7), extent.quick)?,

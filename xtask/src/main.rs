@@ -5,6 +5,7 @@
 mod bench;
 mod build;
 mod image;
+mod interrupt;
 mod package;
 mod privilege;
 mod run;

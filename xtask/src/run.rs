@@ -1,7 +1,6 @@
 //! `cargo xtask run`: rprox at work, in a playground or on a real interface.
 
 mod host;
-mod interrupt;
 mod playground;
 mod podman;
 

@@ -1,7 +1,9 @@
 //! What was measured: rounds of each contender, taken in turn, so that what changes on the machine changes for all of them.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde::Serialize;
+
+use crate::interrupt;
 
 /// Which of two figures is the better one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -105,7 +107,7 @@ impl Measurement {
 ///
 /// # Errors
 ///
-/// The first that `measure` gives.
+/// The first that `measure` gives, or the user asked for the end.
 pub(super) fn in_turn<C: Copy>(
     rounds: usize,
     contenders: &[C],
@@ -113,6 +115,7 @@ pub(super) fn in_turn<C: Copy>(
 ) -> Result<()> {
     for round in 0..=rounds {
         for contender in contenders {
+            ensure!(!interrupt::came(), "interrupted; nothing is left of it");
             measure(*contender, round > 0)?;
         }
     }

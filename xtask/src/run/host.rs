@@ -13,8 +13,7 @@ use rprox_tests::programs::Programs;
 use rprox_tests::run_dir::RunDir;
 
 use super::Arguments;
-use super::interrupt::Interrupt;
-use crate::privilege;
+use crate::{interrupt, privilege};
 
 /// Refuses what can't work, before anything is built.
 pub(super) fn check(interface: &str, arguments: &Arguments) -> Result<()> {
@@ -40,7 +39,7 @@ pub(super) fn check(interface: &str, arguments: &Arguments) -> Result<()> {
 /// Runs agent and loader until Ctrl-C or until one of them ends.
 pub(super) fn run(interface: &str, arguments: &Arguments) -> Result<ExitCode> {
     let programs = Programs::find()?;
-    let interrupt = Interrupt::catch()?;
+    interrupt::catch()?;
     // A copy: the build may lie where the agent's user can't reach it.
     let run_dir = RunDir::new()?;
     let agent = run_dir.copy_of(&programs.agent)?;
@@ -64,7 +63,7 @@ pub(super) fn run(interface: &str, arguments: &Arguments) -> Result<ExitCode> {
     // In the order they are to end: the agent's connections need the redirect until they are drained.
     let mut running = [("rprox-agent", agent), ("rprox-loader", loader)];
     let mut failed = false;
-    while !interrupt.came() && !failed {
+    while !interrupt::came() && !failed {
         for (name, process) in &mut running {
             if let Some(status) = process.ended() {
                 eprintln!("error: {name} ended by itself ({status})");

@@ -11,12 +11,12 @@ use rprox_tests::playground::{Playground, SERVICES};
 use rprox_tests::table::{ROWS, Row, ask_all};
 use rprox_tests::topology::{HOST, INTERFACE};
 
-use super::interrupt::Interrupt;
+use crate::interrupt;
 use crate::steps::Step;
 
 /// Makes the playground, shows the table, and stays until Ctrl-C unless it is to be shown `once`.
 pub(super) fn run(once: bool) -> Result<ExitCode> {
-    let interrupt = Interrupt::catch()?;
+    interrupt::catch()?;
     let step = Step::begin("Lay out the playground, start the agent, attach the loader");
     let mut playground = Playground::running()?;
     step.finish("a client, a host, three services");
@@ -33,9 +33,9 @@ pub(super) fn run(once: bool) -> Result<ExitCode> {
     step.finish(&if wrong == 0 { format!("all {ROWS} right") } else { format!("{wrong} of {ROWS} wrong") });
     println!("{}", draw(&rows));
 
-    if !once && !interrupt.came() {
+    if !once && !interrupt::came() {
         explain(&playground);
-        stay(&mut playground, &interrupt)?;
+        stay(&mut playground)?;
     }
     let step = Step::begin("Take the playground down");
     if let Some(mut agent) = playground.agent.take() {
@@ -104,8 +104,8 @@ The playground stays up until Ctrl-C. From another terminal, as root:
 }
 
 /// Returns on Ctrl-C.
-fn stay(playground: &mut Playground, interrupt: &Interrupt) -> Result<()> {
-    while !interrupt.came() {
+fn stay(playground: &mut Playground) -> Result<()> {
+    while !interrupt::came() {
         for process in [&mut playground.agent, &mut playground.loader].into_iter().flatten() {
             if let Some(status) = process.ended() {
                 bail!("ended by itself ({status}):\n{}", process.said().join("\n"));

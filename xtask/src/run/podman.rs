@@ -10,7 +10,7 @@ use rprox_tests::command;
 use rprox_tests::rootless::USER;
 use rprox_tests::rootless::site::{NETWORK, Site};
 
-use super::interrupt::Interrupt;
+use crate::interrupt;
 use crate::steps::Step;
 
 /// What is asked for, and the pods that may answer.
@@ -22,7 +22,7 @@ const ASKED: [(&str, &[&str]); 3] = [
 
 /// Makes the site, shows that it answers, and stays until Ctrl-C unless it is to be shown `once`.
 pub(super) fn run(once: bool) -> Result<ExitCode> {
-    let interrupt = Interrupt::catch()?;
+    interrupt::catch()?;
     let step =
         Step::begin("Boot a host with rootless Podman, make the pods, start the proxy, attach the loader");
     let mut site = Site::start()?;
@@ -42,9 +42,9 @@ pub(super) fn run(once: bool) -> Result<ExitCode> {
             );
         }
     }
-    if !once && !interrupt.came() {
+    if !once && !interrupt::came() {
         explain(&site);
-        stay(&mut site, &interrupt)?;
+        stay(&mut site)?;
     }
     let step = Step::begin("Take the host down");
     site.loader.stop()?;
@@ -84,8 +84,8 @@ The host stays up until Ctrl-C. From another terminal, as root:
 }
 
 /// Returns on Ctrl-C.
-fn stay(site: &mut Site, interrupt: &Interrupt) -> Result<()> {
-    while !interrupt.came() {
+fn stay(site: &mut Site) -> Result<()> {
+    while !interrupt::came() {
         if let Some(status) = site.loader.ended() {
             bail!("the loader ended by itself ({status}):\n{}", site.loader.said().join("\n"));
         }
