@@ -15,7 +15,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use http::HeaderValue;
-use hyper::rt::Executor;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -141,16 +140,6 @@ pub struct Worker {
     /// The `Date` of responses, and the second that it is for.
     date: RefCell<(u64, HeaderValue)>,
     view: View,
-}
-
-/// Runs hyper's tasks on this thread.
-#[derive(Clone, Copy, Debug)]
-pub struct LocalExecutor;
-
-impl<F: Future<Output = ()> + 'static> Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
 }
 
 /// Why a worker did not start.

@@ -6,6 +6,7 @@
 mod agent;
 mod bulk;
 mod client;
+mod http2_upstream;
 mod names;
 mod pebble;
 mod upstream;
@@ -22,6 +23,7 @@ mod expectations;
 mod grpc;
 mod handover;
 mod headers;
+mod http2_upstreams;
 mod interim;
 mod listeners;
 mod load;

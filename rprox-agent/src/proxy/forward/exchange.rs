@@ -14,7 +14,6 @@ use http::{HeaderValue, Response, StatusCode, Version};
 
 use super::body::{Download, DownloadError, ResponseBody};
 use super::connect;
-use super::http1::Http1;
 use super::send::{Answered, Switched};
 use super::tunnel::Tunnel;
 use super::upgrade;
@@ -178,8 +177,7 @@ impl Exchange {
         // The version of this hop, not of the one behind us.
         parts.version = Version::HTTP_11;
         // A client that has not sent its body yet is not to send it, and could not say so.
-        let ends =
-            self.client.worker.lets_connections_go() || lease.http1().is_some_and(Http1::has_left_body);
+        let ends = self.client.worker.lets_connections_go() || lease.has_left_body();
         if ends && !self.client.http2 {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }

@@ -31,8 +31,7 @@ pub(super) fn ask(request: &mut UpstreamRequest, lease: &Lease, limit: Duration)
         return None;
     }
     request.head.headers.remove(EXPECT);
-    // hyper doesn't tell of interim responses over HTTP/2.
-    let possible = !lease.is_http2() && !lease.endpoint().ignores_expect() && limit > Duration::ZERO;
+    let possible = !lease.endpoint().ignores_expect() && limit > Duration::ZERO;
     let question = request.body.hold(possible.then_some(limit))?;
     request.head.headers.insert(EXPECT, HeaderValue::from_static(CONTINUE));
     Some(question)

@@ -7,8 +7,8 @@ use std::io;
 use http::StatusCode;
 
 use super::body::UploadError;
-use super::http1;
 use super::request::UpstreamRequest;
+use super::{http1, http2};
 use crate::proxy::dns::DnsError;
 
 /// Why there is no response to pass on. The text is for the log; [`public`](Self::public) is for the client.
@@ -63,8 +63,8 @@ pub enum Broken {
     #[error(transparent)]
     Http1(#[from] http1::Error),
     /// Of one that speaks HTTP/2.
-    #[error("{}", chain(.0))]
-    Http2(#[from] hyper::Error),
+    #[error(transparent)]
+    Http2(#[from] http2::Error),
 }
 
 /// Why there is no response, and what can be sent again.
@@ -138,16 +138,4 @@ impl Failure {
     pub fn is_clients(&self) -> bool {
         matches!(self, Self::Upload(_))
     }
-}
-
-/// An error with its causes: hyper's own text is only the first half.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -28,11 +28,9 @@ pub use self::shared::Switched;
 use self::upload::{Task, Upload};
 use super::body::RequestBody;
 use super::dial::{Dial, Io};
-use super::expect::Question;
 use super::failure::{Broken, Failure, SendError};
 use super::forwarded::Forwarded;
-use super::request::UpstreamRequest;
-use crate::proxy::connection::interim::Interim;
+use super::request::{Beside, UpstreamRequest};
 use crate::proxy::http1::bulk::{Pace, Piped};
 use crate::proxy::http1::chunks::{Chunks, Piece, Sender};
 use crate::proxy::http1::message::{Coding, Failed};
@@ -73,17 +71,6 @@ pub struct Http1 {
     timer: LazyTimer,
     /// When it was taken for a request that is still to be sent.
     taken: Option<Instant>,
-}
-
-/// What goes with a request.
-#[derive(Clone, Copy, Default)]
-pub struct Beside<'a> {
-    /// Fields besides its own.
-    pub(super) forwarded: Option<&'a Forwarded>,
-    /// What 100 is the answer to.
-    pub(super) question: Option<&'a Question>,
-    /// Who hears whatever else comes before the response (RFC 9110 section 15.2).
-    pub(super) interim: Option<&'a Interim>,
 }
 
 impl Http1 {
@@ -233,15 +220,8 @@ impl Http1 {
             *looked_at = 0;
             let section = self.buffer.split_to(end).freeze();
             let Head { response, length, keeps_alive } = head::read(&section, method)?;
-            match response.status() {
-                StatusCode::SWITCHING_PROTOCOLS => {}
-                StatusCode::CONTINUE => beside.question.into_iter().for_each(Question::is_wanted),
-                status if status.is_informational() => {
-                    beside.interim.into_iter().for_each(|interim| interim.offer(status, response.headers()));
-                }
-                _ => {}
-            }
             if response.status().is_informational() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                beside.hears(response.status(), response.headers());
                 continue;
             }
             self.keeps_alive &= keeps_alive;

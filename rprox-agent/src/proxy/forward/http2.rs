@@ -1,55 +1,72 @@
-//! An HTTP/2 connection to an endpoint, which requests share.
+//! An HTTP/2 connection to an endpoint (RFC 9113), which requests share.
+//!
+//! The connection has a task of its own, which reads and writes for all of its streams. A request's task opens a stream, sends the body
+//! while the response is waited for, and takes that. What is left of the body then gets a task, so that it goes on while nobody takes
+//! the response.
 
 #![forbid(unsafe_code)]
 
+mod connection;
+mod error;
+mod response;
+mod upload;
+
 use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::Response;
-use hyper::body::Incoming;
-use hyper::client::conn::http2;
-use hyper_util::rt::TokioIo;
+use http::header::CONTENT_LENGTH;
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response};
+use hyper::body::Body as _;
 use tokio::time::Instant;
 
-use super::body::{RequestBody, UploadError};
+use self::connection::Connection;
+pub use self::error::Error;
+pub use self::response::Incoming;
+use self::upload::{Task, Upload};
+use super::body::RequestBody;
 use super::dial::{Dial, Io};
 use super::failure::{Broken, Failure, SendError};
-use super::request::UpstreamRequest;
+use super::headers;
+use super::request::{Beside, UpstreamRequest};
 use super::retry::Copy;
 use crate::proxy::timer::lazy::LazyTimer;
-use crate::proxy::worker::LocalExecutor;
 
-/// A stream of a connection, which has a task of its own.
+/// A connection as one request has it: a stream at most.
 pub struct Http2 {
-    sender: http2::SendRequest<RequestBody>,
+    connection: Rc<Connection>,
+    /// The request, while its body is sent and the response has come.
+    upload: Option<Task>,
+    /// Whether the body of its request is never sent.
+    left_body: bool,
     timer: LazyTimer,
-    grain: Duration,
 }
 
 impl Http2 {
     /// Speaks it on a connection that is made.
     pub(super) async fn new(io: Io, dial: &Dial<'_>) -> Result<Self, Failure> {
-        let mut builder = http2::Builder::new(LocalExecutor);
-        builder.max_header_list_size(u32::try_from(dial.config.limits.header_bytes).unwrap_or(u32::MAX));
-        let (sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(Broken::from)?;
-        tokio::task::spawn_local(async move {
-            let _ = connection.await;
-        });
-        let grain = dial.config.shortest_wait;
-        Ok(Self { sender, timer: LazyTimer::new(grain), grain })
+        let connection = Connection::open(io, dial.config).await;
+        Ok(Self::on(Rc::new(connection.map_err(|error| Broken::from(Error::from(error)))?)))
+    }
+
+    fn on(connection: Rc<Connection>) -> Self {
+        let timer = LazyTimer::new(connection.shortest_wait);
+        Self { connection, upload: None, left_body: false, timer }
     }
 
     /// Another stream of the same connection.
     #[must_use]
     pub fn share(&self) -> Self {
-        Self { sender: self.sender.clone(), timer: LazyTimer::new(self.grain), grain: self.grain }
+        Self::on(Rc::clone(&self.connection))
     }
 
-    /// Whether the connection has ended.
+    /// Whether the connection takes no more requests: it has ended, or is about to (GOAWAY).
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+        self.connection.is_closed()
     }
 
     /// Sends a request and waits for the head of its response, for `limit` at most once it is sent.
@@ -60,31 +77,67 @@ impl Http2 {
     pub async fn send(
         &mut self,
         request: UpstreamRequest,
+        beside: Beside<'_>,
         limit: Duration,
     ) -> Result<Response<Incoming>, SendError> {
-        let copy = request.may_be_sent_again().then(|| Copy::of(&request.head));
-        let progress = request.body.progress();
-        let mut response = Box::pin(self.sender.try_send_request(request.into()));
-        let start = Instant::now();
-        let answered = poll_fn(|cx| {
-            if let Poll::Ready(response) = response.as_mut().poll(cx) {
-                return Poll::Ready(Ok(response));
-            }
-            let since = match &progress {
-                None => start,
-                Some(progress) => progress.upstreams_turn().unwrap_or_else(Instant::now),
-            };
-            self.timer.poll(cx, since + limit).map(Err)
-        });
-        let again = || copy.map(Copy::into_request);
-        match answered.await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(mut error)) => Err(match error.take_message() {
-                Some(request) => SendError::unsent(failure(error.into_error()), request.into()),
-                None => SendError::sent(failure(error.into_error()), again()),
-            }),
-            Err(()) => Err(SendError::sent(Failure::ResponseTimeout, again())),
+        let UpstreamRequest { mut head, body } = request;
+        // The endpoint may say of any request that it did nothing with it.
+        let copy = Copy::of(&head);
+        if let Some(forwarded) = beside.forwarded {
+            forwarded.insert(&mut head.headers);
         }
+        say_length(&mut head, &body);
+        head.extensions.clear();
+        let head = Request::from_parts(*head, ());
+        let progress = body.progress();
+        let mut upload = Upload::new(body);
+        let Self { connection, timer, .. } = self;
+        let start = Instant::now();
+        let answered = {
+            let mut answer = pin!(connection.answer(head, &mut upload, beside));
+            poll_fn(|cx| {
+                if let Poll::Ready(answered) = answer.as_mut().poll(cx) {
+                    return Poll::Ready(answered);
+                }
+                let since = match &progress {
+                    None => start,
+                    Some(progress) => progress.upstreams_turn().unwrap_or_else(Instant::now),
+                };
+                timer.poll(cx, since + limit).map(|()| Err(Failure::ResponseTimeout))
+            })
+            .await
+        };
+        match answered {
+            Ok(response) => {
+                self.upload = upload.spawn();
+                let length = headers::content_length(response.headers());
+                Ok(response.map(|stream| Incoming::new(stream, length)))
+            }
+            Err(failure) => {
+                let was_sent =
+                    !matches!(&failure, Failure::Broken(Broken::Http2(error)) if error.is_unprocessed());
+                let again = |body| UpstreamRequest { body, ..copy.into_request() };
+                Err(SendError { failure, request: upload.into_whole_body().map(again), was_sent })
+            }
+        }
+    }
+
+    /// Lets what is left of the request's body be sent, if it is wanted.
+    pub fn finish_upload(mut self) {
+        if !self.left_body {
+            self.upload = None;
+        }
+    }
+
+    /// The rest of the request is not wanted.
+    pub fn leaves_body(&mut self) {
+        self.left_body = true;
+    }
+
+    /// Whether that is so.
+    #[must_use]
+    pub fn has_left_body(&self) -> bool {
+        self.left_body
     }
 
     /// For the waits of its request.
@@ -93,13 +146,18 @@ impl Http2 {
     }
 }
 
-/// What went wrong with the client's body was only passed on by hyper.
-fn failure(error: hyper::Error) -> Failure {
-    let upload = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<UploadError>());
-    match upload {
-        Some(UploadError::Stalled) => Failure::Upload(UploadError::Stalled),
-        Some(UploadError::TooLarge) => Failure::Upload(UploadError::TooLarge),
-        Some(UploadError::Broken(_)) => Failure::Upload(UploadError::Broken(error.into())),
-        None => Failure::Broken(error.into()),
+impl Drop for Http2 {
+    fn drop(&mut self) {
+        if let Some(upload) = &self.upload {
+            upload.abort();
+        }
+    }
+}
+
+/// Says how long the body is where that is known and not said: of none, if the method makes one likely (RFC 9110 section 8.6).
+fn say_length(head: &mut Parts, body: &RequestBody) {
+    let Some(length) = body.size_hint().exact() else { return };
+    if length > 0 || !matches!(head.method, Method::GET | Method::HEAD | Method::DELETE | Method::CONNECT) {
+        head.headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
     }
 }

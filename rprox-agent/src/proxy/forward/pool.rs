@@ -17,9 +17,9 @@ use super::choice::Connection;
 use super::dial::{Connected, Dial};
 use super::endpoint::{Endpoint, Idle, Place, Use, Way};
 use super::failure::{Failure, SendError};
-use super::http1::{Beside, Http1};
+use super::http1::Http1;
 use super::http2::Http2;
-use super::request::UpstreamRequest;
+use super::request::{Beside, UpstreamRequest};
 use crate::proxy::health::{Board, Verdict};
 use crate::proxy::http1::rooms::Rooms;
 use crate::proxy::metrics::Metrics;
@@ -247,7 +247,7 @@ impl Lease {
     /// When there is none.
     pub async fn send(
         &mut self,
-        mut request: UpstreamRequest,
+        request: UpstreamRequest,
         beside: Beside<'_>,
         limit: Duration,
     ) -> Result<Response<Source>, SendError> {
@@ -256,10 +256,7 @@ impl Lease {
                 Ok(link.send(request, beside, limit).await?.map(|()| Source::Http1))
             }
             Link::Http2 { link, .. } | Link::Alone { link: Connected::Http2(link), .. } => {
-                if let Some(forwarded) = beside.forwarded {
-                    forwarded.insert(&mut request.head.headers);
-                }
-                Ok(link.send(request, limit).await?.map(Source::Http2))
+                Ok(link.send(request, beside, limit).await?.map(Source::Http2))
             }
         }
     }
@@ -280,6 +277,36 @@ impl Lease {
     #[must_use]
     pub fn is_reused(&self) -> bool {
         matches!(self.link, Link::Http1 { reused: true, .. } | Link::Http2 { reused: true, .. })
+    }
+
+    /// Whether the connection is of no more use. One of HTTP/1.1 is so whenever a request gets no response.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        match &self.link {
+            Link::Http1 { .. } | Link::Alone { .. } => true,
+            Link::Http2 { link, .. } => link.is_closed(),
+        }
+    }
+
+    /// The rest of the request's body is not wanted, and so it is never sent.
+    pub fn leaves_body(&mut self) {
+        match &mut self.link {
+            Link::Http1 { link, .. } | Link::Alone { link: Connected::Http1(link), .. } => link.leaves_body(),
+            Link::Http2 { link, .. } | Link::Alone { link: Connected::Http2(link), .. } => link.leaves_body(),
+        }
+    }
+
+    /// Whether that is so.
+    #[must_use]
+    pub fn has_left_body(&self) -> bool {
+        match &self.link {
+            Link::Http1 { link, .. } | Link::Alone { link: Connected::Http1(link), .. } => {
+                link.has_left_body()
+            }
+            Link::Http2 { link, .. } | Link::Alone { link: Connected::Http2(link), .. } => {
+                link.has_left_body()
+            }
+        }
     }
 
     /// The connection, where it speaks HTTP/1.1.
@@ -322,6 +349,10 @@ impl Lease {
             Self { link: Link::Alone { link: Connected::Http1(link), .. }, .. } if !stop => {
                 link.finish_upload();
             }
+            Self {
+                link: Link::Http2 { link, .. } | Link::Alone { link: Connected::Http2(link), .. },
+                ..
+            } if !stop => link.finish_upload(),
             _ => {}
         }
     }

@@ -3,9 +3,12 @@
 #![forbid(unsafe_code)]
 
 use http::request::Parts;
-use http::{Method, Request};
+use http::{HeaderMap, Method, Request, StatusCode};
 
 use super::body::RequestBody;
+use super::expect::Question;
+use super::forwarded::Forwarded;
+use crate::proxy::connection::interim::Interim;
 
 /// What is sent, from the client's head to the endpoint's. The head is in a box all the way: it is large, and would be copied into the future of
 /// each step.
@@ -33,15 +36,23 @@ impl UpstreamRequest {
     }
 }
 
-impl From<UpstreamRequest> for Request<RequestBody> {
-    fn from(UpstreamRequest { head, body }: UpstreamRequest) -> Self {
-        Self::from_parts(*head, body)
-    }
+/// What goes with a request.
+#[derive(Clone, Copy, Default)]
+pub struct Beside<'a> {
+    /// Fields besides its own.
+    pub(super) forwarded: Option<&'a Forwarded>,
+    /// What 100 is the answer to.
+    pub(super) question: Option<&'a Question>,
+    /// Who hears whatever else comes before the response (RFC 9110 section 15.2).
+    pub(super) interim: Option<&'a Interim>,
 }
 
-impl From<Request<RequestBody>> for UpstreamRequest {
-    fn from(request: Request<RequestBody>) -> Self {
-        let (head, body) = request.into_parts();
-        Self { head: Box::new(head), body }
+impl Beside<'_> {
+    /// An interim response has come.
+    pub(super) fn hears(&self, status: StatusCode, headers: &HeaderMap) {
+        match status {
+            StatusCode::CONTINUE => self.question.into_iter().for_each(Question::is_wanted),
+            _ => self.interim.into_iter().for_each(|interim| interim.offer(status, headers)),
+        }
     }
 }

@@ -11,9 +11,9 @@ use super::choice::Choice;
 use super::expect::{self, Question};
 use super::failure::Failure;
 use super::forwarded::Forwarded;
-use super::http1::{self, Beside, Http1};
+use super::http1::{self, Http1};
 use super::pool::Lease;
-use super::request::UpstreamRequest;
+use super::request::{Beside, UpstreamRequest};
 use super::sticky;
 use super::target::Target;
 use super::upgrade::Offer;
@@ -138,13 +138,14 @@ pub async fn send(
         let timed_out = matches!(error.failure, Failure::ResponseTimeout);
         let was_sent = error.was_sent;
         let again = error.request.filter(|request| !was_sent || (!timed_out && request.may_be_sent_again()));
-        if !lease.is_reused() && !error.failure.is_clients() {
-            // A connection that was used before may have ended for its own reasons.
+        // A connection that was used before may have ended for its own reasons.
+        let is_stale = lease.is_reused() && lease.has_ended();
+        if !is_stale && !error.failure.is_clients() {
             endpoint.counts.failures.increment();
             endpoint.broke(&config.passive_health);
         }
         let Some(again) = again else { return Err(lost(error.failure)) };
-        if !lease.is_reused() {
+        if !is_stale {
             resends += 1;
             if resends > config.retries.attempts
                 || !group.budget.withdraw(&config.retries, &client.worker.metrics)
@@ -154,8 +155,10 @@ pub async fn send(
             choice.avoid(endpoint);
         }
         tracing::debug!(endpoint = %endpoint.way.address, error = %error.failure, "sending the request again");
-        // Its neighbours have most likely ended with it.
-        endpoint.forget();
+        if lease.has_ended() {
+            // Its neighbours have most likely ended with it.
+            endpoint.forget();
+        }
         request = again;
     }
 }
@@ -163,7 +166,7 @@ pub async fn send(
 /// What the response tells of whether the request's body is wanted, and of whether the endpoint is worth asking.
 fn hear(lease: &mut Lease, question: &Question, status: StatusCode) {
     if question.is_refused_by(status) {
-        lease.http1_mut().map(Http1::leaves_body);
+        lease.leaves_body();
     } else if question.was_ignored() {
         lease.endpoint().lets_expect_pass();
     }

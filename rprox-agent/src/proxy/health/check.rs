@@ -14,8 +14,7 @@ use tokio::time::timeout;
 use crate::proxy::config::Config;
 use crate::proxy::forward::dial::{Connected, Dial};
 use crate::proxy::forward::endpoint::Way;
-use crate::proxy::forward::http1::Beside;
-use crate::proxy::forward::request::UpstreamRequest;
+use crate::proxy::forward::request::{Beside, UpstreamRequest};
 use crate::proxy::upstream::set::HealthCheck;
 use crate::proxy::upstream::{Protocol, Upstream};
 
@@ -61,7 +60,7 @@ async fn ask(
             parts.scheme = Some(if way.protocol == Protocol::Https { Scheme::HTTPS } else { Scheme::HTTP });
             parts.authority = Authority::try_from(authority(upstream)).ok();
             request.head.uri = Uri::from_parts(parts).map_err(|error| error.to_string())?;
-            link.send(request, check.timeout).await.map(|response| response.status())
+            link.send(request, Beside::default(), check.timeout).await.map(|response| response.status())
         }
     };
     sent.map(|status| status.as_u16()).map_err(|error| error.failure.to_string())

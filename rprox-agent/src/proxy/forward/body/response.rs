@@ -7,12 +7,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::proxy::forward::exchange::{Exchange, Offered};
 use crate::proxy::forward::failure::Broken;
 use crate::proxy::forward::http1::Http1;
+use crate::proxy::forward::http2::Incoming;
 use crate::proxy::forward::pool::Lease;
 use crate::proxy::forward::tunnel::Tunnel;
 use crate::proxy::http1::bulk::{Bulk, Piped};
@@ -128,7 +129,7 @@ impl Download {
                 };
                 link.poll_frame(cx).map_err(Broken::from)
             }
-            Source::Http2(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Broken::from),
+            Source::Http2(incoming) => incoming.poll_frame(cx).map_err(Broken::from),
         }
     }
 

@@ -1,0 +1,119 @@
+//! A connection, on which streams are opened in turn.
+
+#![forbid(unsafe_code)]
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{Builder, ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
+use http::{Request, Response, StatusCode};
+use tokio::sync::Mutex;
+
+use super::error::Error;
+use super::upload::Upload;
+use crate::proxy::config::Config;
+use crate::proxy::forward::dial::Io;
+use crate::proxy::forward::failure::{Broken, Failure};
+use crate::proxy::forward::request::Beside;
+
+/// How much may come of all responses together before any of it is passed on.
+const CONNECTION_WINDOW: u32 = 5 << 20;
+
+/// How much may come of one response.
+const STREAM_WINDOW: u32 = 2 << 20;
+
+/// How much of a request's body waits to be written, at most.
+const SEND_BUFFER: usize = 1 << 20;
+
+/// Streams that may be opened before the endpoint has said how many it takes. More could be refused.
+const FIRST_STREAMS: usize = 1;
+
+/// A connection.
+pub(super) struct Connection {
+    /// Whoever has it opens a stream, or waits until there are fewer than the endpoint takes.
+    sender: Mutex<SendRequest<Bytes>>,
+    /// Of what its requests wait for.
+    pub(super) shortest_wait: Duration,
+}
+
+impl Connection {
+    /// Begins to speak.
+    pub(super) async fn open(io: Io, config: &Config) -> Result<Self, h2::Error> {
+        let (sender, connection) = Builder::new()
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_window_size(STREAM_WINDOW)
+            .max_send_buffer_size(SEND_BUFFER)
+            .initial_max_send_streams(FIRST_STREAMS)
+            .max_header_list_size(u32::try_from(config.limits.header_bytes).unwrap_or(u32::MAX))
+            .enable_push(false)
+            .handshake(io)
+            .await?;
+        // It ends with the last stream and sender.
+        tokio::task::spawn_local(async move {
+            let _ = connection.await;
+        });
+        Ok(Self { sender: Mutex::new(sender), shortest_wait: config.shortest_wait })
+    }
+
+    /// Whether no more streams can be opened. Who waits to open one will hear of it.
+    pub(super) fn is_closed(&self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        self.sender
+            .try_lock()
+            .is_ok_and(|mut sender| matches!(sender.poll_ready(&mut context), Poll::Ready(Err(_))))
+    }
+
+    /// Sends a request and waits for the head of its response.
+    pub(super) async fn answer(
+        &self,
+        head: Request<()>,
+        upload: &mut Upload,
+        beside: Beside<'_>,
+    ) -> Result<Response<RecvStream>, Failure> {
+        let ends = upload.is_empty();
+        let (mut response, stream) = self.stream(head, ends).await.map_err(broken)?;
+        if !ends {
+            upload.begin(stream);
+        }
+        poll_fn(|cx| {
+            if let Poll::Ready(Err(error)) = upload.poll(cx) {
+                return Poll::Ready(Err(Failure::Upload(error)));
+            }
+            while let Poll::Ready(interim) = response.poll_informational(cx) {
+                let Some(interim) = interim.transpose().map_err(broken)? else {
+                    return Pin::new(&mut response).poll(cx).map_err(broken);
+                };
+                // RFC 9113 section 8.6
+                if interim.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    return Poll::Ready(Err(broken(Error::Switching)));
+                }
+                beside.hears(interim.status(), interim.headers());
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Opens a stream when there are fewer than the endpoint takes.
+    async fn stream(
+        &self,
+        head: Request<()>,
+        ends: bool,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), Error> {
+        let mut sender = self.sender.lock().await;
+        poll_fn(|cx| sender.poll_ready(cx)).await.map_err(Error::Unopened)?;
+        let stream = sender.send_request(head, ends).map_err(Error::Unopened)?;
+        // Until it is open, so that the next one waits here and not among what will be sent whatever becomes of its request. What
+        // goes wrong the stream tells.
+        let _ = poll_fn(|cx| sender.poll_ready(cx)).await;
+        Ok(stream)
+    }
+}
+
+fn broken(error: impl Into<Error>) -> Failure {
+    Failure::Broken(Broken::Http2(error.into()))
+}

@@ -1,0 +1,129 @@
+//! A request's body on its way to the upstream, as fast as that takes it (RFC 9113 section 5.2).
+
+#![forbid(unsafe_code)]
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+use hyper::body::Body as _;
+use tokio::task::AbortHandle;
+
+use crate::proxy::forward::body::{RequestBody, UploadError};
+use crate::proxy::forward::headers;
+
+/// A body and the stream that it goes by.
+pub(super) struct Upload {
+    body: RequestBody,
+    /// `None` before it is open, and once there is nothing more to send.
+    stream: Option<SendStream<Bytes>>,
+    /// What the upstream has no room for yet.
+    held: Option<Bytes>,
+    /// Whether any of the body was read.
+    is_begun: bool,
+}
+
+impl Upload {
+    pub(super) fn new(body: RequestBody) -> Self {
+        Self { body, stream: None, held: None, is_begun: false }
+    }
+
+    /// Whether there is nothing to send.
+    pub(super) fn is_empty(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    /// It goes by this stream, which the head has left open.
+    pub(super) fn begin(&mut self, stream: SendStream<Bytes>) {
+        self.stream = Some(stream);
+    }
+
+    /// Sends what the client has sent and the upstream takes. Ready at the body's end, and when the upstream wants no more of it:
+    /// whether that is a failure the response tells (RFC 9113 section 8.1).
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UploadError>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(())) };
+        let sent = ready!(Self::send(stream, &mut self.body, &mut self.held, &mut self.is_begun, cx));
+        if sent.is_err() {
+            stream.send_reset(Reason::CANCEL);
+        }
+        self.stream = None;
+        Poll::Ready(sent)
+    }
+
+    fn send(
+        stream: &mut SendStream<Bytes>,
+        body: &mut RequestBody,
+        held: &mut Option<Bytes>,
+        is_begun: &mut bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), UploadError>> {
+        loop {
+            // So that a reset is heard while the client is waited for.
+            if stream.poll_reset(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            if held.is_some() {
+                while stream.capacity() == 0 {
+                    if !matches!(ready!(stream.poll_capacity(cx)), Some(Ok(_))) {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+            }
+            if let Some(piece) = held.take() {
+                let ends = body.is_end_stream();
+                if stream.send_data(piece, ends).is_err() || ends {
+                    return Poll::Ready(Ok(()));
+                }
+                continue;
+            }
+            let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(cx)).transpose()? else {
+                let _ = stream.send_data(Bytes::new(), true);
+                return Poll::Ready(Ok(()));
+            };
+            *is_begun = true;
+            match frame.into_data() {
+                Ok(piece) if piece.is_empty() => {}
+                Ok(piece) => {
+                    // Room is asked for when there is something to put there, and at first for a byte: what a stream has been given all
+                    // others lack. The whole is asked for when it is handed over.
+                    stream.reserve_capacity(1);
+                    *held = Some(piece);
+                }
+                Err(frame) => {
+                    let mut trailers = frame.into_trailers().unwrap_or_default();
+                    headers::remove_hop_by_hop(&mut trailers);
+                    stream.reserve_capacity(0);
+                    let _ = stream.send_trailers(trailers);
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+    }
+
+    /// Goes on in a task of its own, if there is something left.
+    pub(super) fn spawn(mut self) -> Option<Task> {
+        self.stream.as_ref()?;
+        let task = tokio::task::spawn_local(async move {
+            // What went wrong the stream tells, which is reset.
+            let _ = poll_fn(|cx| self.poll(cx)).await;
+        });
+        Some(Task(task.abort_handle()))
+    }
+
+    /// The body, if nothing of it is used up.
+    pub(super) fn into_whole_body(self) -> Option<RequestBody> {
+        (!self.is_begun).then_some(self.body)
+    }
+}
+
+/// An upload in a task of its own.
+pub(super) struct Task(AbortHandle);
+
+impl Task {
+    /// Ends it where it is.
+    pub(super) fn abort(&self) {
+        self.0.abort();
+    }
+}

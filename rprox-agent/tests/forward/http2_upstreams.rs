@@ -1,0 +1,358 @@
+//! Upstreams that speak HTTP/2 (`h2c://`): what they say before their responses, refuse, and break off.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+
+use bytes::Bytes;
+use h2::Reason;
+use h2::server::Builder;
+use http::Response;
+use rprox_tests::wait;
+use tokio::sync::Mutex;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use crate::agent::{Agent, PATIENCE};
+use crate::client::{ask, connect, get, read_head, read_reply, read_to_close};
+use crate::http2_upstream::{Http2Upstream, read};
+use crate::upstream::Upstream;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
+const POST: &str = "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\n\r\n";
+const HINTED: &str = "HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\n";
+const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
+const ANNOUNCED: &str =
+    "PUT / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+
+fn agent_before(upstream: &Http2Upstream, more: &str) -> Agent {
+    Agent::start_with(1, &[("a.example", &upstream.name())], more)
+}
+
+/// An upstream that does `interim` of these before it answers, each when it is told to.
+fn stepping(interim: &'static [u16]) -> (Http2Upstream, UnboundedSender<()>) {
+    let (go, goes) = unbounded_channel();
+    let goes = Arc::new(Mutex::new(goes));
+    let upstream = Http2Upstream::start(move |request, mut answer| {
+        let goes = Arc::clone(&goes);
+        async move {
+            for status in interim {
+                answer.interim(*status);
+                goes.lock().await.recv().await.unwrap();
+            }
+            answer.whole(200, read(request.into_body()).await.unwrap());
+        }
+    });
+    (upstream, go)
+}
+
+#[test]
+fn interim_responses_reach_the_client_while_the_response_is_not_made_yet() {
+    let (upstream, go) = stepping(&[103, 103]);
+    let agent = agent_before(&upstream, "");
+    let mut client = connect(agent.http);
+    let post = "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\n\r\nhello";
+    for (request, body) in [(GET, ""), (post, "hello"), (GET, "")] {
+        client.write_all(request.as_bytes()).unwrap();
+        for _ in 0..2 {
+            assert_eq!(read_head(&mut client), HINTED);
+            go.send(()).unwrap();
+        }
+        let head = read_head(&mut client);
+        assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("\r\nx-a: b\r\n"), "{head}");
+        assert_eq!(read_chunks(&mut client), body);
+    }
+    assert_eq!(upstream.connections(), 1);
+}
+
+/// Reads a chunked body.
+fn read_chunks(stream: &mut impl Read) -> String {
+    let mut all = String::new();
+    loop {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            line.push(byte[0]);
+        }
+        let length = usize::from_str_radix(std::str::from_utf8(&line).unwrap().trim_end(), 16).unwrap();
+        let mut chunk = vec![0; length + 2];
+        stream.read_exact(&mut chunk).unwrap();
+        if length == 0 {
+            return all;
+        }
+        all.push_str(std::str::from_utf8(&chunk[..length]).unwrap());
+    }
+}
+
+#[test]
+fn a_body_is_held_back_until_it_is_asked_for() {
+    let (upstream, go) = stepping(&[103, 100]);
+    let agent = agent_before(&upstream, "[timeouts]\nexpect = \"1h\"");
+    let mut client = connect(agent.http);
+    for _ in 0..2 {
+        client.write_all(ANNOUNCED.as_bytes()).unwrap();
+        for expected in [HINTED, CONTINUE] {
+            assert_eq!(read_head(&mut client), expected);
+            go.send(()).unwrap();
+        }
+        client.write_all(b"hello").unwrap();
+        assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
+        assert_eq!(read_chunks(&mut client), "hello");
+    }
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[test]
+fn a_body_that_is_refused_by_the_head_is_never_sent() {
+    let (tell, told) = mpsc::channel();
+    let upstream = Http2Upstream::start(move |request, mut answer| {
+        let tell = tell.clone();
+        async move {
+            assert_eq!(request.headers()["expect"], "100-continue");
+            answer.whole(401, "who?");
+            tell.send(read(request.into_body()).await).unwrap();
+        }
+    });
+    let agent = agent_before(&upstream, "[timeouts]\nexpect = \"1h\"");
+    for _ in 0..2 {
+        let mut client = connect(agent.http);
+        client.write_all(ANNOUNCED.as_bytes()).unwrap();
+        let head = read_head(&mut client);
+        assert!(head.starts_with("HTTP/1.1 401 ") && head.contains("\r\nconnection: close\r\n"), "{head}");
+        assert!(read_to_close(&mut client).starts_with(b"4\r\nwho?\r\n0\r\n"));
+        assert_eq!(told.recv_timeout(PATIENCE).unwrap(), None, "the stream is reset");
+    }
+    assert_eq!(upstream.connections(), 1, "which is all that is");
+}
+
+#[test]
+fn an_upstream_that_lets_an_expectation_pass_is_asked_once() {
+    let upstream = Http2Upstream::start(|request, mut answer| async move {
+        let expected = request.headers().contains_key("expect");
+        read(request.into_body()).await.unwrap();
+        answer.whole(200, expected.to_string());
+    });
+    let agent = agent_before(&upstream, "[timeouts]\nexpect = \"300ms\"");
+    for expected in ["true", "false"] {
+        let mut client = connect(agent.http);
+        client.write_all(ANNOUNCED.as_bytes()).unwrap();
+        assert_eq!(read_head(&mut client), CONTINUE);
+        client.write_all(b"hello").unwrap();
+        read_head(&mut client);
+        assert_eq!(read_chunks(&mut client), expected);
+    }
+    agent.metrics_with(&["rprox_limit_hits_total{limit=\"timeouts.expect\"} 1"]);
+}
+
+/// An upstream that refuses the first request by a reset, and answers the others with what they bring.
+fn refusing_once() -> (Http2Upstream, Arc<AtomicUsize>) {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&requests);
+    let upstream = Http2Upstream::start(move |request, mut answer| {
+        let place = count.fetch_add(1, Ordering::Relaxed);
+        async move {
+            if place == 0 {
+                return answer.0.send_reset(Reason::REFUSED_STREAM);
+            }
+            answer.interim(100);
+            answer.whole(200, read(request.into_body()).await.unwrap());
+        }
+    });
+    (upstream, requests)
+}
+
+#[test]
+fn a_refused_request_is_sent_again_whatever_its_method() {
+    let (upstream, requests) = refusing_once();
+    let agent = agent_before(&upstream, "");
+    assert_eq!(ask(&agent, POST).status(), 200);
+    assert_eq!((requests.load(Ordering::Relaxed), upstream.connections()), (2, 1));
+    agent.metrics_with(&["rprox_upstream_retries_total 1"]);
+}
+
+#[test]
+fn a_refused_request_s_body_goes_again_if_it_was_held_back_and_else_is_lost() {
+    let (upstream, requests) = refusing_once();
+    let agent = agent_before(&upstream, "[timeouts]\nexpect = \"1h\"");
+    let mut client = connect(agent.http);
+    client.write_all(ANNOUNCED.as_bytes()).unwrap();
+    assert_eq!(read_head(&mut client), CONTINUE);
+    client.write_all(b"hello").unwrap();
+    read_head(&mut client);
+    assert_eq!(read_chunks(&mut client), "hello");
+    assert_eq!(requests.load(Ordering::Relaxed), 2);
+
+    let (upstream, requests) = refusing_once();
+    let mut agent = agent_before(&upstream, "");
+    let post = "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\n\r\nhello";
+    assert_eq!(ask(&agent, post).status(), 502);
+    agent.logged("502 Bad Gateway: http2 error: stream error received: refused stream");
+    assert_eq!(requests.load(Ordering::Relaxed), 1);
+}
+
+/// A frame's type, flags, stream and payload (RFC 9113 section 4.1).
+type Frame = (u8, u8, u32, Vec<u8>);
+
+fn read_frame(stream: &mut TcpStream) -> Option<Frame> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).ok()?;
+    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+    let mut payload = vec![0; usize::try_from(length).unwrap()];
+    stream.read_exact(&mut payload).ok()?;
+    let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+    Some((head[3], head[4], id, payload))
+}
+
+fn frame(kind: u8, flags: u8, id: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &id.to_be_bytes(), payload].concat()
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+/// `:status: 200`, as HPACK has it.
+const OK: &[u8] = &[0x88];
+const SWITCHING: &[u8] = &[0x08, 3, b'1', b'0', b'1'];
+
+/// An upstream that answers each request with the frames that `answer` makes of its place, which is counted, and its stream.
+fn by_frames(answer: impl Fn(usize, u32) -> Vec<u8> + Send + Sync + 'static) -> Upstream {
+    let place = AtomicUsize::new(0);
+    Upstream::start(move |_, stream| {
+        // The head was the first half of the preface.
+        stream.read_exact(&mut [0; 6]).unwrap();
+        stream.write_all(&frame(SETTINGS, 0, 0, &[])).unwrap();
+        while let Some((kind, _, id, _)) = read_frame(stream) {
+            if kind == HEADERS {
+                stream.write_all(&answer(place.fetch_add(1, Ordering::Relaxed), id)).unwrap();
+            }
+        }
+        false
+    })
+}
+
+#[test]
+fn a_request_above_the_last_that_an_ending_connection_serves_is_sent_again_on_another() {
+    let upstream = by_frames(|place, id| match place {
+        1 => frame(GOAWAY, 0, 0, &[[0, 0, 0, 1], [0; 4]].concat()),
+        _ => frame(HEADERS, END_STREAM | END_HEADERS, id, OK),
+    });
+    let agent = Agent::start_with(1, &[("a.example", &format!("h2c://{}", upstream.address))], "");
+    for _ in 0..3 {
+        assert_eq!(ask(&agent, POST).status(), 200);
+    }
+    assert_eq!(upstream.connections(), 2);
+    agent.metrics_with(&["rprox_upstream_retries_total 0"]);
+}
+
+#[test]
+fn a_response_before_the_body_s_end_is_one_and_a_part_of_one_is_none() {
+    let reset = |id, reason: u8| frame(RST_STREAM, 0, id, &[0, 0, 0, reason]);
+    let upstream = by_frames(move |place, id| {
+        let head = frame(HEADERS, END_HEADERS, id, OK);
+        match place {
+            0 => [head, frame(DATA, END_STREAM, id, b"whole"), reset(id, 0)].concat(),
+            1 => [head, frame(DATA, 0, id, b"half"), reset(id, 0)].concat(),
+            2 => frame(HEADERS, END_HEADERS, id, SWITCHING),
+            _ => reset(id, 2),
+        }
+    });
+    let mut agent = Agent::start_with(1, &[("a.example", &format!("h2c://{}", upstream.address))], "");
+    let begun = "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 500\r\nConnection: close\r\n\r\nx";
+    let mut client = connect(agent.http);
+    client.write_all(begun.as_bytes()).unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
+    assert_eq!(read_chunks(&mut client), "whole");
+    let mut client = connect(agent.http);
+    client.write_all(GET.as_bytes()).unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
+    assert_eq!(read_to_close(&mut client), b"4\r\nhalf\r\n", "cut");
+    assert_eq!(ask(&agent, POST).status(), 502);
+    agent.logged("502 Bad Gateway: the response is malformed: 101 over HTTP/2");
+    assert_eq!(ask(&agent, POST).status(), 502);
+    agent.logged("502 Bad Gateway: http2 error: stream error received: unexpected internal error");
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[test]
+fn requests_wait_for_their_turn_and_are_not_sent_once_they_have_waited_too_long() {
+    let (begun, begins) = mpsc::channel();
+    let (go, goes) = unbounded_channel::<()>();
+    let goes = Arc::new(Mutex::new(goes));
+    let mut settings = Builder::new();
+    settings.max_concurrent_streams(1);
+    let upstream = Http2Upstream::start_with(settings, move |request, mut answer| {
+        let (goes, begun) = (Arc::clone(&goes), begun.clone());
+        async move {
+            begun.send(request.uri().path().to_owned()).unwrap();
+            if request.uri().path() != "/first" {
+                return answer.whole(200, "ok");
+            }
+            let mut stream = answer.0.send_response(Response::new(()), false).unwrap();
+            goes.lock().await.recv().await.unwrap();
+            stream.send_data(Bytes::from_static(b"ok"), true).unwrap();
+        }
+    });
+    let agent = agent_before(&upstream, "[timeouts]\nresponse = \"400ms\"");
+    let asking = |path: &str| {
+        let mut client = connect(agent.http);
+        write!(client, "POST {path} HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\n\r\n").unwrap();
+        client
+    };
+    let mut first = asking("/first");
+    assert!(read_head(&mut first).starts_with("HTTP/1.1 200 "));
+    let mut waiting: Vec<_> = (0..5).map(|place| asking(&format!("/waiting/{place}"))).collect();
+    for client in &mut waiting {
+        assert_eq!(read_reply(client).status(), 504);
+    }
+    go.send(()).unwrap();
+    assert_eq!(read_chunks(&mut first), "ok");
+    assert!(read_head(&mut asking("/last")).starts_with("HTTP/1.1 200 "));
+    let seen: Vec<_> = begins.try_iter().collect();
+    assert!(
+        seen.len() <= 3 && seen.first().unwrap() == "/first" && seen.last().unwrap() == "/last",
+        "{seen:?}"
+    );
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[test]
+fn a_client_that_leaves_resets_the_stream_and_leaves_the_connection() {
+    let (tell, told) = mpsc::channel();
+    let upstream = Http2Upstream::start(move |request, mut answer| {
+        let tell = tell.clone();
+        async move {
+            if request.uri().path() == "/" {
+                return answer.whole(200, "ok");
+            }
+            let reason = std::future::poll_fn(|cx| answer.0.poll_reset(cx)).await;
+            tell.send(reason.unwrap()).unwrap();
+        }
+    });
+    let agent = agent_before(&upstream, "");
+    for request in ["GET /gone", "POST /gone"] {
+        assert_eq!(get(&agent, "a.example", "/").status(), 200);
+        let mut client = connect(agent.http);
+        write!(
+            client,
+            "{request} HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"
+        )
+        .unwrap();
+        drop(client);
+        assert_eq!(told.recv_timeout(PATIENCE).unwrap(), Reason::CANCEL);
+    }
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[test]
+fn a_connection_that_nobody_uses_is_closed() {
+    let upstream = Http2Upstream::start(|_, mut answer| async move { answer.whole(200, "ok") });
+    let agent = agent_before(&upstream, "[timeouts]\nupstream_idle = \"300ms\"");
+    assert_eq!(get(&agent, "a.example", "/").status(), 200);
+    wait::until(PATIENCE, "the connection to end", || (upstream.ended() == 1).then_some(())).unwrap();
+}
