@@ -90,7 +90,6 @@ pub async fn handle(
     } else {
         None
     };
-    let offer = offer.filter(|_| found.upstreams.can_switch());
     if is_connect && offer.is_none() {
         let reason = "WebSockets are not served here";
         return exchange.answer(respond::text(StatusCode::NOT_IMPLEMENTED, reason));

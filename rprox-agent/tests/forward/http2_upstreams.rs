@@ -1,9 +1,11 @@
 //! Upstreams that speak HTTP/2 (`h2c://`): what they say before their responses, refuse, and break off.
 
-use std::io::{Read, Write};
+use std::future::poll_fn;
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason;
@@ -12,6 +14,7 @@ use http::Response;
 use rprox_tests::wait;
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::time::timeout;
 
 use crate::agent::{Agent, PATIENCE};
 use crate::client::{ask, connect, get, read_head, read_reply, read_to_close};
@@ -330,7 +333,7 @@ fn a_client_that_leaves_resets_the_stream_and_leaves_the_connection() {
             if request.uri().path() == "/" {
                 return answer.whole(200, "ok");
             }
-            let reason = std::future::poll_fn(|cx| answer.0.poll_reset(cx)).await;
+            let reason = poll_fn(|cx| answer.0.poll_reset(cx)).await;
             tell.send(reason.unwrap()).unwrap();
         }
     });
@@ -355,4 +358,73 @@ fn a_connection_that_nobody_uses_is_closed() {
     let agent = agent_before(&upstream, "[timeouts]\nupstream_idle = \"300ms\"");
     assert_eq!(get(&agent, "a.example", "/").status(), 200);
     wait::until(PATIENCE, "the connection to end", || (upstream.ended() == 1).then_some(())).unwrap();
+}
+
+const BULK: usize = 64 << 20;
+
+#[test]
+fn an_upload_waits_for_an_upstream_that_takes_nothing() {
+    let (go, goes) = unbounded_channel();
+    let goes = Arc::new(Mutex::new(goes));
+    let upstream = Http2Upstream::start(move |request, mut answer| {
+        let goes = Arc::clone(&goes);
+        async move {
+            goes.lock().await.recv().await.unwrap();
+            let length = read(request.into_body()).await.unwrap().len();
+            answer.whole(200, length.to_string());
+        }
+    });
+    let agent = agent_before(&upstream, "");
+    let mut client = connect(agent.http);
+    write!(client, "PUT / HTTP/1.1\r\nHost: a.example\r\nContent-Length: {BULK}\r\n\r\n").unwrap();
+    client.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let piece = vec![b'x'; 1 << 20];
+    let (mut written, mut was_full) = (0, false);
+    while written < BULK {
+        match client.write(&piece[..piece.len().min(BULK - written)]) {
+            Ok(length) => written += length,
+            Err(error) if error.kind() == ErrorKind::WouldBlock && !was_full => {
+                was_full = true;
+                go.send(()).unwrap();
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(was_full, "all of it is on its way to nobody");
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
+    assert_eq!(read_chunks(&mut client), BULK.to_string());
+    let peak = agent.peak_memory();
+    assert!(peak < 64 << 10, "{peak} KiB");
+}
+
+#[test]
+fn a_download_waits_for_a_client_that_does_not_read() {
+    let (full, is_full) = mpsc::channel();
+    let upstream = Http2Upstream::start(move |_, mut answer| {
+        let full = full.clone();
+        async move {
+            let response = Response::builder().header("content-length", BULK).body(()).unwrap();
+            let mut stream = answer.0.send_response(response, false).unwrap();
+            let mut left = Bytes::from(vec![b'x'; BULK]);
+            while !left.is_empty() {
+                stream.reserve_capacity(left.len().min(1 << 20));
+                let room = poll_fn(|cx| stream.poll_capacity(cx));
+                let Ok(room) = timeout(Duration::from_millis(500), room).await else {
+                    full.send(BULK - left.len()).unwrap();
+                    continue;
+                };
+                stream.send_data(left.split_to(room.unwrap().unwrap().min(left.len())), false).unwrap();
+            }
+            stream.send_data(Bytes::new(), true).unwrap();
+        }
+    });
+    let agent = agent_before(&upstream, "");
+    let mut client = connect(agent.http);
+    client.write_all(GET.as_bytes()).unwrap();
+    let sent = is_full.recv_timeout(PATIENCE).unwrap();
+    assert!(sent < BULK / 2, "{sent} bytes went to a client that reads nothing");
+    assert_eq!(get(&agent, "a.example", "/").body.len(), BULK, "which keeps no other from its response");
+    assert_eq!(read_reply(&mut client).body.len(), BULK);
+    let peak = agent.peak_memory();
+    assert!(peak < 64 << 10, "{peak} KiB");
 }

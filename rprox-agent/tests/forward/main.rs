@@ -44,3 +44,4 @@ mod tls;
 mod trailers;
 mod upgrades;
 mod websocket_over_http2;
+mod websocket_to_http2;

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use crate::agent::{Agent, PATIENCE};
-use crate::client::{ask, connect, connect_over_tls, get, read_head, read_reply, read_to_close};
+use crate::client::{connect, connect_over_tls, get, read_head, read_reply, read_to_close};
 use crate::upstream::Upstream;
 
 const OFFER: &str = "GET /chat HTTP/1.1\r\nHost: a.example\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
@@ -237,15 +237,4 @@ fn a_tunnel_is_cut_when_drain_timeout_has_passed() {
     agent.logged("drain_timeout passed");
     assert_eq!(read_to_close(&mut stream), b"hello ");
     assert_eq!(agent.wait().code(), Some(0));
-}
-
-#[test]
-fn to_an_upstream_that_speaks_http2_only_an_offer_is_a_request_like_any_other() {
-    let mirror = Upstream::mirror();
-    // Any agent is such an upstream.
-    let behind = Agent::start(&[("a.example", &mirror.address.to_string())], "");
-    let agent = Agent::start(&[("a.example", &format!("h2c://{}", behind.http))], "");
-    let reply = ask(&agent, OFFER);
-    assert_eq!(reply.status(), 200);
-    assert!(!reply.text().to_ascii_lowercase().contains("upgrade"), "{}", reply.text());
 }

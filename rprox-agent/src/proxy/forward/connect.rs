@@ -38,7 +38,14 @@ pub fn confirm<B>(response: &mut Response<B>) {
 #[derive(Clone, Debug)]
 pub struct Handshake {
     key: HeaderValue,
-    accept: String,
+    accept: HeaderValue,
+}
+
+/// The answer to a handshake's `key`.
+pub fn accept(key: &HeaderValue) -> HeaderValue {
+    let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key.as_bytes(), GUID.as_bytes()].concat());
+    // Base64 is always a value.
+    HeaderValue::try_from(BASE64.encode(digest.as_ref())).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 impl Handshake {
@@ -51,8 +58,8 @@ impl Handshake {
     }
 
     fn with_key(key: &str) -> Option<Self> {
-        let accept = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{GUID}").as_bytes());
-        Some(Self { key: HeaderValue::try_from(key).ok()?, accept: BASE64.encode(accept.as_ref()) })
+        let key = HeaderValue::try_from(key).ok()?;
+        Some(Self { accept: accept(&key), key })
     }
 
     /// Puts the key into a request.
@@ -63,7 +70,7 @@ impl Handshake {
     /// Whether a response answers to the key.
     #[must_use]
     pub fn is_answered(&self, headers: &HeaderMap) -> bool {
-        headers.get(SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept.as_bytes() == self.accept.as_bytes())
+        headers.get(SEC_WEBSOCKET_ACCEPT) == Some(&self.accept)
     }
 }
 

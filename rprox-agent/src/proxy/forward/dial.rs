@@ -47,7 +47,7 @@ pub enum Connected {
     /// HTTP/1.1.
     Http1(Box<Http1>),
     /// HTTP/2.
-    Http2(Http2),
+    Http2(Box<Http2>),
 }
 
 impl Dial<'_> {
@@ -87,7 +87,7 @@ impl Dial<'_> {
             (None, protocol) => (Io::Plain(tcp), protocol == Protocol::H2c),
         };
         if http2 {
-            Http2::new(io, self).await.map(Connected::Http2)
+            Ok(Connected::Http2(Box::new(Http2::new(io, self).await?)))
         } else {
             Ok(Connected::Http1(Box::new(Http1::new(io, self))))
         }

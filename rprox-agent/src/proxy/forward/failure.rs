@@ -51,6 +51,9 @@ pub enum Failure {
     /// Success, but no 101.
     #[error("it does not switch to WebSocket, which an HTTP/2 client asked for by CONNECT")]
     NotSwitched,
+    /// A WebSocket that the endpoint has no way for.
+    #[error("it speaks HTTP/2 and takes no WebSocket there (RFC 8441), which an HTTP/2 client asked for")]
+    NoWebSocket,
     /// The client's own doing.
     #[error(transparent)]
     Upload(UploadError),
@@ -105,6 +108,7 @@ impl Failure {
             | Self::NotSwitched => StatusCode::BAD_GATEWAY,
             Self::Dns(_) | Self::Drained | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::NoWebSocket => StatusCode::NOT_IMPLEMENTED,
             Self::Upload(error) => error.status(),
         }
     }
@@ -123,6 +127,7 @@ impl Failure {
                 "the service's answer can't be passed on"
             }
             Self::Busy => "the service is busy",
+            Self::NoWebSocket => "WebSockets are not served here",
             Self::Upload(error) => error.public(),
         }
     }
@@ -136,6 +141,6 @@ impl Failure {
     /// Whether it is the client's doing, and nothing an operator needs to see.
     #[must_use]
     pub fn is_clients(&self) -> bool {
-        matches!(self, Self::Upload(_))
+        matches!(self, Self::Upload(_) | Self::NoWebSocket)
     }
 }

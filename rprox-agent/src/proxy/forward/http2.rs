@@ -9,6 +9,7 @@
 mod connection;
 mod error;
 mod response;
+mod tunnel;
 mod upload;
 
 use std::future::poll_fn;
@@ -17,6 +18,9 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
+use h2::SendStream;
+use h2::ext::Protocol;
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response};
@@ -26,8 +30,10 @@ use tokio::time::Instant;
 use self::connection::Connection;
 pub use self::error::Error;
 pub use self::response::Incoming;
+pub use self::tunnel::Duplex;
 use self::upload::{Task, Upload};
 use super::body::RequestBody;
+use super::connect::WEBSOCKET;
 use super::dial::{Dial, Io};
 use super::failure::{Broken, Failure, SendError};
 use super::headers;
@@ -42,6 +48,8 @@ pub struct Http2 {
     upload: Option<Task>,
     /// Whether the body of its request is never sent.
     left_body: bool,
+    /// The way to the upstream of a stream that has become a tunnel.
+    sender: Option<SendStream<Bytes>>,
     timer: LazyTimer,
 }
 
@@ -54,7 +62,7 @@ impl Http2 {
 
     fn on(connection: Rc<Connection>) -> Self {
         let timer = LazyTimer::new(connection.shortest_wait);
-        Self { connection, upload: None, left_body: false, timer }
+        Self { connection, upload: None, left_body: false, sender: None, timer }
     }
 
     /// Another stream of the same connection.
@@ -69,7 +77,13 @@ impl Http2 {
         self.connection.is_closed()
     }
 
-    /// Sends a request and waits for the head of its response, for `limit` at most once it is sent.
+    /// Whether the endpoint takes an extended CONNECT for a WebSocket (RFC 8441 section 3), which its first word tells.
+    pub async fn takes_websockets(&self) -> bool {
+        self.connection.takes_extended_connect().await
+    }
+
+    /// Sends a request and waits for the head of its response, for `limit` at most once it is sent. A CONNECT is one for a WebSocket, whose
+    /// stream is a [tunnel](Self::tunnel) after success.
     ///
     /// # Errors
     ///
@@ -88,9 +102,13 @@ impl Http2 {
         }
         say_length(&mut head, &body);
         head.extensions.clear();
+        let is_connect = head.method == Method::CONNECT;
+        if is_connect {
+            head.extensions.insert(Protocol::from_static(WEBSOCKET));
+        }
         let head = Request::from_parts(*head, ());
         let progress = body.progress();
-        let mut upload = Upload::new(body);
+        let mut upload = Upload::new(body, is_connect);
         let Self { connection, timer, .. } = self;
         let start = Instant::now();
         let answered = {
@@ -109,7 +127,11 @@ impl Http2 {
         };
         match answered {
             Ok(response) => {
-                self.upload = upload.spawn();
+                if is_connect {
+                    self.sender = upload.into_stream().filter(|_| response.status().is_success());
+                } else {
+                    self.upload = upload.spawn();
+                }
                 let length = headers::content_length(response.headers());
                 Ok(response.map(|stream| Incoming::new(stream, length)))
             }
@@ -120,6 +142,11 @@ impl Http2 {
                 Err(SendError { failure, request: upload.into_whole_body().map(again), was_sent })
             }
         }
+    }
+
+    /// The stream as a tunnel, once a CONNECT has had success; what comes is the response's `body`.
+    pub fn tunnel(&mut self, body: Incoming) -> Option<Duplex> {
+        Some(Duplex::new(self.sender.take()?, body.into_stream()))
     }
 
     /// Lets what is left of the request's body be sent, if it is wanted.

@@ -51,7 +51,7 @@ enum Link {
         reused: bool,
     },
     Http2 {
-        link: Http2,
+        link: Box<Http2>,
         reused: bool,
     },
     /// For one client, and over with its request.
@@ -115,7 +115,7 @@ fn share(endpoint: &Endpoint) -> Option<Link> {
         slot.as_ref().filter(|connection| !connection.is_closed())?.share()
     };
     slots.http2_used = Some(Instant::now());
-    Some(Link::Http2 { link, reused: true })
+    Some(Link::Http2 { link: Box::new(link), reused: true })
 }
 
 fn take_idle(endpoint: &Endpoint, limit: Duration) -> Option<Link> {
@@ -134,8 +134,12 @@ fn take_idle(endpoint: &Endpoint, limit: Duration) -> Option<Link> {
 impl Connection for Lease {
     fn idle(used: Use, limit: Duration, only_http1: bool) -> Result<Self, Use> {
         let endpoint = used.endpoint();
-        let stream =
-            if endpoint.way.protocol == Protocol::Http1 || only_http1 { None } else { share(endpoint) };
+        let is_wanted = match endpoint.way.protocol {
+            Protocol::Http1 => false,
+            Protocol::Https => !only_http1,
+            Protocol::H2c => true,
+        };
+        let stream = if is_wanted { share(endpoint) } else { None };
         match stream.or_else(|| take_idle(endpoint, limit)) {
             Some(link) => {
                 endpoint.counts.reuses.increment();
@@ -199,7 +203,7 @@ async fn open(endpoint: &Endpoint, dial: &Dial<'_>) -> Result<Link, Failure> {
                 slots.http2_used = Some(Instant::now());
                 Rc::clone(&slots.http2)
             };
-            let link = shared.lock().await.insert(link).share();
+            let link = Box::new(shared.lock().await.insert(*link).share());
             Ok(Link::Http2 { link, reused: false })
         }
     }
@@ -216,7 +220,7 @@ async fn stream(endpoint: &Endpoint, dial: &Dial<'_>) -> Result<Link, Failure> {
     // Who waits for somebody else's connection waits no longer than for one of its own.
     let mut slot = timeout(dial.limit, shared.lock()).await.ok_or(Failure::ConnectTimeout)?;
     if let Some(connection) = slot.as_ref().filter(|connection| !connection.is_closed()) {
-        return Ok(Link::Http2 { link: connection.share(), reused: true });
+        return Ok(Link::Http2 { link: Box::new(connection.share()), reused: true });
     }
     if endpoint.speaks_http2.get() == Some(false) {
         drop(slot);
@@ -228,7 +232,7 @@ async fn stream(endpoint: &Endpoint, dial: &Dial<'_>) -> Result<Link, Failure> {
     match connected {
         Connected::Http2(link) => {
             endpoint.speaks_http2.set(Some(true));
-            let link = slot.insert(link).share();
+            let link = Box::new(slot.insert(*link).share());
             Ok(Link::Http2 { link, reused: false })
         }
         Connected::Http1(link) => {
@@ -323,6 +327,14 @@ impl Lease {
         match &mut self.link {
             Link::Http1 { link, .. } | Link::Alone { link: Connected::Http1(link), .. } => Some(link),
             Link::Http2 { .. } | Link::Alone { .. } => None,
+        }
+    }
+
+    /// The connection as this request has it, where it speaks HTTP/2.
+    pub fn http2_mut(&mut self) -> Option<&mut Http2> {
+        match &mut self.link {
+            Link::Http2 { link, .. } | Link::Alone { link: Connected::Http2(link), .. } => Some(link),
+            Link::Http1 { .. } | Link::Alone { .. } => None,
         }
     }
 

@@ -26,12 +26,13 @@ impl UpstreamRequest {
         Self { head: Box::new(Request::new(()).into_parts().0), body: RequestBody::none() }
     }
 
-    /// Whether doing it twice is doing it once (RFC 9110 section 9.2.2), and nothing of it is used up by sending it.
+    /// Whether doing it twice is doing it once (RFC 9110 section 9.2.2), and nothing of it is used up by sending it. A CONNECT is a
+    /// WebSocket's, which a GET asks for in HTTP/1.1.
     pub(super) fn may_be_sent_again(&self) -> bool {
         self.body.is_none()
             && matches!(
                 self.head.method,
-                Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
+                Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::CONNECT
             )
     }
 }

@@ -8,20 +8,23 @@ use std::time::Duration;
 
 use super::body::Source;
 use super::choice::Choice;
+use super::connect::WEBSOCKET;
 use super::expect::{self, Question};
 use super::failure::Failure;
 use super::forwarded::Forwarded;
-use super::http1::{self, Http1};
+use super::http1::Http1;
 use super::pool::Lease;
 use super::request::{Beside, UpstreamRequest};
 use super::sticky;
 use super::target::Target;
+use super::tunnel;
 use super::upgrade::Offer;
 use crate::proxy::connection::client::Client;
 use crate::proxy::connection::interim::Interim;
 use crate::proxy::live::Live;
 use crate::proxy::metrics::Limit;
 use crate::proxy::route::Match;
+use crate::proxy::timer::timeout;
 use crate::proxy::upstream::Protocol;
 use crate::proxy::upstream::set::UpstreamSet;
 use http::header::HOST;
@@ -57,7 +60,7 @@ pub struct Answered {
 pub enum Reply {
     /// A response.
     Answered(Answered),
-    /// 101, and the connection that now speaks the protocol that the client offered.
+    /// 101, and the connection that now speaks the protocol that the client offered; or success with a WebSocket, and its stream.
     Switched(Answered, Switched),
 }
 
@@ -66,7 +69,7 @@ pub struct Switched {
     /// As the response's `Upgrade` names it.
     pub protocol: HeaderValue,
     /// The upstream's end.
-    pub upstream: http1::Switched,
+    pub upstream: tunnel::Upstream,
 }
 
 /// Why there is no response, and whose fault it was.
@@ -97,9 +100,6 @@ pub async fn send(
     let set = found.upstreams;
     let group = live.groups.of(set);
     group.budget.deposit(&config.retries);
-    if let Some(offer) = &offer {
-        offer.make(&mut request.head.headers);
-    }
     let marked = set.sticky.as_ref().and_then(|sticky| sticky::take(sticky, &mut request.head.headers));
     let only_http1 = offer.is_some();
     let mut choice =
@@ -108,6 +108,16 @@ pub async fn send(
     let mut resends = 0;
     loop {
         let mut lease = choice.connect().await?;
+        let offered = match &offer {
+            None => None,
+            Some(offer) => {
+                Box::pin(propose(offer, &mut request.head, &mut lease, set.timeouts.response)).await
+            }
+        };
+        if offered.is_none() && offer.as_ref().is_some_and(Offer::is_connect) {
+            let endpoint = Some(lease.endpoint().way.address);
+            return Err(Lost { failure: Failure::NoWebSocket, endpoint });
+        }
         address(&mut request.head, &lease, set, &target);
         let question = expect::ask(&mut request, &lease, config.timeouts.expect);
         let beside = Beside { forwarded: forwarded.as_deref(), question: question.as_ref(), interim };
@@ -128,7 +138,7 @@ pub async fn send(
                 }
                 let endpoint = lease.endpoint().way.address;
                 let answered = Answered { response, lease, patience: set.timeouts.body };
-                return receive(answered, offer.as_ref())
+                return receive(answered, offered)
                     .map_err(|failure| Lost { failure, endpoint: Some(endpoint) });
             }
             Err(error) => error,
@@ -172,8 +182,32 @@ fn hear(lease: &mut Lease, question: &Question, status: StatusCode) {
     }
 }
 
+/// Makes the client's offer in the connection's way; `None` where that has none, and the request is one like any other.
+async fn propose<'a>(
+    offer: &'a Offer,
+    head: &mut Parts,
+    lease: &mut Lease,
+    limit: Duration,
+) -> Option<&'a Offer> {
+    let Some(link) = lease.http2_mut() else {
+        offer.make(head);
+        return Some(offer);
+    };
+    offer.withdraw(head);
+    if !offer.can_connect(head) || timeout(limit, link.takes_websockets()).await != Some(true) {
+        return None;
+    }
+    offer.connect(head);
+    Some(offer)
+}
+
 /// Makes an upstream's answer one for the client.
 fn receive(mut answered: Answered, offer: Option<&Offer>) -> Result<Reply, Failure> {
+    if let Some(offer) = offer
+        && answered.lease.is_http2()
+    {
+        return enter(answered, offer);
+    }
     let response = &mut answered.response;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         if response.status().is_success() && offer.is_some_and(Offer::is_connect) {
@@ -186,7 +220,24 @@ fn receive(mut answered: Answered, offer: Option<&Offer>) -> Result<Reply, Failu
     let protocol = protocol.ok_or(Failure::UnaskedUpgrade)?;
     super::restore(response.headers_mut())?;
     let upstream = answered.lease.http1_mut().map(Http1::switch).ok_or(Failure::UnaskedUpgrade)?;
+    let upstream = tunnel::Upstream::Http1(upstream);
     Ok(Reply::Switched(answered, Switched { protocol, upstream }))
+}
+
+/// The same of what answers an extended CONNECT: success is a tunnel.
+fn enter(mut answered: Answered, offer: &Offer) -> Result<Reply, Failure> {
+    super::restore(answered.response.headers_mut())?;
+    if !answered.response.status().is_success() {
+        return Ok(Reply::Answered(answered));
+    }
+    offer.switch(&mut answered.response);
+    let body = std::mem::replace(answered.response.body_mut(), Source::Http1);
+    let upstream = match (body, answered.lease.http2_mut()) {
+        (Source::Http2(body), Some(link)) => link.tunnel(body),
+        _ => None,
+    };
+    let upstream = tunnel::Upstream::Http2(upstream.ok_or(Failure::UnaskedUpgrade)?);
+    Ok(Reply::Switched(answered, Switched { protocol: HeaderValue::from_static(WEBSOCKET), upstream }))
 }
 
 /// Puts the request into the form that the connection wants.

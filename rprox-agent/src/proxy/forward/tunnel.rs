@@ -12,16 +12,24 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::exchange::Exchange;
-use super::http1::Switched;
+use super::{http1, http2};
 use crate::proxy::metrics::Limit;
 use crate::proxy::silence::Silence;
 
 /// How much is read at a time, at most. It lies on the stack: a tunnel in which nothing moves has no buffer.
 const PIECE: usize = 16 * 1024;
 
-/// The upstream's end of a tunnel, and the request that it began as.
+/// The upstream's end of a tunnel.
+pub enum Upstream {
+    /// A connection.
+    Http1(http1::Switched),
+    /// A stream of one.
+    Http2(http2::Duplex),
+}
+
+/// A tunnel, and the request that it began as.
 pub struct Tunnel {
-    upstream: Switched,
+    upstream: Upstream,
     exchange: Exchange,
 }
 
@@ -39,7 +47,7 @@ enum TunnelError {
 impl Tunnel {
     /// A tunnel to `upstream`.
     #[must_use]
-    pub fn new(upstream: Switched, exchange: Exchange) -> Self {
+    pub fn new(upstream: Upstream, exchange: Exchange) -> Self {
         let metrics = &exchange.client().worker.metrics;
         metrics.tunnels.increment();
         metrics.tunnels_open.up();
@@ -51,7 +59,11 @@ impl Tunnel {
     pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut self, client: S, first: Bytes) {
         let worker = &self.exchange.client().worker;
         let silence = worker.silences.watch(worker.live().config.timeouts.tunnel);
-        if let Err(error) = relay(client, first, &mut self.upstream, &mut self.exchange, silence).await {
+        let ended = match &mut self.upstream {
+            Upstream::Http1(upstream) => relay(client, first, upstream, &mut self.exchange, silence).await,
+            Upstream::Http2(upstream) => relay(client, first, upstream, &mut self.exchange, silence).await,
+        };
+        if let Err(error) = ended {
             if matches!(error, TunnelError::Idle) {
                 self.exchange.client().worker.metrics.limit_hits[Limit::TunnelTimeout].increment();
             }

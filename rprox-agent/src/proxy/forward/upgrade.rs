@@ -2,25 +2,33 @@
 //!
 //! An offer goes upstream only if the route allows the protocol and the request has no body: of one that is still on its way
 //! nobody could say where it ends and the new protocol begins. Whoever offers can always be answered in HTTP/1.1, so what isn't
-//! passed on is left out and the request is served as any other.
+//! passed on is left out and the request is served as any other. To an upstream that speaks HTTP/2 a WebSocket is an extended CONNECT.
 
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 
-use super::connect::{Handshake, WEBSOCKET};
+use super::connect::{self, Handshake, WEBSOCKET};
 use super::headers::tokens;
 
 /// The protocols that a request offers to go on in and its route allows: `websocket`, or a list.
 #[derive(Clone, Debug)]
 pub struct Offer {
     protocols: HeaderValue,
-    /// Where the upstream must show us, and not the client, that it speaks WebSocket.
-    handshake: Option<Handshake>,
+    asked: Asked,
+}
+
+/// How the client asked.
+#[derive(Clone, Debug)]
+enum Asked {
+    /// By an upgrade. A key tells it that its upstream speaks WebSocket.
+    Upgrade(Option<HeaderValue>),
+    /// By CONNECT: the upstream must show us, and not the client, that it speaks WebSocket.
+    Connect(Handshake),
 }
 
 impl Offer {
@@ -41,30 +49,79 @@ impl Offer {
             }
         }
         let protocols = HeaderValue::try_from(offered).ok().filter(|offered| !offered.is_empty())?;
-        Some(Self { protocols, handshake: None })
+        let mut keys = parts.headers.get_all(SEC_WEBSOCKET_KEY).iter();
+        let key = keys.next().filter(|_| keys.next().is_none()).cloned();
+        Some(Self { protocols, asked: Asked::Upgrade(key) })
     }
 
     /// A WebSocket of our own asking, if it is `allowed`.
     #[must_use]
     pub fn websocket(allowed: &[String]) -> Option<Self> {
         let is_allowed = allowed.iter().any(|allowed| allowed == WEBSOCKET);
-        let handshake = Some(Handshake::new()?);
-        is_allowed.then_some(Self { protocols: HeaderValue::from_static(WEBSOCKET), handshake })
+        let asked = Asked::Connect(Handshake::new()?);
+        is_allowed.then_some(Self { protocols: HeaderValue::from_static(WEBSOCKET), asked })
     }
 
-    /// Puts it into a header section that is rid of the fields for one hop.
-    pub fn make(&self, headers: &mut HeaderMap) {
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(UPGRADE, self.protocols.clone());
-        if let Some(handshake) = &self.handshake {
-            handshake.ask(headers);
+    /// Makes it to an upstream that speaks HTTP/1.1, in a head that is rid of the fields for one hop.
+    pub fn make(&self, head: &mut Parts) {
+        self.withdraw(head);
+        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(UPGRADE, self.protocols.clone());
+        if let Asked::Connect(handshake) = &self.asked {
+            handshake.ask(&mut head.headers);
+        }
+    }
+
+    /// Leaves the head as it was before it was made.
+    pub fn withdraw(&self, head: &mut Parts) {
+        head.headers.remove(CONNECTION);
+        head.headers.remove(UPGRADE);
+        if head.method == Method::CONNECT {
+            head.method = Method::GET;
+        }
+        match &self.asked {
+            Asked::Upgrade(Some(key)) => {
+                head.headers.insert(SEC_WEBSOCKET_KEY, key.clone());
+            }
+            Asked::Upgrade(None) => {}
+            Asked::Connect(_) => {
+                head.headers.remove(SEC_WEBSOCKET_KEY);
+            }
+        }
+    }
+
+    /// Whether it can be made to an upstream that speaks HTTP/2: as a WebSocket, whose handshake we can answer.
+    #[must_use]
+    pub fn can_connect(&self, head: &Parts) -> bool {
+        match &self.asked {
+            Asked::Upgrade(None) => false,
+            Asked::Upgrade(Some(_)) => {
+                head.method == Method::GET
+                    && tokens(&self.protocols).any(|protocol| protocol.eq_ignore_ascii_case(WEBSOCKET))
+            }
+            Asked::Connect(_) => true,
+        }
+    }
+
+    /// Makes it to an upstream that speaks HTTP/2: the GET becomes the extended CONNECT that stands for it (RFC 8441 section 5).
+    pub fn connect(&self, head: &mut Parts) {
+        head.method = Method::CONNECT;
+        head.headers.remove(SEC_WEBSOCKET_KEY);
+    }
+
+    /// Makes an upstream's success with that the 101 that the client waits for, if it does.
+    pub fn switch<B>(&self, response: &mut Response<B>) {
+        response.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
+        if let Asked::Upgrade(Some(key)) = &self.asked {
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, connect::accept(key));
         }
     }
 
     /// Whether the client asked by CONNECT, to which success says that there is a tunnel.
     #[must_use]
     pub fn is_connect(&self) -> bool {
-        self.handshake.is_some()
+        matches!(self.asked, Asked::Connect(_))
     }
 
     /// What the response takes of it.
@@ -73,7 +130,9 @@ impl Offer {
         if status != StatusCode::SWITCHING_PROTOCOLS || !is_upgrade(headers) {
             return None;
         }
-        if self.handshake.as_ref().is_some_and(|handshake| !handshake.is_answered(headers)) {
+        if let Asked::Connect(handshake) = &self.asked
+            && !handshake.is_answered(headers)
+        {
             return None;
         }
         let mut taken = protocols(headers).peekable();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::uri::PathAndQuery;
 
-use super::{Protocol, Upstream};
+use super::Upstream;
 use crate::proxy::config::Timeouts;
 use crate::proxy::proxy_protocol;
 
@@ -130,13 +130,6 @@ impl UpstreamSet {
             timeouts: UpstreamTimeouts::from(&Timeouts::default()),
             proxy_protocol: None,
         }
-    }
-
-    /// Whether a connection to any of them can change to another protocol, which is HTTP/1.1's way: one that speaks HTTP/2 only
-    /// can't.
-    #[must_use]
-    pub fn can_switch(&self) -> bool {
-        self.upstreams.iter().all(|one| one.upstream.protocol != Protocol::H2c)
     }
 
     /// The first upstream as the configuration has it.

@@ -2,16 +2,18 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Builder, ResponseFuture, SendRequest};
-use h2::{RecvStream, SendStream};
+use h2::{Ping, PingPong, RecvStream, SendStream};
 use http::{Request, Response, StatusCode};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, SetOnce};
 
 use super::error::Error;
 use super::upload::Upload;
@@ -36,6 +38,10 @@ const FIRST_STREAMS: usize = 1;
 pub(super) struct Connection {
     /// Whoever has it opens a stream, or waits until there are fewer than the endpoint takes.
     sender: Mutex<SendRequest<Bytes>>,
+    /// For a word of the endpoint's, until somebody has asked for it.
+    ping: Cell<Option<PingPong>>,
+    /// Set when that has come, and so its first one.
+    spoken: Rc<SetOnce<()>>,
     /// Of what its requests wait for.
     pub(super) shortest_wait: Duration,
 }
@@ -43,7 +49,7 @@ pub(super) struct Connection {
 impl Connection {
     /// Begins to speak.
     pub(super) async fn open(io: Io, config: &Config) -> Result<Self, h2::Error> {
-        let (sender, connection) = Builder::new()
+        let (sender, mut connection) = Builder::new()
             .initial_connection_window_size(CONNECTION_WINDOW)
             .initial_window_size(STREAM_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
@@ -52,11 +58,17 @@ impl Connection {
             .enable_push(false)
             .handshake(io)
             .await?;
+        let ping = Cell::new(connection.ping_pong());
         // It ends with the last stream and sender.
         tokio::task::spawn_local(async move {
             let _ = connection.await;
         });
-        Ok(Self { sender: Mutex::new(sender), shortest_wait: config.shortest_wait })
+        Ok(Self {
+            sender: Mutex::new(sender),
+            ping,
+            spoken: Rc::default(),
+            shortest_wait: config.shortest_wait,
+        })
     }
 
     /// Whether no more streams can be opened. Who waits to open one will hear of it.
@@ -65,6 +77,23 @@ impl Connection {
         self.sender
             .try_lock()
             .is_ok_and(|mut sender| matches!(sender.poll_ready(&mut context), Poll::Ready(Err(_))))
+    }
+
+    /// Whether the endpoint takes an extended CONNECT. It says so in its SETTINGS, which come before its answer to a ping.
+    pub(super) async fn takes_extended_connect(&self) -> bool {
+        let is_enabled = async || self.sender.lock().await.is_extended_connect_protocol_enabled();
+        if is_enabled().await {
+            return true;
+        }
+        if let Some(mut ping) = self.ping.take() {
+            let spoken = Rc::clone(&self.spoken);
+            tokio::task::spawn_local(async move {
+                let _ = ping.ping(Ping::opaque()).await;
+                let _ = spoken.set(());
+            });
+        }
+        self.spoken.wait().await;
+        is_enabled().await
     }
 
     /// Sends a request and waits for the head of its response.

@@ -24,6 +24,11 @@ impl Incoming {
         Self { stream, left }
     }
 
+    /// The stream.
+    pub(super) fn into_stream(self) -> RecvStream {
+        self.stream
+    }
+
     /// The next of it; `None` at its end.
     ///
     /// # Errors

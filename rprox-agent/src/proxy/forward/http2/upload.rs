@@ -23,16 +23,18 @@ pub(super) struct Upload {
     held: Option<Bytes>,
     /// Whether any of the body was read.
     is_begun: bool,
+    /// Whether there is no body and the stream is to be a tunnel.
+    is_tunnel: bool,
 }
 
 impl Upload {
-    pub(super) fn new(body: RequestBody) -> Self {
-        Self { body, stream: None, held: None, is_begun: false }
+    pub(super) fn new(body: RequestBody, is_tunnel: bool) -> Self {
+        Self { body, stream: None, held: None, is_begun: false, is_tunnel }
     }
 
-    /// Whether there is nothing to send.
+    /// Whether the head is all there is to send.
     pub(super) fn is_empty(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.is_end_stream() && !self.is_tunnel
     }
 
     /// It goes by this stream, which the head has left open.
@@ -43,7 +45,9 @@ impl Upload {
     /// Sends what the client has sent and the upstream takes. Ready at the body's end, and when the upstream wants no more of it:
     /// whether that is a failure the response tells (RFC 9113 section 8.1).
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UploadError>> {
-        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(())) };
+        let Some(stream) = self.stream.as_mut().filter(|_| !self.is_tunnel) else {
+            return Poll::Ready(Ok(()));
+        };
         let sent = ready!(Self::send(stream, &mut self.body, &mut self.held, &mut self.is_begun, cx));
         if sent.is_err() {
             stream.send_reset(Reason::CANCEL);
@@ -110,6 +114,11 @@ impl Upload {
             let _ = poll_fn(|cx| self.poll(cx)).await;
         });
         Some(Task(task.abort_handle()))
+    }
+
+    /// The stream, which was left open.
+    pub(super) fn into_stream(self) -> Option<SendStream<Bytes>> {
+        self.stream
     }
 
     /// The body, if nothing of it is used up.
