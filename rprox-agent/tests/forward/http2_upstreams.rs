@@ -16,9 +16,11 @@ use tokio::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 
-use crate::agent::{Agent, PATIENCE};
+use crate::agent::{Agent, PATIENCE, free_address};
 use crate::client::{ask, connect, get, read_head, read_reply, read_to_close};
 use crate::http2_upstream::{Http2Upstream, read};
+use crate::load::Load;
+use crate::nginx::Nginx;
 use crate::upstream::Upstream;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
@@ -427,4 +429,24 @@ fn a_download_waits_for_a_client_that_does_not_read() {
     assert_eq!(read_reply(&mut client).body.len(), BULK);
     let peak = agent.peak_memory();
     assert!(peak < 64 << 10, "{peak} KiB");
+}
+
+#[test]
+fn nginx_may_end_connections_while_requests_wait_for_their_turn() {
+    let address = free_address();
+    let servers = format!(
+        "server {{ listen {address} http2; keepalive_requests 50; http2_max_concurrent_streams 2;\n\
+         location / {{ return 200 ok; }} }}"
+    );
+    let _nginx = Nginx::start(tempfile::tempdir().unwrap(), &servers, address);
+    let agent = Agent::start_with(1, &[("a.example", &format!("h2c://{address}"))], "");
+    let load = Load::start(agent.http, "a.example");
+    load.proceed(1000);
+    let requests = load.end();
+    let failures = format!("rprox_upstream_failures_total{{endpoint=\"{address}\"}} 0");
+    let metrics = agent.metrics_with(&[failures.as_str(), "rprox_upstream_retries_total 0"]);
+    let connects = format!("rprox_upstream_connects_total{{endpoint=\"{address}\"}} ");
+    let connects = metrics.lines().find_map(|line| line.strip_prefix(&connects)).unwrap();
+    let connects: usize = connects.parse().unwrap();
+    assert!((requests / 50..=requests / 25).contains(&connects), "{connects} for {requests} requests");
 }

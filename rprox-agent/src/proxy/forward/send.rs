@@ -165,8 +165,8 @@ pub async fn send(
             choice.avoid(endpoint);
         }
         tracing::debug!(endpoint = %endpoint.way.address, error = %error.failure, "sending the request again");
-        if lease.has_ended() {
-            // Its neighbours have most likely ended with it.
+        if !lease.is_http2() {
+            // Its neighbours have most likely ended with it. One of HTTP/2 has none, but may have a successor.
             endpoint.forget();
         }
         request = again;

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -38,6 +38,8 @@ const FIRST_STREAMS: usize = 1;
 pub(super) struct Connection {
     /// Whoever has it opens a stream, or waits until there are fewer than the endpoint takes.
     sender: Mutex<SendRequest<Bytes>>,
+    /// The same for who only asks. While some wait for the sender there is always one who has it, also of a connection that has ended.
+    view: RefCell<SendRequest<Bytes>>,
     /// For a word of the endpoint's, until somebody has asked for it.
     ping: Cell<Option<PingPong>>,
     /// Set when that has come, and so its first one.
@@ -64,6 +66,7 @@ impl Connection {
             let _ = connection.await;
         });
         Ok(Self {
+            view: RefCell::new(sender.clone()),
             sender: Mutex::new(sender),
             ping,
             spoken: Rc::default(),
@@ -71,18 +74,16 @@ impl Connection {
         })
     }
 
-    /// Whether no more streams can be opened. Who waits to open one will hear of it.
+    /// Whether no more streams can be opened.
     pub(super) fn is_closed(&self) -> bool {
         let mut context = Context::from_waker(Waker::noop());
-        self.sender
-            .try_lock()
-            .is_ok_and(|mut sender| matches!(sender.poll_ready(&mut context), Poll::Ready(Err(_))))
+        matches!(self.view.borrow_mut().poll_ready(&mut context), Poll::Ready(Err(_)))
     }
 
     /// Whether the endpoint takes an extended CONNECT. It says so in its SETTINGS, which come before its answer to a ping.
     pub(super) async fn takes_extended_connect(&self) -> bool {
-        let is_enabled = async || self.sender.lock().await.is_extended_connect_protocol_enabled();
-        if is_enabled().await {
+        let is_enabled = || self.view.borrow().is_extended_connect_protocol_enabled();
+        if is_enabled() {
             return true;
         }
         if let Some(mut ping) = self.ping.take() {
@@ -93,7 +94,7 @@ impl Connection {
             });
         }
         self.spoken.wait().await;
-        is_enabled().await
+        is_enabled()
     }
 
     /// Sends a request and waits for the head of its response.
