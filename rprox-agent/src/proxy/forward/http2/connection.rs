@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Builder, ResponseFuture, SendRequest};
-use h2::{Ping, PingPong, RecvStream, SendStream};
+use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::{Request, Response, StatusCode};
 use tokio::sync::{Mutex, SetOnce};
 
@@ -136,11 +136,28 @@ impl Connection {
     ) -> Result<(ResponseFuture, SendStream<Bytes>), Error> {
         let mut sender = self.sender.lock().await;
         poll_fn(|cx| sender.poll_ready(cx)).await.map_err(Error::Unopened)?;
-        let stream = sender.send_request(head, ends).map_err(Error::Unopened)?;
+        let (response, mut stream) = sender.send_request(head, ends).map_err(Error::Unopened)?;
+        let mut opening = Opening { stream: &mut stream, is_over: false };
         // Until it is open, so that the next one waits here and not among what will be sent whatever becomes of its request. What
         // goes wrong the stream tells.
         let _ = poll_fn(|cx| sender.poll_ready(cx)).await;
-        Ok(stream)
+        opening.is_over = true;
+        drop(opening);
+        Ok((response, stream))
+    }
+}
+
+/// A stream that waits for its turn, and is reset if its request is given up meanwhile: h2's sender has a hold on it too.
+struct Opening<'a> {
+    stream: &'a mut SendStream<Bytes>,
+    is_over: bool,
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.stream.send_reset(Reason::CANCEL);
+        }
     }
 }
 
