@@ -177,7 +177,7 @@ fn a_refused_request_is_sent_again_whatever_its_method() {
 }
 
 #[test]
-fn a_refused_request_s_body_goes_again_if_it_was_held_back_and_else_is_lost() {
+fn a_refused_request_s_body_goes_again_if_it_was_held_back() {
     let (upstream, requests) = refusing_once();
     let agent = agent_before(&upstream, "[timeouts]\nexpect = \"1h\"");
     let mut client = connect(agent.http);
@@ -187,13 +187,57 @@ fn a_refused_request_s_body_goes_again_if_it_was_held_back_and_else_is_lost() {
     read_head(&mut client);
     assert_eq!(read_chunks(&mut client), "hello");
     assert_eq!(requests.load(Ordering::Relaxed), 2);
+}
 
-    let (upstream, requests) = refusing_once();
+#[test]
+fn a_refused_request_s_body_goes_again_unless_too_much_of_it_is_gone() {
+    // An upstream that refuses the first request after so many bytes of its body.
+    let refusing_after = |bytes: usize| {
+        let place = AtomicUsize::new(0);
+        Http2Upstream::start(move |request, mut answer| {
+            let refuses = place.fetch_add(1, Ordering::Relaxed) == 0;
+            async move {
+                let mut body = request.into_body();
+                let mut left = bytes;
+                while refuses && left > 0 {
+                    let piece = body.data().await.unwrap().unwrap();
+                    body.flow_control().release_capacity(piece.len()).unwrap();
+                    left = left.saturating_sub(piece.len());
+                }
+                if refuses {
+                    return answer.0.send_reset(Reason::REFUSED_STREAM);
+                }
+                answer.whole(200, read(body).await.unwrap());
+            }
+        })
+    };
+    let body: Vec<_> = (0..10_000).map(|number| format!("{number:09} ")).collect();
+    let body = body.concat();
+    let chunked =
+        |body: &str| format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    let counted = |body: &str| format!("Content-Length: {}\r\n\r\n{body}", body.len());
+    for (length, after) in [(5, 0), (5, 5), (100_000, 30_000)] {
+        for framed in [chunked(&body[..length]), counted(&body[..length])] {
+            let upstream = refusing_after(after);
+            let agent = agent_before(&upstream, "");
+            let mut client = connect(agent.http);
+            // What is beyond the first half comes when that has been refused, or not.
+            let request = format!("POST / HTTP/1.1\r\nHost: a.example\r\n{framed}");
+            let (first, second) = request.split_at(if length > 5 { 40_000 } else { request.len() });
+            client.write_all(first.as_bytes()).unwrap();
+            if length > 5 {
+                agent.metrics_with(&["rprox_upstream_retries_total 1"]);
+            }
+            client.write_all(second.as_bytes()).unwrap();
+            assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
+            assert!(read_chunks(&mut client) == body[..length], "{length} {after}");
+        }
+    }
+    let upstream = refusing_after(90_000);
     let mut agent = agent_before(&upstream, "");
-    let post = "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\n\r\nhello";
-    assert_eq!(ask(&agent, post).status(), 502);
+    let post = format!("POST / HTTP/1.1\r\nHost: a.example\r\n{}", counted(&body));
+    assert_eq!(ask(&agent, &post).status(), 502);
     agent.logged("502 Bad Gateway: http2 error: stream error received: refused stream");
-    assert_eq!(requests.load(Ordering::Relaxed), 1);
 }
 
 /// A frame's type, flags, stream and payload (RFC 9113 section 4.1).

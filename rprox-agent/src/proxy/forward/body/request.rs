@@ -80,8 +80,12 @@ struct Upload {
     word: Option<Interim>,
     /// Until the upstream has given its own.
     hold: Option<Hold>,
+    /// How long it is, as far as that was said.
+    length: Option<u64>,
     /// What may still come; `None`: no limit.
     left: Option<u64>,
+    /// What was read once and is to be read again, in front of the rest.
+    again: Bytes,
     /// For the wait for the client's next piece.
     patience: Patience,
     timer: Option<LazyTimer>,
@@ -118,13 +122,15 @@ impl RequestBody {
         if incoming.is_end_stream() {
             return Ok(Self(None));
         }
-        let left = config.limits.body_bytes;
+        let (left, length) = (config.limits.body_bytes, incoming.size_hint().exact());
         let upload = Upload {
             client: Rc::clone(client),
             expects,
             word: interim.filter(|_| expects).cloned(),
             hold: None,
+            length,
             left,
+            again: Bytes::new(),
             patience,
             timer: None,
             progress: Rc::new(Progress(Cell::new(Some(Instant::now())))),
@@ -132,7 +138,7 @@ impl RequestBody {
             incoming,
         };
         // Made first: dropping it tells the client's connection that a body is left unread.
-        match (left, upload.incoming.size_hint().exact()) {
+        match (left, length) {
             (Some(limit), Some(length)) if length > limit => Err(Failure::Upload(UploadError::TooLarge)),
             _ => Ok(Self(Some(Box::new(upload)))),
         }
@@ -156,6 +162,13 @@ impl RequestBody {
         self.0.as_ref().is_some_and(|upload| upload.expects)
     }
 
+    /// Has all that was `read` read again.
+    pub(in crate::proxy::forward) fn rewind(&mut self, read: Bytes) {
+        if let Some(upload) = &mut self.0 {
+            upload.again = read;
+        }
+    }
+
     /// Holds it back until the upstream asks for it or `limit` has passed; with no limit it is sent at once.
     pub(in crate::proxy::forward) fn hold(&mut self, limit: Option<Duration>) -> Option<Question> {
         let upload = self.0.as_mut()?;
@@ -173,6 +186,13 @@ impl RequestBody {
 impl Upload {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         ready!(self.poll_wanted(cx));
+        if !self.again.is_empty() {
+            self.progress.0.set(Some(Instant::now()));
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.again)))));
+        }
+        if self.ended {
+            return Poll::Ready(None);
+        }
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Pending => {
                 self.progress.0.set(None);
@@ -192,6 +212,9 @@ impl Upload {
 
     fn poll_piped(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<Option<Result<Piped, UploadError>>> {
         ready!(self.poll_wanted(cx));
+        if !self.again.is_empty() {
+            return Poll::Ready(None);
+        }
         match self.incoming.poll_piped(cx, most) {
             Poll::Pending => {
                 self.progress.0.set(None);
@@ -294,10 +317,14 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|upload| upload.incoming.is_end_stream())
+        self.0.as_ref().is_none_or(|upload| upload.again.is_empty() && upload.incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or(SizeHint::with_exact(0), |upload| upload.incoming.size_hint())
+        match &self.0 {
+            None => SizeHint::with_exact(0),
+            Some(upload) if upload.again.is_empty() => upload.incoming.size_hint(),
+            Some(upload) => upload.length.map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
     }
 }

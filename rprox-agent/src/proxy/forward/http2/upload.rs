@@ -14,6 +14,10 @@ use tokio::task::AbortHandle;
 use crate::proxy::forward::body::{RequestBody, UploadError};
 use crate::proxy::forward::headers;
 
+/// How much of a body is kept until its response comes, in case the upstream refuses the request. Such a refusal comes at once, and a
+/// larger body is hardly there by then.
+const MOST_KEPT: usize = 64 * 1024;
+
 /// A body and the stream that it goes by.
 pub(super) struct Upload {
     body: RequestBody,
@@ -21,15 +25,26 @@ pub(super) struct Upload {
     stream: Option<SendStream<Bytes>>,
     /// What the upstream has no room for yet.
     held: Option<Bytes>,
-    /// Whether any of the body was read.
-    is_begun: bool,
+    kept: Kept,
     /// Whether there is no body and the stream is to be a tunnel.
     is_tunnel: bool,
 }
 
+/// What of a body was sent; `None` once that is too much. A copy: a piece of a buffer would keep it from the next read.
+struct Kept(Option<Vec<u8>>);
+
+impl Kept {
+    fn keep(&mut self, piece: &[u8]) {
+        self.0 = self.0.take().filter(|kept| kept.len() + piece.len() <= MOST_KEPT);
+        if let Some(kept) = &mut self.0 {
+            kept.extend_from_slice(piece);
+        }
+    }
+}
+
 impl Upload {
     pub(super) fn new(body: RequestBody, is_tunnel: bool) -> Self {
-        Self { body, stream: None, held: None, is_begun: false, is_tunnel }
+        Self { body, stream: None, held: None, kept: Kept(Some(Vec::new())), is_tunnel }
     }
 
     /// Whether the head is all there is to send.
@@ -48,7 +63,7 @@ impl Upload {
         let Some(stream) = self.stream.as_mut().filter(|_| !self.is_tunnel) else {
             return Poll::Ready(Ok(()));
         };
-        let sent = ready!(Self::send(stream, &mut self.body, &mut self.held, &mut self.is_begun, cx));
+        let sent = ready!(Self::send(stream, &mut self.body, &mut self.held, &mut self.kept, cx));
         if sent.is_err() {
             stream.send_reset(Reason::CANCEL);
         }
@@ -60,7 +75,7 @@ impl Upload {
         stream: &mut SendStream<Bytes>,
         body: &mut RequestBody,
         held: &mut Option<Bytes>,
-        is_begun: &mut bool,
+        kept: &mut Kept,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), UploadError>> {
         loop {
@@ -86,16 +101,17 @@ impl Upload {
                 let _ = stream.send_data(Bytes::new(), true);
                 return Poll::Ready(Ok(()));
             };
-            *is_begun = true;
             match frame.into_data() {
                 Ok(piece) if piece.is_empty() => {}
                 Ok(piece) => {
                     // Room is asked for when there is something to put there, and at first for a byte: what a stream has been given all
                     // others lack. The whole is asked for when it is handed over.
                     stream.reserve_capacity(1);
+                    kept.keep(&piece);
                     *held = Some(piece);
                 }
                 Err(frame) => {
+                    kept.0 = None;
                     let mut trailers = frame.into_trailers().unwrap_or_default();
                     headers::remove_hop_by_hop(&mut trailers);
                     stream.reserve_capacity(0);
@@ -109,6 +125,7 @@ impl Upload {
     /// Goes on in a task of its own, if there is something left.
     pub(super) fn spawn(mut self) -> Option<Task> {
         self.stream.as_ref()?;
+        self.kept.0 = None;
         let task = tokio::task::spawn_local(async move {
             // What went wrong the stream tells, which is reset.
             let _ = poll_fn(|cx| self.poll(cx)).await;
@@ -121,9 +138,11 @@ impl Upload {
         self.stream
     }
 
-    /// The body, if nothing of it is used up.
+    /// The body as it was before it was sent, if all of it is still there.
     pub(super) fn into_whole_body(self) -> Option<RequestBody> {
-        (!self.is_begun).then_some(self.body)
+        let mut body = self.body;
+        body.rewind(self.kept.0?.into());
+        Some(body)
     }
 }
 
