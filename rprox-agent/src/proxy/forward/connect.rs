@@ -14,6 +14,9 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 /// What a handshake's key is hashed with (RFC 6455 section 1.3).
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
+/// Bytes in a key.
+const NONCE: usize = 16;
+
 /// The protocol of an extended CONNECT that is served.
 pub const WEBSOCKET: &str = "websocket";
 
@@ -41,6 +44,11 @@ pub struct Handshake {
     accept: HeaderValue,
 }
 
+/// Whether it is a key that a client may have: 16 bytes (RFC 6455 section 4.1).
+pub fn is_key(key: &HeaderValue) -> bool {
+    BASE64.decode(key.as_bytes()).is_ok_and(|nonce| nonce.len() == NONCE)
+}
+
 /// The answer to a handshake's `key`.
 pub fn accept(key: &HeaderValue) -> HeaderValue {
     let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key.as_bytes(), GUID.as_bytes()].concat());
@@ -52,7 +60,7 @@ impl Handshake {
     /// A new one; `None` where there is no randomness to be had.
     #[must_use]
     pub fn new() -> Option<Self> {
-        let mut nonce = [0; 16];
+        let mut nonce = [0; NONCE];
         rand::fill(&mut nonce).ok()?;
         Self::with_key(&BASE64.encode(&nonce))
     }
@@ -85,5 +93,17 @@ mod tests {
         assert!(!handshake.is_answered(&headers));
         headers.insert(SEC_WEBSOCKET_ACCEPT, HeaderValue::from_static("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
         assert!(handshake.is_answered(&headers));
+    }
+
+    #[test]
+    fn a_key_is_16_bytes() {
+        for (key, expected) in [
+            ("dGhlIHNhbXBsZSBub25jZQ==", true),
+            ("dGhlIHNhbXBsZSBub25jZQ", false),
+            ("dGhlIHNhbXBsZSBub25j", false),
+            ("", false),
+        ] {
+            assert_eq!(is_key(&HeaderValue::from_static(key)), expected, "{key}");
+        }
     }
 }

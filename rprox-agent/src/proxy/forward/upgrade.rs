@@ -25,7 +25,7 @@ pub struct Offer {
 /// How the client asked.
 #[derive(Clone, Debug)]
 enum Asked {
-    /// By an upgrade. A key tells it that its upstream speaks WebSocket.
+    /// By an upgrade, with a key whose answer tells it that its upstream speaks WebSocket.
     Upgrade(Option<HeaderValue>),
     /// By CONNECT: the upstream must show us, and not the client, that it speaks WebSocket.
     Connect(Handshake),
@@ -50,7 +50,7 @@ impl Offer {
         }
         let protocols = HeaderValue::try_from(offered).ok().filter(|offered| !offered.is_empty())?;
         let mut keys = parts.headers.get_all(SEC_WEBSOCKET_KEY).iter();
-        let key = keys.next().filter(|_| keys.next().is_none()).cloned();
+        let key = keys.next().filter(|key| keys.next().is_none() && connect::is_key(key)).cloned();
         Some(Self { protocols, asked: Asked::Upgrade(key) })
     }
 
