@@ -162,9 +162,6 @@ fn cut_short(playground: &Playground, operation: &Operation<'_>) {
             if fault == Fault::Refused && !step.can_be_refused() {
                 continue;
             }
-            if let Some(load) = load.take_if(|_| operation.afresh) {
-                load.finish().unwrap().assert_all_served();
-            }
             (operation.prepare)();
             if always && load.is_none() {
                 load = Some(playground.load(&SERVICES[1]));
@@ -185,6 +182,10 @@ fn cut_short(playground: &Playground, operation: &Operation<'_>) {
             // The same again puts it right.
             run((operation.command)());
             assert_one_of(playground, &[operation.after], &format!("{context}, and repaired"));
+            if let Some(load) = load.take_if(|_| operation.afresh) {
+                println!("{context}: {}", finished.stderr.trim_end());
+                load.finish().unwrap().assert_all_served();
+            }
         }
         if let Some(load) = load {
             load.finish().unwrap().assert_all_served();

@@ -100,6 +100,16 @@ pub enum HookError {
         /// What the kernel said.
         source: std::io::Error,
     },
+    /// A program could not be opened.
+    #[error("the pinned program {program} of {interface}: {source}")]
+    Program {
+        /// The program.
+        program: &'static str,
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        source: Box<ProgramError>,
+    },
     /// A link could not be used.
     #[error("the pinned link of {program} on {interface}: {source}")]
     Link {

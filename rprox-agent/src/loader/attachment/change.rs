@@ -130,8 +130,11 @@ impl Change {
         for linked in Linked::ALL.into_iter().rev().filter(|linked| !shape.has(*linked)) {
             linked::detach(linked, &pins)?;
         }
-        if shape.mode != Mode::Steer {
-            Takeover::new(&pins)?.forget_all()?;
+        if shape.mode != Mode::Steer
+            && let Err(error) = Takeover::new(&pins).and_then(|mut known| known.forget_all())
+        {
+            // No program reads them in another mode, and to go back to `steer` makes them known anew.
+            warn!("{}: forgetting who listens: {error}", pins.interface());
         }
         if !shape.has_packet_programs && hook::noted(&pins).is_some() {
             remove_packet_programs(host, &pins).await?;

@@ -96,7 +96,15 @@ pub fn detach(direction: Direction, pins: &Pins) -> Result<(), HookError> {
 ///
 /// The kernel refused for another reason.
 pub fn is_alive(direction: Direction, pins: &Pins) -> Result<bool, HookError> {
-    let Ok(mut program) = SchedClassifier::from_pin(pins.program(direction)) else { return Ok(false) };
+    let mut program = match SchedClassifier::from_pin(pins.program(direction)) {
+        Ok(program) => program,
+        Err(ProgramError::SyscallError(error)) if not_found(&error) => return Ok(false),
+        // What can't be looked at may well be alive, and is not to be taken off for that.
+        Err(source) => {
+            let (program, interface) = (direction.program(), pins.interface().to_owned());
+            return Err(HookError::Program { program, interface, source: Box::new(source) });
+        }
+    };
     match replace(&mut program, direction, pins) {
         Ok(()) => Ok(true),
         Err(HookError::Attach { source, .. }) if errno(&source) == Some(Errno::NOLINK) => Ok(false),
