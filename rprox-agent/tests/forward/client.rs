@@ -1,7 +1,7 @@
 //! Clients: raw bytes over TCP, and over TLS.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -103,4 +103,20 @@ pub(crate) fn read_to_close(stream: &mut impl Read) -> Vec<u8> {
         Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("still open: {error}"),
         _ => bytes,
     }
+}
+
+/// Sends so many bytes and closes its half, while they come back; what comes behind them until the other side closes.
+pub(crate) fn echo_of(stream: &mut TcpStream, bytes: u32) -> Vec<u8> {
+    let bulk: Vec<u8> = (0..bytes).map(|number| number.to_le_bytes()[1]).collect();
+    let sender = std::thread::spawn({
+        let (mut stream, bulk) = (stream.try_clone().unwrap(), bulk.clone());
+        move || {
+            stream.write_all(&bulk).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+        }
+    });
+    let mut echoed = read_to_close(stream);
+    sender.join().unwrap();
+    assert!(echoed.starts_with(&bulk), "the bytes come back as they were sent");
+    echoed.split_off(bulk.len())
 }

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use crate::agent::{Agent, PATIENCE};
-use crate::client::{connect, connect_over_tls, get, read_head, read_reply, read_to_close};
+use crate::client::{connect, connect_over_tls, echo_of, get, read_head, read_reply, read_to_close};
 use crate::upstream::Upstream;
 
 const OFFER: &str = "GET /chat HTTP/1.1\r\nHost: a.example\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
@@ -51,18 +51,8 @@ fn a_websocket_s_bytes_pass_both_ways_and_none_is_lost() {
     stream.read_exact(&mut greeting).unwrap();
     assert_eq!(&greeting, b"hello early ");
     // More than any buffer on the way holds, so that both ways are full at once.
-    let bulk: Vec<u8> = (0..8 << 20).map(|number: u32| number.to_le_bytes()[1]).collect();
-    let sender = std::thread::spawn({
-        let (mut stream, bulk) = (stream.try_clone().unwrap(), bulk.clone());
-        move || {
-            stream.write_all(&bulk).unwrap();
-            stream.shutdown(Shutdown::Write).unwrap();
-        }
-    });
-    let echoed = read_to_close(&mut stream);
-    sender.join().unwrap();
-    assert!(echoed[..bulk.len()] == bulk, "the bytes come back as they were sent");
-    assert_eq!(&echoed[bulk.len()..], b" bye", "the other way stays open when one is closed");
+    let rest = echo_of(&mut stream, 8 << 20);
+    assert_eq!(rest, b" bye", "the other way stays open when one is closed");
 }
 
 #[test]

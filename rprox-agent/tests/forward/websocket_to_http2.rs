@@ -11,7 +11,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{Method, Request, Response};
 
 use crate::agent::{Agent, PATIENCE};
-use crate::client::{ask, connect, connect_over_tls, get, read_head, read_reply, read_to_close};
+use crate::client::{ask, connect, connect_over_tls, echo_of, get, read_head, read_reply, read_to_close};
 use crate::http2_upstream::{Answer, Http2Upstream};
 use crate::websocket_over_http2;
 
@@ -99,22 +99,12 @@ fn an_http1_client_s_upgrade_is_a_stream_to_the_upstream() {
     assert_eq!(&greeting, b"hello early ");
     agent.metrics_with(&["rprox_tunnels_total 1", "rprox_tunnels_open 1"]);
     // More than all windows on the way, so that both ways are full at once.
-    let bulk: Vec<u8> = (0..16 << 20).map(|number: u32| number.to_le_bytes()[1]).collect();
-    let sender = std::thread::spawn({
-        let (mut stream, bulk) = (stream.try_clone().unwrap(), bulk.clone());
-        move || {
-            stream.write_all(&bulk).unwrap();
-            stream.shutdown(Shutdown::Write).unwrap();
-        }
-    });
-    let echoed = read_to_close(&mut stream);
-    sender.join().unwrap();
-    assert!(echoed[..bulk.len()] == bulk, "the bytes come back as they were sent");
-    assert_eq!(&echoed[bulk.len()..], b" bye", "the other way stays open when one is closed");
+    let rest = echo_of(&mut stream, 16 << 20);
+    assert_eq!(rest, b" bye", "the other way stays open when one is closed");
     drop(stream);
     agent.metrics_with(&["rprox_tunnels_open 0"]);
     let line = agent.logged("status=101");
-    assert!(line.contains(&format!("bytes={}", echoed.len() + 12)), "{line}");
+    assert!(line.contains(&format!("bytes={}", (16 << 20) + "hello early  bye".len())), "{line}");
     assert_eq!(get(&agent, "a.example", "/").status(), 200);
     assert_eq!(upstream.connections(), 1, "which tunnels and requests share");
 }
