@@ -11,7 +11,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::timer::sleep;
+use super::timer::timeout;
 
 /// How often it is looked within the limit whether something has moved. Silence is noticed late by two looks at most: it counts from
 /// the first that finds it.
@@ -55,7 +55,7 @@ impl Silences {
             self.pace.set(pace);
             let sooner = self.sooner.notified();
             match pace {
-                Some(pace) => tokio::select! { () = sooner => {}, () = sleep(pace) => {} },
+                Some(pace) => drop(timeout(pace, sooner).await),
                 None => sooner.await,
             }
         }

@@ -94,11 +94,20 @@ pub fn sleep(duration: Duration) -> Sleep {
 
 /// What comes of `what`; `None` if that takes longer than `limit`.
 pub async fn timeout<T>(limit: Duration, what: impl Future<Output = T>) -> Option<T> {
+    // Begins only where there is something to wait for.
+    before(async { sleep(limit).await }, what).await
+}
+
+/// What comes of `what`; `None` if nothing has by `end`.
+pub async fn timeout_at<T>(end: Instant, what: impl Future<Output = T>) -> Option<T> {
+    before(async { sleep_until(end).await }, what).await
+}
+
+async fn before<T>(end: impl Future<Output = ()>, what: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;
         came = what => Some(came),
-        // Begins only where there is something to wait for.
-        () = async { sleep(limit).await } => None,
+        () = end => None,
     }
 }
 

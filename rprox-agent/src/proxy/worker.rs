@@ -216,7 +216,7 @@ async fn drain(worker: &Worker, mut stop: watch::Receiver<Stop>) {
         }
     }
     worker.roster.start(Stop::Now);
-    let _ = timer::timeout(limit - Instant::now(), worker.roster.finished()).await;
+    let _ = timer::timeout_at(limit, worker.roster.finished()).await;
 }
 
 impl Worker {

@@ -63,8 +63,6 @@ pub struct Http1 {
     header_bytes: usize,
     /// Whether another request may follow, as far as was said.
     keeps_alive: bool,
-    /// Whether the body of its request is never sent.
-    left_body: bool,
     /// For how long the endpoint may acknowledge nothing, and whether that is waived for a body, which it may take as slowly as it likes.
     user_timeout: Duration,
     is_waived: bool,
@@ -87,7 +85,6 @@ impl Http1 {
             scratch: Vec::new(),
             header_bytes: dial.config.limits.header_bytes,
             keeps_alive: true,
-            left_body: false,
             user_timeout: dial.limit,
             is_waived: false,
             timer: LazyTimer::new(dial.config.shortest_wait),
@@ -377,12 +374,10 @@ impl Http1 {
         }
     }
 
-    /// Lets what is left of the request's body be sent, if it is wanted, and ends then.
+    /// Lets what is left of the request's body be sent, and ends then.
     pub fn finish_upload(mut self) {
-        if !self.left_body {
-            // The task has the socket.
-            self.upload = None;
-        }
+        // The task has the socket.
+        self.upload = None;
     }
 
     /// The connection, once it speaks another protocol.
@@ -391,18 +386,6 @@ impl Http1 {
         self.keeps_alive = false;
         self.waive_user_timeout();
         Switched::new(self.socket.clone(), self.buffer.split().freeze())
-    }
-
-    /// The rest of the request is not wanted, and so it ends with the response.
-    pub fn leaves_body(&mut self) {
-        self.left_body = true;
-        self.keeps_alive = false;
-    }
-
-    /// Whether that is so.
-    #[must_use]
-    pub fn has_left_body(&self) -> bool {
-        self.left_body
     }
 
     /// For the waits of its request.

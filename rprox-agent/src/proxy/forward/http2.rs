@@ -46,8 +46,6 @@ pub struct Http2 {
     connection: Rc<Connection>,
     /// The request, while its body is sent and the response has come.
     upload: Option<Task>,
-    /// Whether the body of its request is never sent.
-    left_body: bool,
     /// The way to the upstream of a stream that has become a tunnel.
     sender: Option<SendStream<Bytes>>,
     timer: LazyTimer,
@@ -62,7 +60,7 @@ impl Http2 {
 
     fn on(connection: Rc<Connection>) -> Self {
         let timer = LazyTimer::new(connection.shortest_wait);
-        Self { connection, upload: None, left_body: false, sender: None, timer }
+        Self { connection, upload: None, sender: None, timer }
     }
 
     /// Another stream of the same connection.
@@ -149,22 +147,9 @@ impl Http2 {
         Some(Duplex::new(self.sender.take()?, body.into_stream()))
     }
 
-    /// Lets what is left of the request's body be sent, if it is wanted.
+    /// Lets what is left of the request's body be sent.
     pub fn finish_upload(mut self) {
-        if !self.left_body {
-            self.upload = None;
-        }
-    }
-
-    /// The rest of the request is not wanted.
-    pub fn leaves_body(&mut self) {
-        self.left_body = true;
-    }
-
-    /// Whether that is so.
-    #[must_use]
-    pub fn has_left_body(&self) -> bool {
-        self.left_body
+        self.upload = None;
     }
 
     /// For the waits of its request.

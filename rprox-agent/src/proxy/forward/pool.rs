@@ -42,6 +42,8 @@ pub struct Pool {
 pub struct Lease {
     link: Link,
     used: Use,
+    /// Whether the rest of the request's body is never sent.
+    left_body: bool,
 }
 
 enum Link {
@@ -143,7 +145,7 @@ impl Connection for Lease {
         match stream.or_else(|| take_idle(endpoint, limit)) {
             Some(link) => {
                 endpoint.counts.reuses.increment();
-                Ok(Self { link, used })
+                Ok(Self { link, used, left_body: false })
             }
             None => Err(used),
         }
@@ -159,7 +161,7 @@ impl Connection for Lease {
             (Protocol::H2c | Protocol::Https, _) => stream(endpoint, dial).await,
         };
         match link {
-            Ok(link) => Ok(Self { link, used }),
+            Ok(link) => Ok(Self { link, used, left_body: false }),
             Err(failure) => Err((endpoint.not_connected(failure), used)),
         }
     }
@@ -292,25 +294,15 @@ impl Lease {
         }
     }
 
-    /// The rest of the request's body is not wanted, and so it is never sent.
+    /// The rest of the request's body is not wanted, and so it is never sent: a connection of HTTP/1.1 ends with the response.
     pub fn leaves_body(&mut self) {
-        match &mut self.link {
-            Link::Http1 { link, .. } | Link::Alone { link: Connected::Http1(link), .. } => link.leaves_body(),
-            Link::Http2 { link, .. } | Link::Alone { link: Connected::Http2(link), .. } => link.leaves_body(),
-        }
+        self.left_body = true;
     }
 
     /// Whether that is so.
     #[must_use]
     pub fn has_left_body(&self) -> bool {
-        match &self.link {
-            Link::Http1 { link, .. } | Link::Alone { link: Connected::Http1(link), .. } => {
-                link.has_left_body()
-            }
-            Link::Http2 { link, .. } | Link::Alone { link: Connected::Http2(link), .. } => {
-                link.has_left_body()
-            }
-        }
+        self.left_body
     }
 
     /// The connection, where it speaks HTTP/1.1.
@@ -347,25 +339,24 @@ impl Lease {
     }
 
     /// The response has been read to its end: the connection is for the next request, if it can take one. It can't while
-    /// the request's body is still on its way; then it ends after that, or at once if `stop`.
+    /// the request's body is still on its way; then it ends after that, or at once if `stop` or the body isn't wanted.
     pub fn give_back(self, stop: bool) {
-        match self {
-            Self { link: Link::Http1 { mut link, place, .. }, used } => {
-                if link.is_ready() {
+        let Self { link, used, left_body } = self;
+        let finishes = !stop && !left_body;
+        match link {
+            Link::Http1 { mut link, place, .. } => {
+                if !left_body && link.is_ready() {
                     link.rest();
                     used.endpoint().slots.borrow_mut().idle.push(Idle { link, place, since: Instant::now() });
-                } else if !stop {
+                } else if finishes {
                     link.finish_upload();
                 }
             }
-            Self { link: Link::Alone { link: Connected::Http1(link), .. }, .. } if !stop => {
+            Link::Alone { link: Connected::Http1(link), .. } if finishes => link.finish_upload(),
+            Link::Http2 { link, .. } | Link::Alone { link: Connected::Http2(link), .. } if finishes => {
                 link.finish_upload();
             }
-            Self {
-                link: Link::Http2 { link, .. } | Link::Alone { link: Connected::Http2(link), .. },
-                ..
-            } if !stop => link.finish_upload(),
-            _ => {}
+            Link::Http2 { .. } | Link::Alone { .. } => {}
         }
     }
 }

@@ -12,7 +12,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::proxy::timer::sleep_until;
+use crate::proxy::timer::{sleep_until, timeout_at};
 
 /// Deadlines are looked at together, and so pass late: by this part of the shortest time-out, at most.
 const LATE: u32 = 16;
@@ -119,7 +119,7 @@ impl Roster {
             self.next_look.set(next);
             let sooner = self.sooner.notified();
             match next {
-                Some(next) => tokio::select! { () = sooner => {}, () = sleep_until(next) => {} },
+                Some(next) => drop(timeout_at(next, sooner).await),
                 None => sooner.await,
             }
             sleep_until(soonest).await;
