@@ -20,7 +20,7 @@ use rprox_tests::programs::{self, Programs};
 
 pub(super) use self::door::Door;
 pub(super) use self::running::Running;
-pub(super) use self::setting::Setting;
+pub(super) use self::setting::{Setting, Various};
 use super::setup;
 
 /// The processor that the proxy under test has to itself.

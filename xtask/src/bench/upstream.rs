@@ -44,6 +44,7 @@ pub(super) struct Setup<'a> {
     /// For its files, and what it serves.
     pub(super) folder: &'a Path,
     pub(super) tls: Option<Tls<'a>>,
+    pub(super) kinds: Option<Kinds>,
     /// Whether nginx keeps to the load's processor.
     pub(super) pinned: bool,
 }
@@ -53,6 +54,15 @@ pub(super) struct Tls<'a> {
     pub(super) port: u16,
     pub(super) cert: &'a Path,
     pub(super) key: &'a Path,
+}
+
+/// Further listeners, on which it speaks as others' upstreams do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kinds {
+    /// HTTP/2 without TLS.
+    pub(super) http2: u16,
+    /// Responses whose length nobody knows beforehand: nginx looks through them for what to put in.
+    pub(super) chunked: u16,
 }
 
 /// Starts it as `user` on `port`, nginx as `workers` processes, on any processor and without TLS.
@@ -67,7 +77,7 @@ pub(super) fn start(
     workers: usize,
     folder: &Path,
 ) -> Result<Upstream> {
-    Setup { netns, user, port, workers, folder, tls: None, pinned: false }.start()
+    Setup { netns, user, port, workers, folder, tls: None, kinds: None, pinned: false }.start()
 }
 
 impl Setup<'_> {
@@ -121,6 +131,12 @@ impl Setup<'_> {
         "
             )
         });
+        let kinds = self.kinds.map_or_else(String::new, |Kinds { http2, chunked }| {
+            format!(
+                "server {{ listen 127.0.0.1:{http2} http2; root .; }}
+    server {{ listen 127.0.0.1:{chunked}; root .; ssi on; ssi_types *; }}"
+            )
+        });
         format!(
             "daemon off; worker_processes {workers}; pid nginx.pid; error_log stderr warn;
 worker_rlimit_nofile 20000;
@@ -143,6 +159,7 @@ http {{
             proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;
         }}
     }}
+    {kinds}
 }}
 "
         )

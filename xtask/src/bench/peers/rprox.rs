@@ -6,8 +6,8 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::super::ends::PASSTHROUGH_HOST;
-use super::{Door, Peer, Setting};
+use super::super::ends::{HOST, PASSTHROUGH_HOST};
+use super::{Door, Peer, Setting, Various};
 
 pub(super) fn command(program: &Path, setting: &Setting<'_>) -> Result<Command> {
     let [http, https] = [Door::Http, Door::Https].map(|door| Peer::Rprox.at(door));
@@ -17,7 +17,7 @@ pub(super) fn command(program: &Path, setting: &Setting<'_>) -> Result<Command> 
 http = \"{http}\"
 https = \"{https}\"
 [log]
-access = false
+access = {}
 [limits]
 connections = 18000
 client_connections = 18000
@@ -28,6 +28,7 @@ cert = \"{}\"
 key = \"{}\"
 ",
         setting.workers,
+        setting.various.is_some(),
         setting.cert.display(),
         setting.key.display(),
     );
@@ -42,6 +43,28 @@ key = \"{}\"
         let _ = write!(
             text,
             "[[route]]\nhost = \"{PASSTHROUGH_HOST}\"\ntls = \"passthrough\"\nupstream = \"127.0.0.1:{upstream}\"\n"
+        );
+    }
+    if let Some(Various { kinds, tls, authority }) = &setting.various {
+        let _ = write!(
+            text,
+            "[[route]]
+host = \"{HOST}\"
+path = \"/1k\"
+upstream = \"h2c://127.0.0.1:{}\"
+https_redirect = false
+[[route]]
+host = \"{HOST}\"
+path = \"/100k\"
+upstream = [
+  {{ to = \"https://127.0.0.1:{tls}\", ca = \"{}\", server_name = \"{PASSTHROUGH_HOST}\" }},
+  \"127.0.0.1:{}\",
+]
+https_redirect = false
+",
+            kinds.http2,
+            authority.display(),
+            kinds.chunked,
         );
     }
     let file = setting.write("rprox.toml", &text)?;

@@ -7,6 +7,7 @@ use anyhow::Result;
 use rprox_tests::netns::Netns;
 
 use super::super::ends::HOST;
+use super::super::upstream::Kinds;
 
 /// What every proxy is set up with.
 pub(in super::super) struct Setting<'a> {
@@ -15,6 +16,8 @@ pub(in super::super) struct Setting<'a> {
     pub(in super::super) upstream: u16,
     /// The port of the upstream that ends TLS by itself.
     pub(in super::super) passthrough: Option<u16>,
+    /// What rprox alone is set up with, to train it.
+    pub(in super::super) various: Option<Various>,
     /// `HOST` and this many others, all to the same upstream.
     pub(in super::super) other_hosts: usize,
     /// Workers of rprox; the others have one.
@@ -25,6 +28,13 @@ pub(in super::super) struct Setting<'a> {
     pub(in super::super) cert: PathBuf,
     pub(in super::super) key: PathBuf,
     pub(in super::super) both: PathBuf,
+}
+
+/// Upstreams of each kind, and the authority behind the one with TLS.
+pub(in super::super) struct Various {
+    pub(in super::super) kinds: Kinds,
+    pub(in super::super) tls: u16,
+    pub(in super::super) authority: PathBuf,
 }
 
 impl Setting<'_> {

@@ -2,19 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rprox_tests::certificates::Authority;
 use rprox_tests::netns::Netns;
 use rprox_tests::playground::AGENT;
 use rprox_tests::run_dir::RunDir;
 
 use super::super::ends::{HOST, PASSTHROUGH_HOST};
-use super::super::peers::{PROCESSOR, Peer, Running, Setting};
-use super::super::upstream::{self, Tls, Upstream};
+use super::super::peers::{PROCESSOR, Peer, Running, Setting, Various};
+use super::super::upstream::{self, Kinds, Tls, Upstream};
 
 /// The ports of the upstream.
 const UPSTREAM: u16 = 9000;
 const UPSTREAM_TLS: u16 = 9443;
+const KINDS: Kinds = Kinds { http2: 9002, chunked: 9003 };
 
 /// The namespace and the files.
 pub(super) struct Testbed {
@@ -78,6 +79,7 @@ impl Testbed {
             workers: 1,
             folder: &self.bodies(),
             tls: Some(tls),
+            kinds: Some(KINDS),
             pinned: true,
         }
         .start()
@@ -90,6 +92,7 @@ impl Testbed {
             folder: self.folder().to_path_buf(),
             upstream: UPSTREAM,
             passthrough: None,
+            various: None,
             other_hosts: 0,
             workers: 1,
             processors: PROCESSOR,
@@ -108,9 +111,21 @@ impl Testbed {
     pub(super) fn with_passthrough(&self) -> Setting<'_> {
         Setting { passthrough: Some(UPSTREAM_TLS), ..self.setting() }
     }
+
+    /// The same with an upstream of each kind, by what is asked for, and with the access log.
+    pub(super) fn with_various(&self) -> Setting<'_> {
+        let various = Various { kinds: KINDS, tls: UPSTREAM_TLS, authority: self.authority.clone() };
+        Setting { various: Some(various), ..self.setting() }
+    }
 }
 
-/// Every proxy that `wanted` names.
+/// The kernel's order to let go of what it has read of files, and nobody has mapped or written (`proc_sys_vm(5)`).
+const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
+
+/// Every proxy that `wanted` names, read from the disk anew: how a program's file came into memory decides how many of its pages are
+/// mapped at once, and with that the process's memory. One that was just built has most.
 pub(super) fn start(setting: &Setting<'_>, wanted: fn(&Peer) -> bool) -> Result<Vec<Running>> {
+    rustix::fs::sync();
+    std::fs::write(DROP_CACHES, "1\n").context(DROP_CACHES)?;
     Peer::ALL.into_iter().filter(wanted).map(|peer| peer.start(setting)).collect()
 }

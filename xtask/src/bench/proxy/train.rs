@@ -9,7 +9,8 @@ use super::testbed::Testbed;
 use super::work::{CASES, PASSTHROUGH};
 use crate::steps::Step;
 
-/// Has `program` do each kind of work of `--quick` once.
+/// Has `program` do each kind of work once, and once more with upstreams of other kinds: what never ran while it was trained is made
+/// small, not fast.
 ///
 /// # Errors
 ///
@@ -19,10 +20,13 @@ pub(in super::super) fn train(program: &Path) -> Result<()> {
     let step = Step::begin("Train");
     let testbed = Testbed::new()?;
     let _upstream = testbed.upstream()?;
-    for (setting, cases) in [(testbed.setting(), &CASES[..]), (testbed.with_passthrough(), &PASSTHROUGH[..])]
-    {
+    for (setting, cases) in [
+        (testbed.setting(), &CASES[..]),
+        (testbed.with_various(), &CASES[..]),
+        (testbed.with_passthrough(), &PASSTHROUGH[..]),
+    ] {
         let running = Peer::Rprox.start_program(program, &setting)?;
-        for case in cases.iter().filter(|case| case.quick) {
+        for case in cases {
             case.work.run(&testbed, Peer::Rprox, case.count)?;
         }
         // What it has counted is written when it ends.
