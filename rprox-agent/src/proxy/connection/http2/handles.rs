@@ -39,6 +39,11 @@ impl Sender {
         self.streams.borrow_mut().send_section(self.id, None, trailers, true)
     }
 
+    /// Ready when it may be looked for data to send.
+    pub(super) fn poll_turn(&self, cx: &Context<'_>) -> Poll<Result<(), Reset>> {
+        self.streams.borrow_mut().poll_turn(self.id, cx)
+    }
+
     /// Sends as much of `data` as can be now, and the stream's end with the last byte if it `is_last`. Returns how much.
     pub(super) fn poll_data(
         &self,

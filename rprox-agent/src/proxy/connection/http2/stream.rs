@@ -7,13 +7,14 @@ use std::future::poll_fn;
 use std::iter;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use h2::Reason;
 use http::header::{CONTENT_LENGTH, DATE};
 use http::{HeaderValue, Method, Response, request};
 use hyper::body::Body as _;
+use tokio::task::yield_now;
 
 use super::duplex::Duplex;
 use super::handles::{Receiver, Sender};
@@ -138,6 +139,7 @@ async fn send_body(client: &Client, body: ResponseBody, sender: &Sender) -> Resu
     let mut body = pin!(body);
     loop {
         let frame = poll_fn(|cx| {
+            ready!(sender.poll_turn(cx))?;
             let frame = body.as_mut().poll_frame(cx);
             if frame.is_pending() {
                 sender.poll_reset(cx)?;
@@ -165,6 +167,8 @@ async fn send_body(client: &Client, body: ResponseBody, sender: &Sender) -> Resu
                 if is_last {
                     return Ok(());
                 }
+                // Those who were woken with it have their turn before it has another.
+                yield_now().await;
                 continue;
             }
             Err(frame) => frame,

@@ -70,8 +70,10 @@ pub(super) struct Streams {
     receive_window: u32,
     /// How much of what it has sent was taken since it was last told.
     taken: u32,
-    /// Streams that wait for the connection's window or for room.
+    /// Streams with data that wait for the connection's window or for room.
     waiting: VecDeque<u32>,
+    /// Streams without that wait for room to look for some.
+    in_turn: VecDeque<u32>,
     /// The connection's task; `None` while it runs.
     task: Option<Waker>,
 }
@@ -145,6 +147,7 @@ impl Streams {
             receive_window: WINDOW,
             taken: 0,
             waiting: VecDeque::new(),
+            in_turn: VecDeque::new(),
             task: None,
         }
     }

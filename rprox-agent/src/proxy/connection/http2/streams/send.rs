@@ -30,6 +30,7 @@ impl Streams {
             // Nothing is asked for: it may stay so for long.
             self.all = HashMap::default();
             self.waiting = VecDeque::new();
+            self.in_turn = VecDeque::new();
         }
     }
 
@@ -57,6 +58,7 @@ impl Streams {
 
     /// So much of it was sent.
     pub(in super::super) fn was_sent(&mut self, bytes: usize) {
+        let was_full = self.is_full();
         self.sent += bytes;
         if self.sent == self.out.len() {
             self.sent = 0;
@@ -68,9 +70,14 @@ impl Streams {
             self.out.drain(..self.sent);
             self.sent = 0;
         }
-        if self.window > 0 {
+        if self.window > 0 || was_full {
             self.let_on();
         }
+    }
+
+    /// Whether as much waits for the socket as streams may make wait.
+    fn is_full(&self) -> bool {
+        self.unsent().len() >= MOST
     }
 
     /// How many frames wait beyond what streams may make wait.
@@ -78,12 +85,12 @@ impl Streams {
         self.unsent().len() > 2 * MOST
     }
 
-    /// Has those who wait for the connection's window, or for room, look again.
+    /// Has those who wait for the connection's window, or for room, look again. Who has data comes first, so that few have.
     pub(super) fn let_on(&mut self) {
-        if self.unsent().len() >= MOST {
+        if self.is_full() {
             return;
         }
-        for id in self.waiting.drain(..) {
+        for id in self.waiting.drain(..).chain(self.in_turn.drain(..)) {
             if let Some(stream) = self.all.get_mut(&id) {
                 stream.is_waiting = false;
                 stream.writer.take().into_iter().for_each(Waker::wake);
@@ -126,9 +133,23 @@ impl Streams {
         Ok(())
     }
 
+    /// Ready when there is room before the socket for a stream that has no data yet: what it took from its upstream sooner would only
+    /// wait here. For its window it does not wait, since a client that gives none is to be noticed by what it does not take.
+    pub(in super::super) fn poll_turn(&mut self, id: u32, cx: &Context<'_>) -> Poll<Result<(), Reset>> {
+        if !self.is_full() {
+            return Poll::Ready(Ok(()));
+        }
+        let stream = self.sendable(id)?;
+        remember(&mut stream.writer, cx);
+        if !std::mem::replace(&mut stream.is_waiting, true) {
+            self.in_turn.push_back(id);
+        }
+        Poll::Pending
+    }
+
     /// Ready when there is room for data of the stream, in both windows and before the socket.
     pub(in super::super) fn poll_room(&mut self, id: u32, cx: &Context<'_>) -> Poll<Result<(), Reset>> {
-        let has_room = self.window > 0 && self.unsent().len() < MOST;
+        let has_room = self.window > 0 && !self.is_full();
         let stream = self.sendable(id)?;
         if has_room && stream.window > 0 {
             return Poll::Ready(Ok(()));
