@@ -22,3 +22,4 @@ mod hits;
 mod memory;
 mod slow;
 mod slowhttptest;
+mod turns;

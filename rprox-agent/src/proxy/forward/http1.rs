@@ -225,7 +225,8 @@ impl Http1 {
             self.pace = Pace::Bulk;
             self.rest = match length {
                 Length::Exact(length) => {
-                    self.read_rest(cx, length.saturating_sub(self.buffer.len() as u64));
+                    let left = length.saturating_sub(self.buffer.len() as u64);
+                    self.read_rest(cx, left, beside.body_with_head);
                     Rest::Exact(length)
                 }
                 Length::Chunked => Rest::Chunked(Chunks::new(Sender::Upstream, self.header_bytes)),
@@ -236,9 +237,9 @@ impl Http1 {
     }
 
     /// Makes ready for what is `left` of a body whose beginning came with the head. Where that filled its room there is more already: what one
-    /// read takes goes to the client in one write with the head.
-    fn read_rest(&mut self, cx: &mut Context<'_>, left: u64) {
-        let is_there = self.room > FIRST_READ;
+    /// read takes goes to the client in one write with the head, if that is `wanted`.
+    fn read_rest(&mut self, cx: &mut Context<'_>, left: u64, wanted: bool) {
+        let is_there = wanted && self.room > FIRST_READ;
         self.room = rooms::for_rest(left, FIRST_READ);
         if is_there && (1..rooms::MOST as u64).contains(&left) {
             // Whatever is wrong is so at the next read.

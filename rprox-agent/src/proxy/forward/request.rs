@@ -46,6 +46,9 @@ pub struct Beside<'a> {
     pub(super) question: Option<&'a Question>,
     /// Who hears whatever else comes before the response (RFC 9110 section 15.2).
     pub(super) interim: Option<&'a Interim>,
+    /// Whether what there is of the response's body is read with the head, for one write to send both on. Over HTTP/2 it would wait for its
+    /// stream's turn.
+    pub(super) body_with_head: bool,
 }
 
 impl Beside<'_> {

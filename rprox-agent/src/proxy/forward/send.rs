@@ -120,7 +120,12 @@ pub async fn send(
         }
         address(&mut request.head, &lease, set, &target);
         let question = expect::ask(&mut request, &lease, config.timeouts.expect);
-        let beside = Beside { forwarded: forwarded.as_deref(), question: question.as_ref(), interim };
+        let beside = Beside {
+            forwarded: forwarded.as_deref(),
+            question: question.as_ref(),
+            interim,
+            body_with_head: !client.http2,
+        };
         let result = lease.send(request, beside, set.timeouts.response).await;
         if question.as_ref().is_some_and(Question::was_ignored) {
             client.worker.metrics.limit_hits[Limit::ExpectTimeout].increment();
