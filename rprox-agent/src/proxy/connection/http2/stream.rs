@@ -137,9 +137,12 @@ async fn answer(
 
 async fn send_body(client: &Client, body: ResponseBody, sender: &Sender) -> Result<(), Reset> {
     let mut body = pin!(body);
+    let mut has_waited = false;
     loop {
         let frame = poll_fn(|cx| {
-            ready!(sender.poll_turn(cx))?;
+            let turn = sender.poll_turn(cx)?;
+            has_waited |= turn.is_pending();
+            ready!(turn);
             let frame = body.as_mut().poll_frame(cx);
             if frame.is_pending() {
                 sender.poll_reset(cx)?;
@@ -158,7 +161,12 @@ async fn send_body(client: &Client, body: ResponseBody, sender: &Sender) -> Resu
             Ok(mut data) => {
                 let is_last = body.is_end_stream();
                 while data.has_remaining() {
-                    let sent = poll_fn(|cx| sender.poll_data(cx, &data, is_last)).await?;
+                    let sent = poll_fn(|cx| {
+                        let sent = sender.poll_data(cx, &data, is_last);
+                        has_waited |= sent.is_pending();
+                        sent
+                    });
+                    let sent = sent.await?;
                     data.advance(sent);
                     if data.has_remaining() {
                         client.takes_some(sent);
@@ -167,8 +175,10 @@ async fn send_body(client: &Client, body: ResponseBody, sender: &Sender) -> Resu
                 if is_last {
                     return Ok(());
                 }
-                // Those who were woken with it have their turn before it has another.
-                yield_now().await;
+                if std::mem::take(&mut has_waited) {
+                    // Those who were woken with it have their turn before it has another.
+                    yield_now().await;
+                }
                 continue;
             }
             Err(frame) => frame,
