@@ -93,12 +93,12 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<ExitCode> {
     let extent = if arguments.quick {
         Extent { quick: true, rounds: 3, seconds: 1 }
     } else {
-        Extent { quick: false, rounds: 7, seconds: 3 }
+        Extent { quick: false, rounds: 15, seconds: 2 }
     };
     interrupt::catch()?;
     for area in areas {
         let report = match area {
-            Area::Packets => packets::measure(extent.rounds.max(7), extent.quick)?,
+            Area::Packets => packets::measure(extent.quick)?,
             Area::Redirect => redirect::measure(extent, arguments.only.as_deref())?,
             Area::Proxy => proxy::measure(extent, arguments.only.as_deref())?,
         };

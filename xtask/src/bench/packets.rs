@@ -12,21 +12,23 @@ use crate::build::host_cargo;
 
 const NAME: &str = "processor time for a packet";
 const EMPTY: &str = "empty program";
+/// Of which each takes but a moment.
+const ROUNDS: usize = 7;
 /// An empty program's share of what a packet that is translated, or not, may cost.
 const TRANSLATED: f64 = 3.0;
 const UNTOUCHED: f64 = 1.5;
 
-/// Measures, `rounds` times.
+/// Measures.
 ///
 /// # Errors
 ///
 /// Not root, or the kernel programs are not built.
-pub(super) fn measure(rounds: usize, quick: bool) -> Result<Report> {
+pub(super) fn measure(quick: bool) -> Result<Report> {
     let mut bench: Command = host_cargo("bench");
     bench
         // The programs under test are the kernel's; how the rest is built changes nothing.
         .args(["--quiet", "--profile", "dev", "--package", "rprox-tests", "--bench", "packets", "--"])
-        .arg(rounds.to_string());
+        .arg(ROUNDS.to_string());
     let said = command::run_within(Duration::from_mins(10), &mut bench)?;
     let mut measurement = Measurement::new(NAME, "ns", Better::Lower);
     for line in said.lines() {

@@ -13,7 +13,8 @@ use super::ends::{self, Deed};
 use super::load::LOAD_PROCESSOR;
 
 /// Bodies that it serves, by their path.
-pub(super) const BODIES: [(&str, usize); 3] = [("/1k", 1 << 10), ("/100k", 100 << 10), ("/100m", 100 << 20)];
+pub(super) const BODIES: [(&str, usize); 4] =
+    [("/1k", 1 << 10), ("/100k", 100 << 10), ("/10m", 10 << 20), ("/100m", 100 << 20)];
 
 /// Where uploads are taken: nginx's own answer would come before the body.
 const UPLOADS: u16 = 9100;

@@ -20,7 +20,7 @@ pub(super) struct Case {
 }
 
 /// How many times as much is done at length.
-const AT_LENGTH: usize = 5;
+const AT_LENGTH: usize = 2;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Work {
