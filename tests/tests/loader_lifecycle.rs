@@ -219,6 +219,26 @@ fn a_listener_on_the_port_itself_is_warned_of() {
     assert!(attached.stderr.contains("nginx") && attached.stderr.contains("80"), "{}", attached.stderr);
 }
 
+/// iptables makes a table that is asked for by its name, and its hooks are in the way of every packet from then on.
+#[test]
+fn looking_for_firewall_rules_makes_no_table_of_them() {
+    let playground = Playground::new().unwrap();
+    let host = &playground.topology.host;
+    let tables = || {
+        ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"].map(|file| {
+            // Without the kernel's module there is no file, and no table.
+            command::finish(host.command("cat").arg(file)).unwrap().stdout
+        })
+    };
+    assert_eq!(tables(), ["", ""]);
+    let attached = attach(&playground, &[]);
+    assert_eq!(attached.code, Some(0), "{}", attached.stderr);
+    assert_eq!(tables(), ["", ""]);
+    let doctor = command::finish(playground.loader("doctor").args(["-i", INTERFACE])).unwrap();
+    assert!(!doctor.stdout.is_empty(), "{}", doctor.stderr);
+    assert_eq!(tables(), ["", ""]);
+}
+
 #[test]
 fn a_firewalls_redirect_is_warned_of_and_left_as_it_is() {
     let playground = Playground::new().unwrap();

@@ -6,6 +6,7 @@ pub mod bound;
 pub mod firewall;
 pub mod input;
 pub mod listener;
+mod listing;
 pub mod outgoing;
 
 use std::collections::BTreeSet;

@@ -6,14 +6,11 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
-use std::io;
-use std::process::{Command, Stdio};
 
 use rprox_common::Protocol;
 use serde_json::Value;
-use tracing::debug;
 
-use super::Port;
+use super::{Port, listing};
 
 /// A firewall rule that redirects a port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,14 +43,6 @@ pub(super) fn is_interface(name: &str, interface: &str) -> bool {
     }
 }
 
-/// The commands that list iptables rules, and the one that edits what each lists. On most hosts two of them are the same.
-const IPTABLES: [(&str, &str); 4] = [
-    ("iptables-save", "iptables"),
-    ("ip6tables-save", "ip6tables"),
-    ("iptables-legacy-save", "iptables-legacy"),
-    ("ip6tables-legacy-save", "ip6tables-legacy"),
-];
-
 /// The files that UFW and iptables-persistent load iptables rules from.
 const SAVED: [&str; 4] =
     ["/etc/ufw/before.rules", "/etc/ufw/before6.rules", "/etc/iptables/rules.v4", "/etc/iptables/rules.v6"];
@@ -85,16 +74,16 @@ fn saved(text: &str, file: &str, ports: &BTreeSet<Port>) -> Vec<FirewallRule> {
 pub fn find(ports: &BTreeSet<Port>) -> Vec<FirewallRule> {
     let mut found = Vec::new();
     let mut seen = BTreeSet::new();
-    for (save, edit) in IPTABLES {
+    for (edit, text) in listing::iptables() {
         let family = edit.trim_end_matches("-legacy");
-        for rule in listing(save, &["-t", "nat"]).iter().flat_map(|text| iptables(text, edit, ports)) {
+        for rule in iptables(listing::table(&text, "nat"), edit, ports) {
             if seen.insert((family, rule.port, rule.text.clone())) {
                 found.push(rule);
             }
         }
     }
     // iptables-nft keeps its rules in nftables too; those are named above, in the form that they were written in.
-    let text = listing("nft", &["-j", "-n", "list", "ruleset"]);
+    let text = listing::nftables();
     let iptables_too: BTreeSet<Port> = found.iter().map(|rule| rule.port).collect();
     found.extend(
         text.iter()
@@ -104,24 +93,7 @@ pub fn find(ports: &BTreeSet<Port>) -> Vec<FirewallRule> {
     found
 }
 
-/// What `program` lists; `None` if it is not installed or fails.
-pub(super) fn listing(program: &str, args: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(args).stdin(Stdio::null()).output();
-    match output {
-        Ok(output) if output.status.success() => Some(String::from_utf8_lossy(&output.stdout).into_owned()),
-        Ok(output) => {
-            debug!("{program}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
-            None
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => {
-            debug!("{program}: {error}");
-            None
-        }
-    }
-}
-
-/// The rules of an `iptables-save -t nat` listing that redirect one of `ports`.
+/// The rules of an `iptables-save` listing that redirect one of `ports`.
 fn iptables(text: &str, edit: &str, ports: &BTreeSet<Port>) -> Vec<FirewallRule> {
     let mut found = Vec::new();
     for line in text.lines().filter(|line| line.starts_with("-A ")) {

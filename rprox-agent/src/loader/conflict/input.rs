@@ -12,8 +12,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::Port;
-use super::firewall::listing;
+use super::{Port, listing};
 use crate::loader::rule::protocol_name;
 
 /// Chains that jump to one another deeper than this are not followed, and may let in.
@@ -142,17 +141,9 @@ impl Input {
     /// Reads what is in force; what can't be had says nothing.
     #[must_use]
     pub fn read() -> Self {
-        let commands = [
-            ("iptables-save", "iptables"),
-            ("iptables-legacy-save", "iptables-legacy"),
-            ("ip6tables-save", "ip6tables"),
-            ("ip6tables-legacy-save", "ip6tables-legacy"),
-        ];
-        let listed = commands.map(|(save, edit)| Some((edit, listing(save, &["-t", "filter"])?)));
         Self {
-            iptables: listed.into_iter().flatten().collect(),
-            nftables: listing("nft", &["-j", "-n", "list", "ruleset"])
-                .and_then(|text| nftables::parse(&text)),
+            iptables: listing::iptables().collect(),
+            nftables: listing::nftables().and_then(|text| nftables::parse(&text)),
         }
     }
 
@@ -160,10 +151,12 @@ impl Input {
     #[must_use]
     pub fn refusal(&self, packet: Packet<'_>) -> Option<Refusal> {
         let mut iptables = self.iptables.iter();
-        iptables.find_map(|(edit, text)| iptables::refusal(text, edit, packet)).or_else(|| {
-            // iptables-nft's own chains are in nftables too, in words that only iptables knows.
-            self.nftables.as_ref().and_then(|ruleset| nftables::refusal(ruleset, packet))
-        })
+        iptables
+            .find_map(|(edit, text)| iptables::refusal(listing::table(text, "filter"), edit, packet))
+            .or_else(|| {
+                // iptables-nft's own chains are in nftables too, in words that only iptables knows.
+                self.nftables.as_ref().and_then(|ruleset| nftables::refusal(ruleset, packet))
+            })
     }
 }
 

@@ -1,4 +1,4 @@
-//! What `iptables-save -t filter` lists.
+//! What `iptables-save` lists of the table `filter`.
 
 #![forbid(unsafe_code)]
 
