@@ -15,7 +15,6 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 use rprox_tests::playground::AGENT;
-use rprox_tests::topology::HOST;
 
 use self::host::Host;
 use self::way::Way;
@@ -187,7 +186,7 @@ fn measure_ways(host: &Host, extent: Extent, rows: Rows<'_>, report: &mut Report
 fn load<'a>(host: &'a Host, way: Way, case: &Case, seconds: u64) -> Load<'a> {
     Load {
         netns: &host.playground.topology.client,
-        url: format!("http://{}{}", SocketAddr::new(HOST.v4.into(), way.port()), case.path),
+        url: format!("http://{}{}", SocketAddr::new(way.address().into(), way.port()), case.path),
         connections: case.connections,
         seconds,
         close: case.close,

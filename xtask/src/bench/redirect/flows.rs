@@ -1,10 +1,9 @@
 //! Whether requests cost more while many other connections are open.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::Result;
 use rprox_tests::playground::AGENT;
-use rprox_tests::topology::{HOST, INTERFACE, Topology};
 
 use super::super::Extent;
 use super::super::ends::{self, Deed};
@@ -22,9 +21,9 @@ const FLOWS: [usize; 3] = [1, 1_000, 50_000];
 /// Opening so many takes longer than the requests do: so they are opened less often, and serve for more rounds.
 const OPENED: usize = 2;
 const ROUNDS: usize = 3;
-/// Addresses of each side, each of which speaks to one of the other's: a client that has used up most of its ports for one address takes
-/// long to find another, and so does the NAT of iptables and nftables, for which all addresses of the host become its first one.
-const ADDRESSES: u8 = 5;
+/// Addresses that no way has for itself. They are several: a client that has used up most of its ports for one takes long to find another,
+/// and so does the NAT of iptables and nftables, for which all addresses of the host become its first one.
+const ADDRESSES: [u8; 5] = [8, 9, 10, 11, 12];
 /// Of what the fewest allow, the share that the most must leave.
 pub(super) const FLAT: f64 = 0.95;
 
@@ -34,17 +33,16 @@ pub(super) fn measure(host: &Host, extent: Extent, report: &mut Report) -> Resul
     // As many processes as hold all of them.
     let topology = &host.playground.topology;
     let _upstream = host.inside(|| upstream::start(&topology.host, AGENT, TO, 4, &folder))?;
-    let addresses = (1..=ADDRESSES).map(|number| pair(topology, number)).collect::<Result<Vec<_>>>()?;
     for way in &Way::QUICK {
         let name = format!("{NAME}, {}", way.name());
         let mut measurement = Measurement::new(&name, "1/s", Better::Higher);
         let _applied = way.apply(host)?;
         in_turn(extent.rounds.min(OPENED), &FLOWS, |flows, counts| {
             // The one flow is that of the load itself. Caches are warm without others.
-            let (each, rounds) = if counts { (flows / addresses.len(), ROUNDS) } else { (0, 1) };
+            let (each, rounds) = if counts { (flows / ADDRESSES.len(), ROUNDS) } else { (0, 1) };
             let mut held = Vec::new();
-            for address in &addresses {
-                let target = SocketAddr::new((*address).into(), way.port());
+            for number in ADDRESSES {
+                let target = SocketAddr::new(Host::address(number).into(), way.port());
                 let authority = &host.playground.authority;
                 held.extend(ends::hold(&topology.client, Deed::Hold, target, each, authority)?);
             }
@@ -62,17 +60,6 @@ pub(super) fn measure(host: &Host, extent: Extent, report: &mut Report) -> Resul
         report.measurements.push(measurement);
     }
     Ok(())
-}
-
-/// An address of the host's that the client speaks to from one that it has for nothing else.
-fn pair(topology: &Topology, number: u8) -> Result<Ipv4Addr> {
-    let [a, b, c, _] = HOST.v4.octets();
-    let at_host = Ipv4Addr::new(a, b, c, 100 + number);
-    let at_client = Ipv4Addr::new(a, b, c, 200 + number);
-    topology.host.ip(&format!("address add {at_host}/24 dev {INTERFACE}"))?;
-    topology.client.ip(&format!("address add {at_client}/24 dev {INTERFACE}"))?;
-    topology.client.ip(&format!("route add {at_host}/32 dev {INTERFACE} src {at_client}"))?;
-    Ok(at_host)
 }
 
 /// Judges whether the most of `counts` leaves as much as the fewest.

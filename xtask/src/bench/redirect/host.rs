@@ -2,16 +2,22 @@
 
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use rprox_tests::command;
 use rprox_tests::playground::Playground;
-use rprox_tests::topology::INTERFACE;
+use rprox_tests::topology::{HOST, INTERFACE, Topology};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::super::load::LOAD_PROCESSOR;
+
+/// How many addresses each side has beside its own, each of which speaks to one of the other's.
+const ADDRESSES: u8 = 12;
+/// More connections than any run leaves in `TIME_WAIT` within the minute that they stay there.
+const TIME_WAIT: &str = "1048576";
 
 /// The playground, set up to be measured. Fields are dropped in order: the group is empty once the playground has gone.
 pub(super) struct Host {
@@ -26,16 +32,26 @@ impl Host {
         let playground = Playground::new()?;
         let topology = &playground.topology;
         topology.client.sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
+        topology.host.sysctl("net/ipv4/tcp_max_tw_buckets", TIME_WAIT)?;
+        // Where it is the client that closes, its ports are free again at once.
+        topology.client.sysctl("net/ipv4/tcp_max_tw_buckets", "0")?;
         for netns in [&topology.client, &topology.host] {
-            // What one way leaves in TIME_WAIT on port 8080 would refuse the first packets of the next way's connections.
-            netns.sysctl("net/ipv4/tcp_max_tw_buckets", "0")?;
             // Every kernel has it. BBR, which some systems take, guesses at the rate of a link that has none, and no two guesses are alike.
             netns.sysctl("net/ipv4/tcp_congestion_control", "reno")?;
+        }
+        for number in 1..=ADDRESSES {
+            pair(topology, number)?;
         }
         // The first time the loader mounts the bpffs, which is to be seen by more than one loader.
         command::run(playground.loader("attach").args(["--interface", INTERFACE, "--mode", "rewrite"]))?;
         playground.detach()?;
         Ok(Self { playground, group: Group::new()?, _processor: processor })
+    }
+
+    /// An address of the host's that the client speaks to from one that it has for nothing else; of `number` there are [`ADDRESSES`], from
+    /// 1.
+    pub(super) fn address(number: u8) -> Ipv4Addr {
+        beside(100 + number)
     }
 
     /// Does `work` in the host's control group, where the processes and sockets stay that it makes.
@@ -57,6 +73,21 @@ impl Host {
     pub(super) fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
         command::run(self.playground.topology.host.command(program).args(arguments))
     }
+}
+
+/// Gives both sides the address of this number.
+fn pair(topology: &Topology, number: u8) -> Result<()> {
+    let (at_host, at_client) = (Host::address(number), beside(200 + number));
+    topology.host.ip(&format!("address add {at_host}/24 dev {INTERFACE}"))?;
+    topology.client.ip(&format!("address add {at_client}/24 dev {INTERFACE}"))?;
+    topology.client.ip(&format!("route add {at_host}/32 dev {INTERFACE} src {at_client}"))?;
+    Ok(())
+}
+
+/// An address of the network between client and host.
+fn beside(last: u8) -> Ipv4Addr {
+    let [a, b, c, _] = HOST.v4.octets();
+    Ipv4Addr::new(a, b, c, last)
 }
 
 /// Keeps this thread, and all that it starts, to one processor.

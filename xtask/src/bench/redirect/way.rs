@@ -1,5 +1,7 @@
 //! How packets for port 80 come to port 8080, put on for one round and taken off again.
 
+use std::net::Ipv4Addr;
+
 use anyhow::Result;
 
 use super::TO;
@@ -58,6 +60,11 @@ impl Way {
     /// The TCP port that a client asks for.
     pub(super) fn port(self) -> u16 {
         if self.is_direct() { TO } else { 80 }
+    }
+
+    /// Where the client asks for it: connections meet nothing that another way has left in `TIME_WAIT`.
+    pub(super) fn address(self) -> Ipv4Addr {
+        Host::address(self as u8 + 1)
     }
 
     /// Puts it on with a TCP rule, until the guard goes.
