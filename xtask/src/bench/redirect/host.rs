@@ -14,7 +14,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::super::load::LOAD_PROCESSOR;
 
-/// How many addresses each side has beside its own, each of which speaks to one of the other's.
+/// How many addresses each side has beside its own, each of which speaks to one of the other's: one for each way, then the open flows'.
 const ADDRESSES: u8 = 12;
 /// More connections than any run leaves in `TIME_WAIT` within the minute that they stay there.
 const TIME_WAIT: &str = "1048576";
