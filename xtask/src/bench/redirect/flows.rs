@@ -20,7 +20,7 @@ pub(super) const NAME: &str = "requests beside open flows";
 const FLOWS: [usize; 3] = [1, 1_000, 50_000];
 /// Opening so many takes longer than the requests do: so they are opened less often, and serve for more rounds.
 const OPENED: usize = 2;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 4;
 /// Addresses that no way has for itself. They are several: a client that has used up most of its ports for one takes long to find another,
 /// and so does the NAT of iptables and nftables, for which all addresses of the host become its first one.
 const ADDRESSES: [u8; 5] = [8, 9, 10, 11, 12];

@@ -16,7 +16,7 @@ use super::{CASES, TO, load};
 pub(super) const NAME: &str = "new connections with rules";
 
 const RULES: [u16; 3] = [1, 100, 10_000];
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 7;
 
 /// New connections per second, with so many rules.
 pub(super) fn measure(host: &Host, extent: Extent, report: &mut Report) -> Result<()> {
