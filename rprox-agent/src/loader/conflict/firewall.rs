@@ -74,9 +74,9 @@ fn saved(text: &str, file: &str, ports: &BTreeSet<Port>) -> Vec<FirewallRule> {
 pub fn find(ports: &BTreeSet<Port>) -> Vec<FirewallRule> {
     let mut found = Vec::new();
     let mut seen = BTreeSet::new();
-    for (edit, text) in listing::iptables() {
+    for (edit, text) in listing::iptables("nat") {
         let family = edit.trim_end_matches("-legacy");
-        for rule in iptables(listing::table(&text, "nat"), edit, ports) {
+        for rule in iptables(&text, edit, ports) {
             if seen.insert((family, rule.port, rule.text.clone())) {
                 found.push(rule);
             }
@@ -93,7 +93,7 @@ pub fn find(ports: &BTreeSet<Port>) -> Vec<FirewallRule> {
     found
 }
 
-/// The rules of an `iptables-save` listing that redirect one of `ports`.
+/// The rules of iptables' table `nat` that redirect one of `ports`.
 fn iptables(text: &str, edit: &str, ports: &BTreeSet<Port>) -> Vec<FirewallRule> {
     let mut found = Vec::new();
     for line in text.lines().filter(|line| line.starts_with("-A ")) {

@@ -142,7 +142,7 @@ impl Input {
     #[must_use]
     pub fn read() -> Self {
         Self {
-            iptables: listing::iptables().collect(),
+            iptables: listing::iptables("filter").collect(),
             nftables: listing::nftables().and_then(|text| nftables::parse(&text)),
         }
     }
@@ -151,12 +151,10 @@ impl Input {
     #[must_use]
     pub fn refusal(&self, packet: Packet<'_>) -> Option<Refusal> {
         let mut iptables = self.iptables.iter();
-        iptables
-            .find_map(|(edit, text)| iptables::refusal(listing::table(text, "filter"), edit, packet))
-            .or_else(|| {
-                // iptables-nft's own chains are in nftables too, in words that only iptables knows.
-                self.nftables.as_ref().and_then(|ruleset| nftables::refusal(ruleset, packet))
-            })
+        iptables.find_map(|(edit, text)| iptables::refusal(text, edit, packet)).or_else(|| {
+            // iptables-nft's own chains are in nftables too, in words that only iptables knows.
+            self.nftables.as_ref().and_then(|ruleset| nftables::refusal(ruleset, packet))
+        })
     }
 }
 

@@ -18,13 +18,15 @@ const IPTABLES: [(&str, &str); 4] = [
     ("ip6tables-legacy-save", "ip6tables-legacy"),
 ];
 
-/// The tables of every iptables, each list with the command that edits it.
-pub(super) fn iptables() -> impl Iterator<Item = (&'static str, String)> {
-    IPTABLES.into_iter().filter_map(|(save, edit)| Some((edit, said_by(save, &[])?)))
+/// The table `name` of every iptables, with the command that edits it; empty where there is none.
+pub(super) fn iptables(name: &str) -> impl Iterator<Item = (&'static str, String)> {
+    IPTABLES
+        .into_iter()
+        .filter_map(move |(save, edit)| Some((edit, table(&said_by(save, &[])?, name).to_owned())))
 }
 
 /// The part of a list by iptables that is the table `name`; empty where there is none.
-pub(super) fn table<'a>(list: &'a str, name: &str) -> &'a str {
+fn table<'a>(list: &'a str, name: &str) -> &'a str {
     let is_it = |part: &&str| part.lines().any(|line| line.strip_prefix('*') == Some(name));
     list.split_inclusive("\nCOMMIT\n").find(is_it).unwrap_or_default()
 }

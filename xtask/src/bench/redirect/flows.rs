@@ -24,6 +24,7 @@ const ROUNDS: usize = 4;
 /// Addresses that no way has for itself. They are several: a client that has used up most of its ports for one takes long to find another,
 /// and so does the NAT of iptables and nftables, for which all addresses of the host become its first one.
 const ADDRESSES: [u8; 5] = [8, 9, 10, 11, 12];
+const _: () = assert!(Way::ALL.len() < ADDRESSES[0] as usize, "each way has an address of its own");
 /// Of what the fewest allow, the share that the most must leave.
 pub(super) const FLAT: f64 = 0.95;
 
