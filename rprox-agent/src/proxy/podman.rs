@@ -8,7 +8,6 @@
 
 mod api;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use self::api::{Api, ApiError, Inspected, Listed};
 use super::config::PodmanConfig;
 use super::labels::Census;
-use super::labels::claim::Container;
+use super::labels::claim::{self, Container};
 use super::worker::Shared;
 
 /// The pause after a first failure, and the longest.
@@ -142,6 +141,11 @@ async fn resync(shared: &Arc<Shared>, config: &PodmanConfig, api: &Api) -> Resul
     let mut connection = api.connect().await?;
     let mut census = Census::default();
     for listed in connection.containers().await? {
+        if !claim::asks(&listed.labels) {
+            let mistake = claim::misspelt(listed.name(), &listed.labels);
+            census.malformed.extend(mistake);
+            continue;
+        }
         // It may have gone since.
         let Some(inspected) = connection.inspect(&listed.id).await? else { continue };
         census.containers += 1;
@@ -161,7 +165,7 @@ async fn resync(shared: &Arc<Shared>, config: &PodmanConfig, api: &Api) -> Resul
 
 /// The container on the first of the configured networks that it is on.
 fn container(listed: Listed, inspected: &Inspected, config: &PodmanConfig) -> Result<Container, String> {
-    let name = listed.names.unwrap_or_default().into_iter().next().unwrap_or_else(|| listed.id.clone());
+    let name = listed.name().to_owned();
     let networks = inspected.networks();
     let found =
         config.networks.iter().find_map(|network| Some((network.clone(), networks.get(network)?.address()?)));
@@ -171,6 +175,5 @@ fn container(listed: Listed, inspected: &Inspected, config: &PodmanConfig) -> Re
             config.networks.join(" or ")
         ));
     };
-    let labels: BTreeMap<_, _> = listed.labels.unwrap_or_default();
-    Ok(Container { name, age: (inspected.created.clone(), listed.id), labels, at })
+    Ok(Container { name, age: (inspected.created.clone(), listed.id), labels: listed.labels, at })
 }

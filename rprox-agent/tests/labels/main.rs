@@ -220,11 +220,17 @@ fn labels_reach_no_further_than_they_may() {
     agent.refuses("the labels of container thief: the configuration has the route of *.ours.example");
     host.web("spy", &format!("--network pods {web}=spy.example --label rprox.cert=/etc/shadow"));
     agent.refuses("container spy are ignored: there is no label rprox.cert");
+    host.web("typo", "--network pods --label rprox.port=80 --label rprox.hots=typo.example");
+    agent.refuses("container typo are ignored: there is no label rprox.hots, only rprox.host, .port");
+    host.web("portly", "--network others --label rprox.port=80");
     host.web("good", &format!("--network pods {web}=good.example"));
     until("the good one", || (agent.upstreams("good.example/") == 1).then_some(()));
     for strange in ["elsewhere.example", "x.ours.example", "spy.example"] {
         assert_eq!(host.get(strange, "/b").0, "404", "{strange}");
     }
+
+    let refused = agent.status().unwrap()["labels"]["refused"].to_string();
+    assert!(!refused.contains("portly"), "who names no host asks for nothing: {refused}");
 
     // A reload decides anew: the configuration takes a host, and gives another one back.
     Agent::write(&host, "[[route]]\nhost = 'good.example'\nupstream = '127.0.0.1:9'\n");

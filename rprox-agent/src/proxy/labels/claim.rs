@@ -14,8 +14,8 @@ use crate::proxy::upstream::set::HEAVIEST;
 /// What the labels that concern us begin with.
 const PREFIX: &str = "rprox.";
 
-/// The labels that there are.
-const KEYS: &str = "rprox.host, .port, .path, .scheme, .tls, .weight, .https_redirect";
+/// The labels that there are, beside those of [`terms`].
+const KEYS: [&str; 7] = ["host", "port", "path", "scheme", "tls", "weight", "https_redirect"];
 
 /// Beginnings of those that are about requests, which nobody but the container can read where it has its own TLS.
 const OF_REQUESTS: [&str; 6] = ["path", "scheme", "sticky.", "health.", "timeouts.response", "timeouts.body"];
@@ -104,10 +104,7 @@ impl Container {
                 key if terms::KEYS.contains(&key) => {
                     terms.insert(key, value).map_err(|reason| format!("{PREFIX}{key}: {reason}"))?;
                 }
-                _ => {
-                    let others = terms::KEYS.map(|key| format!(".{key}")).join(", ");
-                    return Err(format!("there is no label {PREFIX}{key}, only {KEYS}, {others}"));
-                }
+                _ => return Err(unknown(key)),
             }
         }
         if tls == RouteTls::Passthrough {
@@ -139,6 +136,25 @@ impl Container {
         };
         Ok(hosts.into_iter().map(claim).collect())
     }
+}
+
+/// Whether a container with these labels asks for a route.
+#[must_use]
+pub fn asks(labels: &BTreeMap<String, String>) -> bool {
+    labels.contains_key("rprox.host")
+}
+
+/// Of a container that asks for no route: that it has a label which isn't there, as where it meant to.
+#[must_use]
+pub fn misspelt(container: &str, labels: &BTreeMap<String, String>) -> Option<String> {
+    let mut keys = labels.keys().filter_map(|label| label.strip_prefix(PREFIX));
+    let key = keys.find(|key| !KEYS.contains(key) && !terms::KEYS.contains(key))?;
+    Some(format!("the labels of container {container} are ignored: {}", unknown(key)))
+}
+
+fn unknown(key: &str) -> String {
+    let all = KEYS.iter().chain(&terms::KEYS).map(|key| format!(".{key}")).collect::<Vec<_>>().join(", ");
+    format!("there is no label {PREFIX}{key}, only rprox{all}")
 }
 
 impl Claim {
@@ -230,6 +246,9 @@ mod tests {
             assert!(error.contains("container web") && error.contains(reason), "{key}={value}: {error}");
         }
         assert!(container(&good[..1]).claims().unwrap_err().contains("rprox.port is missing"));
+        let typo = container(&[("rprox.hots", "a.example.com"), ("rprox.port", "80")]).labels;
+        assert!(!asks(&typo) && misspelt("web", &typo).unwrap().contains("there is no label rprox.hots"));
+        assert_eq!(misspelt("web", &container(&good[1..]).labels), None, "as an image may say");
         for (key, value) in [("rprox.path", "/x"), ("rprox.scheme", "h2c"), ("rprox.health.path", "/")] {
             let labels = [&good[..], &[("rprox.tls", "passthrough"), (key, value)]].concat();
             let error = container(&labels).claims().unwrap_err();

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Deserializer};
 use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -30,8 +30,8 @@ const LONGEST: usize = 16 << 20;
 /// The API of Podman 4, which later ones speak too.
 const API: &str = "/v4.0.0/libpod";
 
-/// `{"label":["rprox.host"],"status":["running"]}`
-const LABELLED: &str = "%7B%22label%22%3A%5B%22rprox.host%22%5D%2C%22status%22%3A%5B%22running%22%5D%7D";
+/// `{"status":["running"]}`. Not by label: of one that is misspelt nobody would be told.
+const RUNNING: &str = "%7B%22status%22%3A%5B%22running%22%5D%7D";
 
 /// `{"type":["container","network"],"event":[…]}`: those after which a container may be reached in another way than before.
 /// Health checks and commands in containers are none of them.
@@ -73,8 +73,21 @@ pub(super) enum ApiError {
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Listed {
     pub(super) id: String,
-    pub(super) names: Option<Vec<String>>,
-    pub(super) labels: Option<BTreeMap<String, String>>,
+    names: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "or_none")]
+    pub(super) labels: BTreeMap<String, String>,
+}
+
+impl Listed {
+    /// Its name, or its id where it has none.
+    pub(super) fn name(&self) -> &str {
+        self.names.iter().flatten().next().unwrap_or(&self.id)
+    }
+}
+
+/// Reads a value that may be null.
+fn or_none<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// A container looked at by itself: only so are its addresses told, for one in a pod too.
@@ -147,9 +160,9 @@ impl Api {
 pub(super) struct Connection(SendRequest<Empty<Bytes>>);
 
 impl Connection {
-    /// The containers that run and have a label which asks for a route.
+    /// The containers that run.
     pub(super) async fn containers(&mut self) -> Result<Vec<Listed>, ApiError> {
-        let answer = self.get(format!("{API}/containers/json?filters={LABELLED}")).await?;
+        let answer = self.get(format!("{API}/containers/json?filters={RUNNING}")).await?;
         Ok(json::<Option<_>>(answer).await?.unwrap_or_default())
     }
 
