@@ -4,20 +4,21 @@
 
 mod queue;
 
-use std::iter;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fs, iter};
 
 use sd_notify::NotifyState;
 use thiserror::Error;
 
 pub use self::queue::{Answer, Queue};
-use super::config::{Config, ConfigError, Flags};
+use super::config::{Config, ConfigError, Flags, named_files};
 use super::dns::{DnsError, Names};
 use super::live::Loaded;
 use super::metrics::{Kind, Series, labelled};
+use super::run::watcher::{Mark, Watched};
 use super::tls::TlsError;
 use super::worker::Shared;
 
@@ -82,13 +83,15 @@ pub struct Reloader {
     flags: Flags,
     shared: Arc<Shared>,
     secure: bool,
+    /// The files that a configuration names which was refused, as they were then.
+    refused: Mutex<Vec<Watched>>,
 }
 
 impl Reloader {
     /// For an agent that was started with `flags`; `secure` if it listens for HTTPS.
     #[must_use]
     pub fn new(flags: Flags, shared: Arc<Shared>, secure: bool) -> Self {
-        Self { flags, shared, secure }
+        Self { flags, shared, secure, refused: Mutex::default() }
     }
 
     /// Reads the configuration and all that it names, and puts the whole into force, or nothing of it. The log and the
@@ -99,7 +102,13 @@ impl Reloader {
     /// When it is refused.
     pub fn reload(&self) -> Result<(), ReloadError> {
         tell_reloading();
-        let result = self.load().map(|loaded| self.shared.put_into_force(loaded));
+        self.refused().clear();
+        let loaded = self.load().or_else(|_| {
+            // What it lacks may have come before it could be watched for.
+            *self.refused() = self.named();
+            self.load()
+        });
+        let result = loaded.map(|loaded| self.shared.put_into_force(loaded));
         match &result {
             Ok(()) => tracing::info!(file = self.file(), "the configuration was loaded anew"),
             Err(error) => tracing::error!(
@@ -132,9 +141,10 @@ impl Reloader {
         Ok(loaded)
     }
 
-    /// The files that the configuration in force came from, if it wants them watched.
+    /// The files that the configuration in force came from, if it wants them watched. Where another was refused those that it
+    /// names are among them, since it may have come before a file of its own.
     #[must_use]
-    pub fn watched(&self) -> Vec<PathBuf> {
+    pub fn watched(&self) -> Vec<Watched> {
         let rules = self.shared.rules.load();
         if !rules.config.watch {
             return Vec::new();
@@ -146,7 +156,22 @@ impl Reloader {
         let upstreams = rules.config.routes.iter().flat_map(|route| route.upstream.sets());
         let upstream_cas = upstreams.flat_map(|set| &set.upstreams).filter_map(|one| one.ca.clone());
         let files = self.flags.config.clone().into_iter().chain(certificates).chain(cas);
-        files.chain(upstream_cas).collect()
+        let files = files.chain(upstream_cas).map(|file| (file, None));
+        self.refused().iter().cloned().chain(files).collect()
+    }
+
+    /// The files that the configuration names now, as far as it can be read.
+    fn named(&self) -> Vec<Watched> {
+        let file = self.flags.config.as_deref();
+        let table = file.and_then(|file| fs::read_to_string(file).ok()?.parse().ok());
+        let directory = file.and_then(Path::parent).unwrap_or(Path::new(""));
+        let files = table.map_or_else(Vec::new, |table| named_files(&table, directory));
+        files.into_iter().map(|file| (file.clone(), Some(Mark::of(&file)))).collect()
+    }
+
+    fn refused(&self) -> MutexGuard<'_, Vec<Watched>> {
+        // Nothing panics while it is held.
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The configuration file, if there is one.

@@ -1,9 +1,11 @@
 //! Another configuration comes into force while requests run.
 
+use std::fs;
 use std::io::Write;
 use std::sync::Mutex;
 use std::sync::mpsc;
 
+use rcgen::generate_simple_self_signed;
 use rprox_tests::wait;
 use rustix::process::Signal;
 
@@ -128,6 +130,21 @@ fn a_file_that_changes_is_reloaded() {
         (get(&agent, "a.example", "/").text() == "new").then_some(())
     })
     .unwrap();
+}
+
+#[test]
+fn a_certificate_that_comes_after_the_configuration_which_names_it_is_noticed() {
+    let upstream = says("here");
+    let mut agent = Agent::start(&[("a.example", &upstream.address.to_string())], "");
+    let later = generate_simple_self_signed(["later.example".to_owned()]).unwrap();
+    let configuration = agent.configuration(&[("a.example", &upstream.address.to_string())]);
+    agent.write(&format!("{configuration}[[certificate]]\ncert = \"later.pem\"\nkey = \"later.key\"\n"));
+    agent.logged("later.pem: No such file");
+    for (name, text) in [("later.key", later.signing_key.serialize_pem()), ("later.pem", later.cert.pem())] {
+        fs::write(agent.beside(name), text).unwrap();
+    }
+    agent.logged("the configuration was loaded anew");
+    assert!(agent.admin("/status.json").1.contains("later.example"));
 }
 
 #[test]

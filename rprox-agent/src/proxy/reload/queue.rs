@@ -2,12 +2,12 @@
 
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
 use super::Reloader;
+use crate::proxy::run::watcher::Watched;
 use crate::proxy::worker::Shared;
 
 /// Whom to tell how it went.
@@ -28,7 +28,7 @@ pub struct Queue {
 /// What a reload came to.
 struct Done {
     result: Result<(), String>,
-    watched: Vec<PathBuf>,
+    watched: Vec<Watched>,
 }
 
 impl Queue {
@@ -40,7 +40,7 @@ impl Queue {
 
     /// The files to watch for changes now.
     #[must_use]
-    pub fn watched(&self) -> Vec<PathBuf> {
+    pub fn watched(&self) -> Vec<Watched> {
         self.reloader.watched()
     }
 
@@ -64,7 +64,7 @@ impl Queue {
 
     /// Waits until a reload has come to an end, for ever where none is asked for. Tells who asked, and returns the files to
     /// watch from then on. The wait can be broken off and taken up again.
-    pub async fn done(&mut self) -> Vec<PathBuf> {
+    pub async fn done(&mut self) -> Vec<Watched> {
         let Some(running) = &mut self.running else { return std::future::pending().await };
         let done = running.await.unwrap_or_else(|_| Done {
             result: Err("an internal error, see the log: please report it".to_owned()),

@@ -6,7 +6,6 @@
 use std::cell::Cell;
 use std::io;
 use std::panic;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
@@ -19,7 +18,7 @@ use tokio::time::timeout;
 
 use super::handover::{HandoverError, Inherited, Starting, Successor};
 use super::signals::{Asked, Signals};
-use super::watcher::Watcher;
+use super::watcher::{Watched, Watcher};
 use crate::proxy::acme;
 use crate::proxy::admin::{self, Admin, AdminListener, Order, Phase};
 use crate::proxy::listen::{Group, Listener};
@@ -181,7 +180,7 @@ impl Supervisor {
         Ok(reports)
     }
 
-    fn watch(&mut self, files: Vec<PathBuf>) {
+    fn watch(&mut self, files: Vec<Watched>) {
         if let Some(watcher) = &mut self.watcher {
             watcher.watch(files);
         }

@@ -26,8 +26,12 @@ const LOOK: Duration = Duration::from_secs(10);
 /// How many links a path may go through, as in the kernel.
 const MOST_LINKS: usize = 40;
 
-/// What a path leads to: device, inode, size and the time of its last change, also of its owner or mode.
-type Mark = Option<(u64, u64, u64, i64, i64)>;
+/// What a path leads to, if to anything: device, inode, size and the time of its last change, also of its owner or mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark(Option<(u64, u64, u64, i64, i64)>);
+
+/// A file to watch, with how it was when it was last read. `None`: it has not changed since.
+pub type Watched = (PathBuf, Option<Mark>);
 
 /// Watches a set of files.
 pub struct Watcher {
@@ -61,13 +65,15 @@ impl Watcher {
 
     /// Watches these files from now on, and no others. One that is watched already is compared with how it was last seen,
     /// so that no change is missed between two calls.
-    pub fn watch(&mut self, files: impl IntoIterator<Item = PathBuf>) {
-        let mut before = std::mem::take(&mut self.files);
-        for file in files {
-            let mark = before.remove(&file).unwrap_or_else(|| mark(&file));
-            self.files.insert(file, mark);
+    pub fn watch(&mut self, files: impl IntoIterator<Item = Watched>) {
+        let before = std::mem::take(&mut self.files);
+        for (file, read) in files {
+            let seen = before.get(&file).copied().or(read).unwrap_or_else(|| Mark::of(&file));
+            self.files.entry(file).or_insert(seen);
         }
         self.follow_links();
+        // Of what was before its folder was watched nobody tells.
+        self.stirred |= self.files.iter().any(|(file, seen)| Mark::of(file) != *seen);
     }
 
     /// Waits until a file has changed, and then until all is quiet for a moment. What has changed by then is told once.
@@ -86,7 +92,7 @@ impl Watcher {
             self.follow_links();
             let mut changed = false;
             for (file, seen) in &mut self.files {
-                let now = mark(file);
+                let now = Mark::of(file);
                 changed |= *seen != now;
                 *seen = now;
             }
@@ -142,9 +148,13 @@ impl Watcher {
     }
 }
 
-fn mark(file: &Path) -> Mark {
-    let found = fs::metadata(file).ok()?;
-    Some((found.dev(), found.ino(), found.size(), found.ctime(), found.ctime_nsec()))
+impl Mark {
+    /// How `file` is now.
+    #[must_use]
+    pub fn of(file: &Path) -> Self {
+        let found = fs::metadata(file).ok();
+        Self(found.map(|found| (found.dev(), found.ino(), found.size(), found.ctime(), found.ctime_nsec())))
+    }
 }
 
 /// The folders in which a change can make `file` another: its own, and that of each link on the way to it.
@@ -191,7 +201,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut watcher = Watcher::new().unwrap();
-            watcher.watch([folder.join("plain"), folder.join("link")]);
+            watcher.watch([folder.join("plain"), folder.join("link")].map(|file| (file, None)));
             change(&folder);
             timeout(LOOK / 2, watcher.changed()).await.expect("it is noticed without looking");
             assert!(timeout(QUIET * 2, watcher.changed()).await.is_err(), "and once");
@@ -222,6 +232,21 @@ mod tests {
     #[test]
     fn a_file_behind_links_that_is_written_is_noticed() {
         notices(|folder| fs::write(folder.join("v1/file"), "changed").unwrap());
+    }
+
+    #[test]
+    fn a_change_between_reading_and_watching_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        let read = Mark::of(&file);
+        fs::write(&file, "one").unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut watcher = Watcher::new().unwrap();
+            watcher.watch([(file, Some(read))]);
+            timeout(LOOK / 2, watcher.changed()).await.expect("it is noticed without looking");
+            assert!(timeout(QUIET * 2, watcher.changed()).await.is_err(), "and once");
+        });
     }
 
     #[test]
