@@ -184,7 +184,7 @@ impl Names {
                 let gone: Vec<_> = endpoints.iter().map(|address| address.socket).collect();
                 (self.0.on_gone)(&upstream, &gone);
             }
-            self.0.last_answers.forget(&upstream);
+            self.0.last_answers.let_go(&upstream);
             // Its task sees that the name is gone.
             entry.is_wanted.set(true);
             entry.wanted.notify_one();
@@ -285,7 +285,7 @@ async fn keep_fresh(view: Weak<Shared>, upstream: Arc<Upstream>, entry: Rc<Entry
         let Some(shared) = view.upgrade() else { return };
         let pause = outcome.map_or(Duration::ZERO, |outcome| shared.settle(&upstream, &entry, outcome));
         if !shared.has(&upstream, &entry) {
-            shared.last_answers.forget(&upstream);
+            shared.last_answers.let_go(&upstream);
             return;
         }
         if entry.used.take() {

@@ -9,7 +9,7 @@ use rcgen::generate_simple_self_signed;
 use rprox_tests::wait;
 use rustix::process::Signal;
 
-use crate::agent::{Agent, PATIENCE};
+use crate::agent::{Agent, PATIENCE, free_address};
 use crate::client::{connect, get, read_reply};
 use crate::load::Load;
 use crate::upstream::Upstream;
@@ -145,6 +145,20 @@ fn a_certificate_that_comes_after_the_configuration_which_names_it_is_noticed() 
     }
     agent.logged("the configuration was loaded anew");
     assert!(agent.admin("/status.json").1.contains("later.example"));
+}
+
+#[test]
+fn a_name_that_no_route_leads_to_any_more_does_not_count_as_failing() {
+    let upstream = says("here");
+    let address = upstream.address.to_string();
+    let more = format!("[dns]\nservers = \"{}\"\ntimeout = \"100ms\"\nattempts = 1", free_address());
+    let agent = Agent::start(&[("a.example", &address), ("b.example", "nowhere.test.:80")], &more);
+    assert_eq!(get(&agent, "b.example", "/").status(), 503);
+    agent.metrics_with(&["rprox_dns_failing_names{serves=\"nothing\"} 1"]);
+    agent.write(&agent.configuration(&[("a.example", &address)]));
+    assert!(agent.order("reload").status.success());
+    let metrics = agent.admin("/metrics").1;
+    assert!(metrics.contains("\nrprox_dns_failing_names{serves=\"nothing\"} 0\n"), "{metrics}");
 }
 
 #[test]

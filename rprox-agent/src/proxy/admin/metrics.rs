@@ -23,18 +23,19 @@ use crate::proxy::worker::Shared;
 ///
 /// When they can't be written, which has no reason known.
 pub(super) fn text(shared: &Shared) -> Result<String, fmt::Error> {
+    let rules = shared.rules.load();
     let mut series = Metrics::sum(&shared.metrics);
     series.extend(families::routes(&shared.metrics));
     series.extend(families::passthrough(&shared.metrics));
     series.extend(families::endpoints(&shared.metrics));
-    series.extend(shared.last_answers.series());
+    series.extend(shared.last_answers.series(|upstream| rules.routes.leads_to(upstream)));
     series.push(shared.reloads.series());
     series.push(shared.health.series());
     series.extend(shared.memory.series());
     series.extend(shared.labels.series());
     series.push(shared.access_log.series());
     series.push(shared.acme.series());
-    series.push(shared.rules.load().tls.expiry());
+    series.push(rules.tls.expiry());
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Snapshot(series)));
     let mut text = String::new();

@@ -77,15 +77,14 @@ impl LastAnswers {
         counter.fetch_add(1, Relaxed);
     }
 
-    /// As metrics.
-    #[must_use]
-    pub fn series(&self) -> Vec<Series> {
+    /// As metrics, of the names that are `wanted`: a worker that has nothing to do is slow to let go of others.
+    pub fn series(&self, wanted: impl Fn(&Upstream) -> bool) -> Vec<Series> {
         let counts = [("found", &self.found), ("absent", &self.absent), ("failed", &self.failed)];
         let looked_up = counts.map(|(result, count)| labelled("result", result, count.load(Relaxed)));
         let state = self.lock();
         let failing = [("last_answer", true), ("nothing", false)];
         let failing = failing.map(|(serves, stale)| {
-            let names = state.failing.values().filter(|still| **still == stale).count();
+            let names = state.failing.iter().filter(|(name, still)| **still == stale && wanted(name)).count();
             labelled("serves", serves, i64::try_from(names).unwrap_or(i64::MAX))
         });
         vec![
@@ -107,6 +106,13 @@ impl LastAnswers {
     /// Forgets a name that DNS knows no more.
     pub(super) fn forget(&self, upstream: &Upstream) {
         self.lock().answers.remove(upstream);
+    }
+
+    /// Forgets all of a name that nobody is to ask for any more.
+    pub(super) fn let_go(&self, upstream: &Upstream) {
+        let mut state = self.lock();
+        state.answers.remove(upstream);
+        state.failing.remove(upstream);
     }
 
     /// Logs a failure that no other worker has met.
