@@ -285,7 +285,7 @@ impl CliError {
                 exit::REFUSED
             }
             Self::Config(_)
-            | Self::Quadlet(QuadletError::Config(_) | QuadletError::Path(_))
+            | Self::Quadlet(QuadletError::Config(_) | QuadletError::Path(_) | QuadletError::Admin(_))
             | Self::Tls(_)
             | Self::Dns(_)
             | Self::Logging(_)

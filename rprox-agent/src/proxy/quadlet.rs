@@ -6,15 +6,15 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf, absolute};
+use std::path::{Component, Path, PathBuf, absolute};
 use std::time::Duration;
 use std::{fmt, fs};
 
 use clap::Args;
 use thiserror::Error;
-use toml::Value;
+use toml::{Table, Value};
 
-use super::config::{Config, ConfigError, Flags, PodmanConfig};
+use super::config::{AdminListen, Config, ConfigError, Flags, PodmanConfig, named_files};
 
 const NETWORK: &str = include_str!("../../../deploy/quadlet/pod_network.network");
 const CONTAINER: &str = include_str!("../../../deploy/quadlet/rprox.container");
@@ -24,8 +24,11 @@ const HTTPS: &str = include_str!("../../../deploy/quadlet/rprox-https.socket");
 /// What a container has for keys and certificates that must outlive it, where the configuration names no folder.
 const STATE: &str = "Volume=rprox-state:/var/lib/rprox:U\n";
 
-/// The keys whose values are files.
-const FILES: [&str; 6] = ["cert", "key", "client_ca", "client_crl", "ca", "eab_key"];
+/// Folders that a container has itself, and can write to.
+const OWN: [&str; 5] = ["/dev/shm", "/run", "/tmp", "/var/lib/rprox", "/var/tmp"];
+
+/// How many links a file may be behind, as in the kernel.
+const MOST_LINKS: usize = 40;
 
 /// Beyond `drain_timeout`: for Podman to stop the container, and then for systemd to stop Podman.
 const GRACE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(15)];
@@ -64,6 +67,12 @@ pub enum QuadletError {
     /// A path that a unit can't hold.
     #[error("{}: a unit can't name a path with a space, a colon, a per cent or a quotation mark in it", .0.display())]
     Path(PathBuf),
+    /// The admin listener's socket lies where the container may not write.
+    #[error(
+        "admin.listen: the container can't write to {}, where the configuration or a file that it names is; give the socket another folder",
+        .0.display()
+    )]
+    Admin(PathBuf),
     /// Standard output.
     #[error("writing to standard output: {0}")]
     Output(#[source] io::Error),
@@ -128,25 +137,32 @@ fn container(
     sockets: &str,
 ) -> Result<String, QuadletError> {
     let failed = |error| QuadletError::File { path: file.to_owned(), error };
-    let table: Value = fs::read_to_string(file)
+    let table: Table = fs::read_to_string(file)
         .map_err(failed)?
         .parse()
-        .map(Value::Table)
         .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))?;
     let home = file.parent().unwrap_or(file);
-    let mut folders = BTreeSet::from([home.to_owned()]);
-    add_folders(&table, home, &mut folders);
+    let named = named_files(&table, home).into_iter().chain([file.to_owned()]);
+    let folders: BTreeSet<_> = named.flat_map(|file| folders(&file)).collect();
     // What lies in another is there with it.
     let outer = |folder: &&PathBuf| !folder.ancestors().skip(1).any(|above| folders.contains(above));
     let volume = |folder: &PathBuf| format!("Volume={0}:{0}:ro,Z\n", folder.display());
     let volumes = folders.iter().filter(outer).map(volume).collect::<Vec<_>>().concat();
     let state = table.get("state").and_then(Value::as_str).map(|path| home.join(path));
     let socket = config.podman.as_ref().map(|podman| podman.socket.as_path());
-    let files = [file].into_iter().chain(state.as_deref()).chain(socket);
+    let admin = admin_folder(config);
+    if let Some(admin) = admin.filter(|admin| folders.contains(*admin)) {
+        return Err(QuadletError::Admin(admin.to_owned()));
+    }
+    let files = [file].into_iter().chain(state.as_deref()).chain(socket).chain(admin);
     if let Some(path) = folders.iter().map(PathBuf::as_path).chain(files).find(|path| !is_plain(path)) {
         return Err(QuadletError::Path(path.to_owned()));
     }
+    let admin = admin.filter(|admin| state.as_deref() != Some(*admin));
     let state = state.map_or_else(|| STATE.to_owned(), |path| format!("Volume={0}:{0}:Z\n", path.display()));
+    let (made, admin) = admin.map(Path::display).map_or_else(Default::default, |admin| {
+        (format!("ExecStartPre=/usr/bin/mkdir -p -m 700 {admin}\n"), format!("Volume={admin}:{admin}:Z\n"))
+    });
     let podman = config.podman.as_ref().map_or_else(String::new, |podman| podman_keys(podman, &args.network));
     let [stop, end] = GRACE.map(|grace| (config.drain_timeout + grace).as_secs());
     Ok(CONTAINER
@@ -157,10 +173,21 @@ fn container(
             "Volume=%h/.config/rprox:/etc/rprox:ro,Z\n",
             &format!("{volumes}Exec=run --config {}\n", file.display()),
         )
-        .replace(STATE, &format!("{state}{podman}"))
+        .replace(STATE, &format!("{state}{admin}{podman}"))
+        .replace("[Service]\n", &format!("[Service]\n{made}"))
         .replace("--stop-timeout 35", &format!("--stop-timeout {stop}"))
         .replace("TimeoutStopSec=45", &format!("TimeoutStopSec={end}"))
         .replace("drain_timeout, which is 30 s by default", "drain_timeout"))
+}
+
+/// The folder of the admin listener's socket, where the host is to have it too.
+fn admin_folder(config: &Config) -> Option<&Path> {
+    match &config.admin.listen {
+        AdminListen::Unix(socket) if config.admin.is_explicit => {
+            socket.parent().filter(|folder| !OWN.iter().any(|own| *folder == Path::new(own)))
+        }
+        _ => None,
+    }
 }
 
 /// What a container needs to follow Podman: the networks that labels may be on, and the socket.
@@ -173,23 +200,30 @@ fn podman_keys(podman: &PodmanConfig, network: &str) -> String {
     format!("{networks}Volume={folder}:{folder}\nSecurityLabelDisable=true\n")
 }
 
-/// Adds the folders of all files that `value` names, which are relative to `home`.
-fn add_folders(value: &Value, home: &Path, folders: &mut BTreeSet<PathBuf>) {
-    match value {
-        Value::Table(table) => {
-            for (key, value) in table {
-                match value {
-                    Value::String(path) if FILES.contains(&key.as_str()) => {
-                        let path = home.join(path);
-                        folders.insert(path.parent().unwrap_or(&path).to_owned());
-                    }
-                    _ => add_folders(value, home, folders),
-                }
-            }
-        }
-        Value::Array(values) => values.iter().for_each(|value| add_folders(value, home, folders)),
-        _ => {}
+/// The folders that it takes to open `file`: its own, and where it is a link, as certbot's are, that of what it leads to.
+fn folders(file: &Path) -> BTreeSet<PathBuf> {
+    let mut folders = BTreeSet::new();
+    let mut file = plain(file);
+    for _ in 0..MOST_LINKS {
+        let folder = file.parent().unwrap_or(&file).to_owned();
+        let target = fs::read_link(&file).map(|target| plain(&folder.join(target)));
+        folders.insert(folder);
+        let Ok(target) = target else { break };
+        file = target;
     }
+    folders
+}
+
+/// `path` without `..`, as it is found in a container, where no folder on the way is a link.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(plain.pop()),
+            part => plain.push(part),
+        }
+    }
+    plain
 }
 
 /// Whether a unit can hold the path as it is.
@@ -199,6 +233,8 @@ fn is_plain(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     const CONFIGURATION: &str = "drain_timeout = \"1m\"\nstate = \"/srv/state\"\n[listen]\nhttp = [\"[::]:8080\", \"127.0.0.1:9080\"]\n\
@@ -240,6 +276,31 @@ mod tests {
     }
 
     #[test]
+    fn the_admin_socket_is_the_host_s_too() {
+        let container =
+            |admin: &str| units_of(&format!("admin.listen = '{admin}'\n{CONFIGURATION}")).remove(2).text;
+        let text = container("unix:/run/user/1000/rprox/agent.sock");
+        for line in [
+            "Volume=/run/user/1000/rprox:/run/user/1000/rprox:Z\n",
+            "[Service]\nExecStartPre=/usr/bin/mkdir -p -m 700 /run/user/1000/rprox\n",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        let text = container("unix:/srv/state/agent.sock");
+        assert_eq!(text.matches("/srv/state:").count(), 2, "once, as the state: {text}");
+        for inside in ["127.0.0.1:9180", "unix:/tmp/agent.sock", "unix:/var/lib/rprox/agent.sock"] {
+            assert!(!container(inside).contains("ExecStartPre"), "{inside}");
+        }
+
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("rprox.toml");
+        let admin = format!("admin.listen = 'unix:{}/agent.sock'\n{CONFIGURATION}", folder.path().display());
+        fs::write(&config, admin).unwrap();
+        let args = QuadletArgs { config, network: "apps".to_owned(), image: "localhost/x:1".to_owned() };
+        assert!(matches!(units(&args), Err(QuadletError::Admin(_))));
+    }
+
+    #[test]
     #[cfg(feature = "podman")]
     fn what_follows_podman_has_its_socket_and_the_networks_of_labels() {
         let units = units_of(
@@ -257,12 +318,23 @@ mod tests {
     }
 
     #[test]
-    fn files_elsewhere_come_along_with_their_folders() {
-        let text = "[[certificate]]\ncert = \"/etc/tls/a/cert.pem\"\nkey = \"keys/a.key\"\n[acme]\nca = \"../ca.pem\"\n";
-        let mut folders = BTreeSet::new();
-        add_folders(&Value::Table(text.parse().unwrap()), Path::new("/home/web"), &mut folders);
-        let folders: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
-        assert_eq!(folders, ["/etc/tls/a", "/home/web/..", "/home/web/keys"]);
+    fn files_elsewhere_come_along_with_their_folders_and_with_those_that_links_lead_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |path: &str| folder.path().join(path);
+        for path in ["web", "archive/a"] {
+            fs::create_dir_all(at(path)).unwrap();
+        }
+        fs::create_dir(at("live")).unwrap();
+        symlink("../archive/a/cert1.pem", at("live/cert.pem")).unwrap();
+        for (file, expected) in [
+            ("web/rprox.toml", vec!["web"]),
+            ("web/../ca.pem", vec![""]),
+            ("web/../live/cert.pem", vec!["archive/a", "live"]),
+            ("none/key.pem", vec!["none"]),
+        ] {
+            let expected: BTreeSet<_> = expected.into_iter().map(|path| plain(&at(path))).collect();
+            assert_eq!(folders(&at(file)), expected, "{file}");
+        }
     }
 
     #[test]
