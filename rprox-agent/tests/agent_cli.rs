@@ -60,6 +60,33 @@ fn check_refuses_a_bad_configuration_with_its_line() {
 }
 
 #[test]
+fn the_admin_socket_takes_the_place_of_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, notes) = (dir.path().join("rprox.toml"), dir.path().join("notes"));
+    let toml = format!(
+        "listen.http = '127.0.0.1:0'\nadmin.listen = 'unix:{}'\n[[route]]\nhost = 'a'\nupstream = '127.0.0.1:9'\n",
+        notes.display()
+    );
+    fs::write(&file, toml).unwrap();
+    fs::write(&notes, "precious").unwrap();
+    let output = agent(&["run", "--allow-root", "-c", file.to_str().unwrap()]);
+    assert_eq!(status(&output), 3);
+    assert!(stderr(&output).contains("there is something that is no socket"), "{}", stderr(&output));
+    assert_eq!(fs::read_to_string(&notes).unwrap(), "precious");
+}
+
+#[test]
+fn an_order_by_a_wrong_configuration_is_refused_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rprox.toml");
+    fs::write(&file, "[admin]\nlisten = 'tcp:1'\n").unwrap();
+    let output = agent(&["reload", "-c", file.to_str().unwrap()]);
+    assert_eq!(status(&output), 2);
+    let expected = format!("{}:2:10: \"tcp:1\" is no place for the admin listener", file.display());
+    assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
+}
+
+#[test]
 fn a_wrong_command_line_is_a_usage_error() {
     for words in [
         &["run", "--route", "nonsense"][..],

@@ -65,14 +65,10 @@ pub fn admin_socket(file: Option<&Path>) -> Result<Option<PathBuf>, ConfigError>
     struct JustAdmin {
         admin: AdminTable,
     }
-    let just = match file {
-        None => JustAdmin::default(),
-        Some(path) => {
-            let text = ConfigError::read(path)?;
-            toml::from_str(&text).map_err(|error| ConfigError::located(vec![error.into()], file, &text))?
-        }
-    };
-    let admin = just.admin.read().map_err(|mistake| ConfigError::Invalid(vec![mistake]))?;
+    let text = file.map_or_else(|| Ok(String::new()), ConfigError::read)?;
+    let refused = |mistake| ConfigError::located(vec![mistake], file, &text);
+    let just: JustAdmin = toml::from_str(&text).map_err(|error| refused(error.into()))?;
+    let admin = just.admin.read().map_err(refused)?;
     Ok(match admin.listen {
         AdminListen::Unix(path) => Some(path),
         AdminListen::Off | AdminListen::Tcp(_) => None,
