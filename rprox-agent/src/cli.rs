@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use clap::{Command, ValueEnum};
 use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Exit statuses, the same for both programs; sysexits has nothing that fits all four.
@@ -29,6 +30,22 @@ pub enum LogFormat {
     Text,
     /// A JSON object for each line.
     Json,
+}
+
+/// Checks a level, or a list of levels and `TARGET=LEVEL`. A word that is no level would be taken for a target, of which there is
+/// nothing to say, and all else would be silent.
+///
+/// # Errors
+///
+/// The text of what is wrong with it.
+pub fn parse_log_level(text: &str) -> Result<String, String> {
+    let mut parts = text.split(',').map(str::trim).filter(|part| !part.is_empty()).peekable();
+    let is_filter = parts.peek().is_some()
+        && parts.all(|part| part.contains('=') || part.parse::<LevelFilter>().is_ok())
+        && EnvFilter::try_new(text).is_ok();
+    is_filter
+        .then(|| text.trim().to_owned())
+        .ok_or_else(|| format!("{text:?} is not a log level; write error, warn, info, debug or trace"))
 }
 
 /// Sends log lines to standard error. `level` is a level (`info`) or an `EnvFilter` directive list.
@@ -88,4 +105,24 @@ pub fn write_man_page(mut command: Command, out: &mut impl Write) -> io::Result<
         write!(out, ".SH \"{} {}\"\n{parts}", name.to_uppercase(), subcommand.get_name().to_uppercase())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused() {
+        for level in
+            ["info", " WARN ", "off", "info,rprox_agent=debug", "rprox_agent=debug", "warn,access=off"]
+        {
+            assert_eq!(parse_log_level(level).as_deref(), Ok(level.trim()), "{level}");
+        }
+        for wrong in ["", ",", "warning", "verbose", "inf", "info,rprox_agent", "a=loud", "a=b=c"] {
+            assert!(
+                parse_log_level(wrong).is_err_and(|error| error.contains("error, warn, info")),
+                "{wrong}"
+            );
+        }
+    }
 }

@@ -12,7 +12,7 @@ use super::hook::HookChoice;
 use super::mode::ModeChoice;
 use super::owner::Owner;
 use super::rule::Rule;
-use crate::cli::LogFormat;
+use crate::cli::{LogFormat, parse_log_level};
 
 /// Redirects inbound ports of an interface to the unprivileged ports of a rootless proxy, with eBPF.
 ///
@@ -26,7 +26,7 @@ pub struct Cli {
     pub command: Command,
 
     /// Which log lines to write to standard error: a level, or directives such as `info,rprox_agent=debug`
-    #[arg(long, global = true, value_name = "LEVEL", default_value = "info", env = "RPROX_LOG")]
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "info", env = "RPROX_LOG", value_parser = parse_log_level)]
     pub log_level: String,
 
     /// How log lines look

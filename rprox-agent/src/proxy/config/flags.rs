@@ -11,7 +11,7 @@ use clap::Args;
 use ipnet::IpNet;
 
 use super::units;
-use crate::cli::LogFormat;
+use crate::cli::{LogFormat, parse_log_level};
 
 /// Where the configuration comes from.
 #[derive(Args, Clone, Debug, Default)]
@@ -31,7 +31,7 @@ pub struct Flags {
     #[arg(long, value_name = "ADDR", value_parser = units::parse_listen)]
     pub http: Vec<SocketAddr>,
 
-    /// Accept HTTPS here [default: port 8443 of any address, where there is a certificate]; repeatable
+    /// Accept HTTPS here [default: port 8443 of any address, where there is a certificate or a route that passes TLS through]; repeatable
     #[arg(long, value_name = "ADDR", value_parser = units::parse_listen)]
     pub https: Vec<SocketAddr>,
 
@@ -43,7 +43,7 @@ pub struct Flags {
     #[arg(long, value_name = "DOMAIN", value_parser = units::parse_domain)]
     pub dns_search: Option<String>,
 
-    /// A certificate (PEM, its chain after it); shown where no other is for the name that a client asks for
+    /// A certificate (PEM, its chain after it) for the hosts that it names; clients that ask for no name get it too
     #[arg(long, value_name = "FILE", requires = "key")]
     pub cert: Option<PathBuf>,
 
@@ -64,7 +64,7 @@ pub struct Flags {
     pub drain_timeout: Option<Duration>,
 
     /// error, warn, info, debug or trace [default: info]
-    #[arg(long, value_name = "LEVEL", env = "RPROX_LOG", value_parser = units::parse_log_level)]
+    #[arg(long, value_name = "LEVEL", env = "RPROX_LOG", value_parser = parse_log_level)]
     pub log_level: Option<String>,
 
     /// How log lines look [default: text]

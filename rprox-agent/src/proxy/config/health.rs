@@ -51,7 +51,7 @@ pub(super) struct HealthTable {
     timeout: Option<Duration>,
     healthy: Option<NonZeroU32>,
     unhealthy: Option<NonZeroU32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "statuses")]
     status: Vec<u16>,
 }
 
@@ -66,6 +66,14 @@ impl HealthTable {
             unhealthy: self.unhealthy.map_or(all.unhealthy, NonZeroU32::get),
             status: self.status.clone(),
         }
+    }
+}
+
+fn statuses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u16>, D::Error> {
+    let statuses = Vec::<u16>::deserialize(deserializer)?;
+    match statuses.iter().find(|status| !(100..600).contains(*status)) {
+        Some(odd) => Err(D::Error::custom(format!("{odd} is no status; they are from 100 to 599"))),
+        None => Ok(statuses),
     }
 }
 

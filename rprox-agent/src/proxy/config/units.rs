@@ -9,9 +9,8 @@ use std::time::Duration;
 use clap::ValueEnum;
 use ipnet::IpNet;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
-use tracing_subscriber::EnvFilter;
 
-use crate::cli::LogFormat;
+use crate::cli::{LogFormat, parse_log_level};
 use crate::proxy::host;
 
 /// Beyond a year a duration is a slip, and so long that adding it to a clock might overflow.
@@ -90,15 +89,6 @@ pub(super) fn parse_domain(text: &str) -> Result<String, String> {
     let name = text.strip_suffix('.').unwrap_or(text);
     let is_domain = host::is_name(name);
     is_domain.then(|| name.to_ascii_lowercase()).ok_or_else(|| format!("{text:?} is not a domain name"))
-}
-
-/// Checks a level or an `EnvFilter` directive list.
-pub(super) fn parse_log_level(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    match EnvFilter::try_new(text) {
-        Ok(_) if !text.is_empty() => Ok(text.to_owned()),
-        _ => Err(format!("{text:?} is not a log level; write error, warn, info, debug or trace")),
-    }
 }
 
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

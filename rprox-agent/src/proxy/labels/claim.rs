@@ -237,6 +237,7 @@ mod tests {
             ("rprox.health.interval", "10s", "rprox.health.path is missing"),
             ("rprox.health.healthy", "often", "rprox.health.healthy: invalid type"),
             ("rprox.health.status", "200,ok", "rprox.health.status: invalid type"),
+            ("rprox.health.status", "200,99", "99 is no status"),
             ("rprox.sticky.cookie", "a b", "can't be a cookie's name"),
             ("rprox.sticky.secret", "x", "there is no label rprox.sticky.secret"),
         ] {
