@@ -1,7 +1,10 @@
 //! What the admin listener tells.
 
+use std::collections::HashSet;
+use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 
 use crate::agent::{Agent, free_address};
 use crate::client::{ask, connect, get, read_reply};
@@ -28,6 +31,37 @@ fn health_status_and_metrics_are_told() {
     assert!(metrics.contains("\nrprox_client_connections_total 1\n"), "{metrics}");
     assert!(metrics.contains("\nrprox_limit_hits_total{limit=\"connections\"} 0\n"), "{metrics}");
     assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+}
+
+#[test]
+fn the_readme_has_the_name_of_every_metric() {
+    let upstream = Upstream::mirror();
+    let agent = Agent::start(&[("a.example", &upstream.address.to_string())], "");
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let told = told(readme.split("\n## The agent").nth(1).unwrap());
+    let metrics = agent.admin("/metrics").1;
+    let types = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let untold: Vec<_> = types
+        .map(|(name, kind)| if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
+        .filter(|name| !told.contains(name))
+        .collect();
+    assert!(untold.is_empty(), "the README lacks {untold:?}");
+}
+
+/// The metrics named in `text`. One that begins with an underscore is short for the one before it with another end.
+fn told(text: &str) -> HashSet<String> {
+    let mut told = HashSet::new();
+    let mut whole = "";
+    let quoted = text.split('`').skip(1).step_by(2);
+    for name in quoted.map(|quoted| quoted.split('{').next().unwrap_or_default()) {
+        if name.starts_with("rprox_") {
+            whole = name;
+            told.insert(name.to_owned());
+        } else if name.starts_with('_') {
+            told.extend(whole.match_indices('_').map(|(place, _)| format!("{}{name}", &whole[..place])));
+        }
+    }
+    told
 }
 
 /// The state and the running requests of the endpoint at `address`.

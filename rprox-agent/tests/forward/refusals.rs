@@ -4,6 +4,7 @@ use std::io::Write;
 
 use crate::agent::{Agent, PATIENCE, free_address};
 use crate::client::{ask, ask_over_tls, connect, get, read_reply, read_to_close};
+use crate::names;
 use crate::upstream::{Deaf, Upstream};
 
 #[test]
@@ -110,6 +111,16 @@ fn a_name_that_dns_can_t_tell_is_a_503() {
         "rprox_dns_look_ups_total{result=\"found\"} 0",
         "rprox_dns_failing_names{serves=\"nothing\"} 1",
     ]);
+}
+
+#[test]
+fn a_name_that_dns_does_not_have_is_a_502() {
+    let more = format!("[dns]\nservers = [\"{}\"]", names::serve(Vec::new()));
+    let mut agent = Agent::start(&[("a.example", "nowhere.test.:80")], &more);
+    let reply = get(&agent, "a.example", "/");
+    assert_eq!(reply.status(), 502);
+    assert_eq!(reply.text(), "502 Bad Gateway: the service's name is unknown\n");
+    agent.logged("502 Bad Gateway: DNS has no address for nowhere.test");
 }
 
 #[test]
