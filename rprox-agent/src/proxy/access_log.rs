@@ -12,6 +12,8 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -153,6 +155,8 @@ pub struct AccessLog(Arc<OnceLock<Queue>>);
 
 struct Queue {
     lines: NonBlocking,
+    /// Lines that could not be written.
+    unwritten: Arc<AtomicUsize>,
     /// `None` once it has ended.
     written: Mutex<Option<WorkerGuard>>,
 }
@@ -160,8 +164,10 @@ struct Queue {
 impl AccessLog {
     fn lines(&self) -> &NonBlocking {
         let queue = self.0.get_or_init(|| {
-            let (lines, written) = queue("access-log", QUEUE, io::stdout());
-            Queue { lines, written: Mutex::new(Some(written)) }
+            let unwritten = Arc::default();
+            let out = Output { unwritten: Arc::clone(&unwritten), fails: false };
+            let (lines, written) = queue("access-log", QUEUE, out);
+            Queue { lines, unwritten, written: Mutex::new(Some(written)) }
         });
         &queue.lines
     }
@@ -182,14 +188,45 @@ impl AccessLog {
     /// As a metric.
     #[must_use]
     pub fn series(&self) -> Series {
-        let lost = self.0.get().map_or(0, |queue| queue.lines.error_counter().dropped_lines());
+        let lost =
+            |queue: &Queue| queue.lines.error_counter().dropped_lines() + queue.unwritten.load(Relaxed);
+        let lost = self.0.get().map_or(0, lost);
         let lost = i64::try_from(lost).unwrap_or(i64::MAX);
         Series {
             name: "rprox_access_log_lines_lost",
-            help: "Lines that the access log's reader was too slow for",
+            help: "Lines of the access log that its reader was too slow for, or that could not be written",
             kind: Kind::Counter,
             values: vec![(Vec::new(), Value::Number(lost))],
         }
+    }
+}
+
+/// Standard output, with word of what it doesn't take: the queue's thread has nobody to tell.
+struct Output {
+    unwritten: Arc<AtomicUsize>,
+    /// Whether it did not take the last line: said once, not for each.
+    fails: bool,
+}
+
+impl io::Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        io::stdout().write(bytes)
+    }
+
+    fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
+        let result = io::stdout().write_all(line);
+        if let Err(error) = &result {
+            self.unwritten.fetch_add(1, Relaxed);
+            if !self.fails {
+                tracing::error!(%error, "the access log can't be written: its lines are lost");
+            }
+        }
+        self.fails = result.is_err();
+        result
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
     }
 }
 

@@ -1,7 +1,9 @@
 //! What is logged of requests.
 
+use std::process::Command;
+
 use crate::agent::Agent;
-use crate::client::ask;
+use crate::client::{ask, get};
 use crate::upstream::Upstream;
 
 const REQUEST: &str = "GET /path?token=secret HTTP/1.1\r\nHost: a.example\r\nUser-Agent: test\r\n\
@@ -80,4 +82,25 @@ fn a_request_that_can_not_be_read_has_a_line_without_what_it_says() {
     assert!(agent.logged("127.0.0.1 - - [").contains("\"POST / HTTP/1.1\" 400 "));
     ask(&agent, "GET /next HTTP/1.1\r\nHost: a.example\r\n\r\n");
     assert!(agent.logged("127.0.0.1 - - [").contains("\"GET /next HTTP/1.1\" 200 "));
+}
+
+#[test]
+fn lines_that_can_not_be_written_are_counted_and_told_of_once() {
+    let upstream = Upstream::mirror();
+    let mut agent = Agent::start_by(
+        &[("a.example", &upstream.address.to_string())],
+        "log.access_format = \"json\"",
+        |program| {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", "exec \"$0\" \"$@\" > /dev/full", program]);
+            shell
+        },
+    );
+    for _ in 0..3 {
+        assert_eq!(get(&agent, "a.example", "/").status(), 200);
+    }
+    agent.metrics_with(&["rprox_access_log_lines_lost_total 3"]);
+    agent.logged("the access log can't be written: its lines are lost");
+    let more: Vec<_> = agent.log_lines().into_iter().filter(|line| line.contains("ERROR")).collect();
+    assert!(more.is_empty(), "{more:#?}");
 }
