@@ -60,6 +60,20 @@ fn check_refuses_a_bad_configuration_with_its_line() {
 }
 
 #[test]
+fn without_a_dns_server_it_does_not_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let empty = dir.path().join("resolv.conf");
+    fs::write(&empty, "").unwrap();
+    let script = "mount --bind \"$1\" /etc/resolv.conf && exec \"$0\" run --allow-root --http 127.0.0.1:0 --route a=b:80";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_rprox-agent")]).arg(&empty);
+    let output = command.env("XDG_RUNTIME_DIR", dir.path()).output().unwrap();
+    assert_eq!(status(&output), 2, "as `check` has it: {}", stderr(&output));
+    assert!(stderr(&output).contains("/etc/resolv.conf names no DNS server"), "{}", stderr(&output));
+    assert!(!dir.path().join("rprox").exists(), "nor does it leave a socket");
+}
+
+#[test]
 fn the_admin_socket_takes_the_place_of_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let (file, notes) = (dir.path().join("rprox.toml"), dir.path().join("notes"));

@@ -310,6 +310,8 @@ impl Command {
                     return Err(CliError::Root);
                 }
                 let config = Config::load(&flags)?;
+                // As `check`: workers would find out once there are listeners.
+                Names::new(&config.dns, Arc::default(), |_, _| {})?;
                 // No worker waits for whoever reads the log.
                 let (log, _all_written) = access_log::queue("log", LOG_LINES, io::stderr());
                 init_logging_to(log, &config.log.level, config.log.format).map_err(CliError::Logging)?;
