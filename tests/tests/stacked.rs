@@ -135,6 +135,29 @@ fn a_service_refuses_an_interface_that_comes_back_on_top_of_another() {
     assert!(pair.attached().is_empty());
 }
 
+#[test]
+fn a_service_goes_on_with_an_interface_that_becomes_a_bridges_port() {
+    let pair = Pair::new();
+    for (netns, address) in [(&pair.host, "198.51.100.1/24"), (&pair.client, "198.51.100.10/24")] {
+        netns.ip(&format!("address add {address} dev port0")).unwrap();
+    }
+    let _listener = pair.host.enter(|| TcpListener::bind("0.0.0.0:8080")).unwrap().unwrap();
+    let run = pair.loader("run --owner any -i port0 -r 80:8080");
+    let mut service = Process::start("rprox-loader", run).unwrap();
+    service.wait_for_line("port0: attached (steer)").unwrap();
+    pair.host.ip("link add br0 type bridge forward_delay 0").unwrap();
+    pair.host.ip("link set br0 up").unwrap();
+    pair.host.ip("address delete 198.51.100.1/24 dev port0").unwrap();
+    pair.host.ip("address add 198.51.100.1/24 dev br0").unwrap();
+    pair.host.ip("link set port0 master br0").unwrap();
+    service
+        .wait_until("connections by the bridge to be redirected", |_| {
+            pair.client.can_connect("198.51.100.1:80".parse().unwrap())
+        })
+        .unwrap();
+    assert!(service.stop().unwrap().success());
+}
+
 /// Devices of kernel modules. The virtual machine of `cargo xtask test` has them, and runs these.
 mod needs_modules {
     use super::*;

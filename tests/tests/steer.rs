@@ -9,10 +9,11 @@ use std::time::Duration;
 use rprox_tests::command::{self, Finished};
 use rprox_tests::netns::{Netns, Unprivileged};
 use rprox_tests::playground::{AGENT, Playground, SERVICES};
+use rprox_tests::process::Process;
 use rprox_tests::sockets::{KINDS, Kind};
 use rprox_tests::topology::{CLIENT, HOST, INTERFACE};
 use rprox_tests::wait;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 const ROOT: Unprivileged = Unprivileged { id: 0 };
 const LIMIT: Duration = Duration::from_secs(3);
@@ -282,4 +283,63 @@ fn status_says_which_mode_and_why() {
     let status = playground.status().unwrap();
     assert_eq!(status["mode"], "rewrite");
     assert!(status["reason"].as_str().unwrap().contains("no TCP rule"), "{status}");
+}
+
+/// Listens on TO as Go's `net.Listen` does unasked.
+fn listen_by_mptcp(host: &Netns) -> Socket {
+    let listen = || {
+        let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::MPTCP))?;
+        socket.set_only_v6(false)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&"[::]:8080".parse::<SocketAddr>().unwrap().into())?;
+        socket.listen(128)?;
+        std::io::Result::Ok(socket)
+    };
+    host.enter_as(AGENT, listen).unwrap().expect("the kernel has MPTCP")
+}
+
+#[test]
+fn who_listens_by_mptcp_is_reached_by_rewrite() {
+    let playground = Playground::new().unwrap();
+    let _listener = listen_by_mptcp(&playground.topology.host);
+    let rules = ["-r", "80:8080"];
+    for _ in 0..2 {
+        assert_eq!(attach(&playground, &rules).code, Some(0));
+        let status = playground.status().unwrap();
+        assert_eq!(status["mode"], "rewrite");
+        assert!(status["reason"].as_str().unwrap().contains("port 8080 speaks MPTCP"), "{status}");
+        assert_eq!(HOST.both().map(|ip| refusal(&playground, ip)), [None; 2]);
+        // Who asks for `steer` is told what that means, and the next time has the choice made anew.
+        let asked_for = attach(&playground, &[&rules[..], &["--mode", "steer"]].concat());
+        assert_eq!(asked_for.code, Some(0), "{}", asked_for.stderr);
+        assert!(
+            asked_for.stderr.contains("connections are refused; attach by `--mode auto`"),
+            "{}",
+            asked_for.stderr
+        );
+        let doctor =
+            command::finish(playground.loader("doctor").args(["-i", INTERFACE]).args(rules)).unwrap();
+        assert_eq!(doctor.code, Some(1), "{}", doctor.stdout);
+        assert!(doctor.stdout.contains("port 8080 speaks MPTCP"), "{}", doctor.stdout);
+    }
+}
+
+#[test]
+fn a_service_reaches_who_comes_to_listen_by_mptcp() {
+    let playground = Playground::new().unwrap();
+    let mut run = playground.loader("run");
+    run.args(["-i", INTERFACE, "-r", "80:8080"]);
+    let mut service = Process::start("rprox-loader", run).unwrap();
+    service.wait_for_line("attached (steer)").unwrap();
+    let _listener = listen_by_mptcp(&playground.topology.host);
+    wait::until(wait::READY, "the listener to be reached", || {
+        HOST.both().iter().all(|ip| refusal(&playground, *ip).is_none()).then_some(())
+    })
+    .unwrap();
+    assert!(
+        service.said().iter().any(|line| line.contains("port 8080 speaks MPTCP")),
+        "{:?}",
+        service.said()
+    );
+    assert!(service.stop().unwrap().success());
 }

@@ -3,10 +3,12 @@
 #![forbid(unsafe_code)]
 
 pub mod bound;
+mod diag;
 pub mod firewall;
 pub mod input;
 pub mod listener;
 mod listing;
+pub mod mptcp;
 pub mod outgoing;
 
 use std::collections::BTreeSet;
@@ -105,6 +107,13 @@ pub fn warn_of_all(settings: &Settings) {
     for claim in claims(settings, attached) {
         if !matches!(claim, Claim::Rule { mode: None, .. }) {
             warn!("{claim}");
+        }
+    }
+    for (interface, policy) in &settings.interfaces {
+        if attached(interface, policy) == Mode::Steer
+            && let Some(hindrance) = mptcp::hindrance(policy.rules.as_slice())
+        {
+            warn!("{interface}: {hindrance}: connections are refused; {}", mptcp::REMEDY);
         }
     }
     let rules = settings.interfaces.iter().flat_map(|(_, policy)| policy.rules.as_slice());

@@ -62,11 +62,18 @@ pub async fn examine(mut settings: Settings) -> Findings {
     findings.extend(policies.iter().flat_map(|policy| ports::of_policy(policy)));
     findings
         .extend(ports::claims(&conflict::claims(&settings, |name, policy| mode(&attached, name, policy))));
+    let is_open = |policy: &Policy, name: &String| {
+        policy.mode == ModeChoice::Auto && !attached.iter().any(|pins| pins.interface() == name)
+    };
+    for (name, policy) in &settings.interfaces {
+        let mode = mode(&attached, name, policy);
+        if mode == Mode::Steer {
+            findings.extend(ports::unfit(policy));
+        }
+    }
     let input = Input::read();
     for (name, policy) in &settings.interfaces {
-        let is_open =
-            policy.mode == ModeChoice::Auto && !attached.iter().any(|pins| pins.interface() == name);
-        let mode = (!is_open).then(|| mode(&attached, name, policy));
+        let mode = (!is_open(policy, name)).then(|| mode(&attached, name, policy));
         findings.extend(ports::refused(name, policy, mode, &input));
     }
     if missing.as_ref().is_ok_and(Vec::is_empty) && !attached.is_empty() {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cgroup;
 use super::config::Policy;
-use super::conflict::{Port, firewall};
+use super::conflict::{Port, firewall, mptcp};
 use super::linked::Linked;
 use super::netlink::Device;
 use super::owner::Owner;
@@ -137,6 +137,18 @@ impl Shape {
         }
     }
 
+    /// Why `--mode auto`, which took `steer` for `policy`, would not take it on `device` as things are now.
+    #[must_use]
+    pub fn overtaken(&self, policy: &Policy, device: &Device) -> Option<String> {
+        if self.is_steer_by_auto(policy) { hindrance(policy, device) } else { None }
+    }
+
+    /// Whether `--mode auto` took `steer` for `policy`.
+    #[must_use]
+    pub fn is_steer_by_auto(&self, policy: &Policy) -> bool {
+        self.mode == Mode::Steer && policy.mode == ModeChoice::Auto
+    }
+
     /// Writes mode, reason and owner down.
     ///
     /// # Errors
@@ -161,14 +173,23 @@ impl Shape {
     }
 }
 
+/// What keeps `steer` from serving `policy` on `device`, of what may come and go under an attachment.
+fn hindrance(policy: &Policy, device: &Device) -> Option<String> {
+    const CONTROLLED: &str =
+        "it belongs to a bridge, bond or VRF, which the kernel takes for the interface of its connections";
+    if device.controller.is_some() {
+        return Some(CONTROLLED.to_owned());
+    }
+    mptcp::hindrance(policy.rules.as_slice())
+}
+
 /// The mode for `--mode auto`, and why.
 fn choose(policy: &Policy, device: &Device) -> (Mode, String) {
     if !policy.rules.as_slice().iter().any(|rule| rule.protocol == Protocol::Tcp) {
         return (Mode::Rewrite, "there is no TCP rule to steer by".to_owned());
     }
-    if device.controller.is_some() {
-        let reason = "it belongs to a bridge, bond or VRF, which the kernel takes for the interface of its connections";
-        return (Mode::Rewrite, reason.to_owned());
+    if let Some(reason) = hindrance(policy, device) {
+        return (Mode::Rewrite, reason);
     }
     if let Err(error) = cgroup::root() {
         return (Mode::Rewrite, format!("steer was refused: {error}"));

@@ -14,16 +14,19 @@ use tracing::{debug, info, warn};
 use super::attachment;
 use super::bpffs::Bpffs;
 use super::config::{Policy, Settings};
+use super::conflict::mptcp;
 use super::host::Host;
 use super::kernel_log::{self, Reader};
 use super::metrics::{self, Textfile};
-use super::mode::ModeChoice;
+use super::mode::{ModeChoice, Shape};
 use super::netlink::Netlink;
 use super::pins::{Claim, Pins};
 use super::{Error, asked, attach_all, choose_interface, conflict, privilege, stacking};
 
 /// How long to wait before trying again what failed.
 const RETRY: Duration = Duration::from_secs(5);
+/// How often to look for listeners that mode `steer` can't serve: nothing tells of them.
+const LISTENERS: Duration = Duration::from_secs(5);
 
 /// Attaches, and returns once told to stop and detached.
 ///
@@ -60,6 +63,11 @@ pub async fn run(mut settings: Settings) -> Result<(), Error> {
                 while changes.next().now_or_never().flatten().is_some() {}
             }
             () = sleep(RETRY), if retry => {}
+            () = sleep(LISTENERS), if !retry && service.is_steer_by_auto() => {
+                if !service.has_unfit_listener() {
+                    continue;
+                }
+            }
             _ = write_metrics.tick(), if metrics.is_some() => {
                 if let Some(textfile) = &mut metrics {
                     textfile.write(&netlink, &settings.bpffs).await;
@@ -147,7 +155,11 @@ impl Service<'_> {
             }
             return Ok(ours && pins.exist());
         };
-        if ours && attachment::refresh(host, device, pins).await? {
+        let overtaken = Shape::noted(pins).overtaken(policy, device).filter(|_| ours);
+        if let Some(reason) = &overtaken {
+            info!("{interface}: mode steer won't do any more: {reason}");
+        }
+        if ours && overtaken.is_none() && attachment::refresh(host, device, pins).await? {
             return Ok(true);
         }
         stacking::check(&host.devices, self.settings, &Pins::list(host.bpffs)?)?;
@@ -156,6 +168,24 @@ impl Service<'_> {
         asked::note(&pins, policy)?;
         info!("{interface}: {outcome}");
         Ok(true)
+    }
+
+    /// Those that `--mode auto` took `steer` for.
+    fn steered_by_auto(&self) -> impl Iterator<Item = &Policy> {
+        let claimed = self.settings.interfaces.iter().filter(|(name, _)| self.claims.contains_key(name));
+        let steered = claimed.filter(|(name, policy)| {
+            Shape::noted(&Pins::new(&self.settings.bpffs, name)).is_steer_by_auto(policy)
+        });
+        steered.map(|(_, policy)| policy)
+    }
+
+    fn is_steer_by_auto(&self) -> bool {
+        self.steered_by_auto().next().is_some()
+    }
+
+    /// Whether one of them has a listener now that `steer` can't serve.
+    fn has_unfit_listener(&self) -> bool {
+        self.steered_by_auto().any(|policy| mptcp::hindrance(policy.rules.as_slice()).is_some())
     }
 
     async fn stop(mut self) -> Result<(), Error> {

@@ -11,7 +11,7 @@ use crate::findings::Finding;
 use crate::loader::config::Policy;
 use crate::loader::conflict::input::{Input, Packet, Refusal};
 use crate::loader::conflict::listener::{self, Socket};
-use crate::loader::conflict::{Claim, Port, outgoing};
+use crate::loader::conflict::{Claim, Port, mptcp, outgoing};
 use crate::loader::guard;
 use crate::loader::mode::{Mode, ModeChoice};
 use crate::loader::owner::Owner;
@@ -45,6 +45,13 @@ pub(super) fn of_policy(policy: &Policy) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// A listener of `policy` that mode `steer` can't serve.
+pub(super) fn unfit(policy: &Policy) -> Option<Finding> {
+    let hindrance = mptcp::hindrance(policy.rules.as_slice())?;
+    let found = format!("{hindrance}: connections are refused");
+    Some(Finding::fault("listener", found, mptcp::REMEDY))
 }
 
 /// Whether an ordinary user can bind `ports`, where `first` is the first that it can.
