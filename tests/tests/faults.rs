@@ -420,6 +420,33 @@ fn the_redirect_goes_and_comes_back_with_its_interfaces_name() {
 }
 
 #[test]
+fn a_service_follows_a_name_that_another_device_has_at_once() {
+    // With programs on the interface, and without.
+    for flags in [&[][..], &["-r", "80:8080", "-r", "443:8443"]] {
+        let mut playground = with_agent();
+        playground.start_loader(flags).unwrap();
+        let host = &playground.topology.host;
+        let service = playground.loader.as_mut().unwrap();
+        // It finds both done when it goes on, as it does after a script of one `ip -batch`.
+        service.signal(Signal::STOP).unwrap();
+        host.ip(&format!("link set {INTERFACE} name lan0")).unwrap();
+        host.ip(&format!("link add {INTERFACE} type veth peer name spare")).unwrap();
+        service.signal(Signal::CONT).unwrap();
+        service.wait_for_line("the interface is gone").unwrap();
+        service.wait_for_line("updated: ").unwrap();
+        assert_one_of(&playground, &[BARE], "the device that was chosen by its old name");
+        let verified = command::finish(&mut playground.loader("verify")).unwrap();
+        assert_eq!(verified.code, Some(0), "{}", verified.stdout);
+        host.ip(&format!("link delete {INTERFACE}")).unwrap();
+        host.ip(&format!("link set lan0 name {INTERFACE}")).unwrap();
+        wait::until(wait::READY, "the service to come back", || {
+            is(&look(&playground), ATTACHED).then_some(())
+        })
+        .unwrap();
+    }
+}
+
+#[test]
 fn an_attachment_under_an_interfaces_old_name_is_named_and_goes() {
     let playground = with_agent();
     run(attach(&playground));

@@ -162,6 +162,10 @@ impl Service<'_> {
         if ours && overtaken.is_none() && attachment::refresh(host, device, pins).await? {
             return Ok(true);
         }
+        // It may have another's name by now, and this one be new.
+        if ours && host.device_of(pins).is_some_and(|device| device.name != interface) {
+            attachment::suspend(host, pins).await?;
+        }
         stacking::check(&host.devices, self.settings, &Pins::list(host.bpffs)?)?;
         let change = attachment::attach(host, interface, policy, self.settings.hook).await?;
         let (pins, outcome) = change.settle(host).await?;

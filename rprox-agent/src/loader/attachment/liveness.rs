@@ -46,6 +46,7 @@ pub(super) async fn look(host: &Host<'_>, device: &Device, pins: &Pins) -> Resul
             hook => return Ok(Liveness::Live(hook)),
         }
     } else if let Some(renamed) = host.device_of(pins).filter(|_| noted != host.id(device) && !is_away(pins))
+        && Shape::noted(pins).is_for_interface()
     {
         return Err(AttachmentError::Renamed { interface: device.name.clone(), now: renamed.name.clone() });
     }
