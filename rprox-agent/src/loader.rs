@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod conflict;
 pub mod doctor;
+pub mod doubled;
 pub mod guard;
 pub mod hook;
 pub mod host;
@@ -50,6 +51,7 @@ use self::attachment::{AttachmentError, Change, Outcome};
 use self::bpffs::{Bpffs, BpffsError};
 use self::cli::{AttachArgs, CheckArgs, Cli, Command, DetachArgs, DoctorArgs, StatusArgs, VerifyArgs};
 use self::config::{ConfigError, Flags, Settings};
+use self::doubled::DoubledError;
 use self::hook::HookError;
 use self::host::{Host, HostError};
 use self::linked::LinkedError;
@@ -89,6 +91,9 @@ pub enum Error {
     /// Interfaces on top of each other.
     #[error(transparent)]
     Stacking(#[from] StackingError),
+    /// Another attachment of the same interface.
+    #[error(transparent)]
+    Doubled(#[from] DoubledError),
     /// An attachment.
     #[error(transparent)]
     Attachment(#[from] AttachmentError),
@@ -241,6 +246,11 @@ async fn attach_all(netlink: &Netlink, settings: &Settings) -> Result<(Vec<(Pins
 /// Attaches to every interface of `settings`. What it did until it failed is in `changes`, for the caller to undo.
 async fn attach_each(host: &Host<'_>, settings: &Settings, changes: &mut Vec<Change>) -> Result<(), Error> {
     stacking::check(&host.devices, settings, &Pins::list(host.bpffs)?)?;
+    for (interface, policy) in &settings.interfaces {
+        if let Some(device) = host.device(interface) {
+            doubled::check(host.bpffs, device, policy.rules.as_slice())?;
+        }
+    }
     for (interface, policy) in &settings.interfaces {
         changes.push(attachment::attach(host, interface, policy, settings.hook).await?);
     }

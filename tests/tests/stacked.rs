@@ -10,6 +10,7 @@ use rprox_tests::netns::Netns;
 use rprox_tests::process::Process;
 use rprox_tests::programs::Programs;
 use rprox_tests::run_dir::RunDir;
+use rustix::mount::{MountFlags, UnmountFlags};
 
 /// A client and a host with a wire between their `port0`.
 struct Pair {
@@ -41,7 +42,8 @@ impl Pair {
     }
 
     fn attach(&self, arguments: &str) -> Finished {
-        command::finish(&mut self.loader(&format!("attach --owner any --mode rewrite {arguments}"))).unwrap()
+        let mode = if arguments.contains("--mode") { "" } else { " --mode rewrite" };
+        command::finish(&mut self.loader(&format!("attach --owner any {arguments}{mode}"))).unwrap()
     }
 
     fn attached(&self) -> Vec<String> {
@@ -156,6 +158,29 @@ fn a_service_goes_on_with_an_interface_that_becomes_a_bridges_port() {
         })
         .unwrap();
     assert!(service.stop().unwrap().success());
+}
+
+#[test]
+fn one_interface_is_not_attached_twice_under_two_mounts() {
+    let pair = Pair::new();
+    let rules = "-i port0 -r 80:8080";
+    let attached = pair.attach(rules);
+    assert_eq!(attached.code, Some(0), "{}", attached.stderr);
+    // Who mounts a bpffs over another hides what is pinned there.
+    let bpffs = pair.run_dir.bpffs();
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount("bpf", &bpffs, "bpf", flags, c"mode=0700").unwrap();
+    for mode in ["rewrite", "steer"] {
+        let refused = pair.attach(&format!("{rules} --mode {mode}"));
+        assert_eq!(refused.code, Some(3), "{mode}: {}", refused.stderr);
+        assert!(refused.stderr.contains("port 80/tcp is redirected there already"), "{}", refused.stderr);
+    }
+    assert!(pair.attached().is_empty());
+    let apart = pair.attach("-i port0 -r 81:8081");
+    assert_eq!(apart.code, Some(0), "{}", apart.stderr);
+    command::run(&mut pair.loader("detach")).unwrap();
+    rustix::mount::unmount(&bpffs, UnmountFlags::empty()).unwrap();
+    assert_eq!(pair.attached(), ["port0"]);
 }
 
 /// Devices of kernel modules. The virtual machine of `cargo xtask test` has them, and runs these.
