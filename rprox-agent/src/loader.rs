@@ -52,6 +52,7 @@ use self::bpffs::{Bpffs, BpffsError};
 use self::cli::{AttachArgs, CheckArgs, Cli, Command, DetachArgs, DoctorArgs, StatusArgs, VerifyArgs};
 use self::config::{ConfigError, Flags, Settings};
 use self::doubled::DoubledError;
+use self::guard::GuardError;
 use self::hook::HookError;
 use self::host::{Host, HostError};
 use self::linked::LinkedError;
@@ -91,6 +92,9 @@ pub enum Error {
     /// Interfaces on top of each other.
     #[error(transparent)]
     Stacking(#[from] StackingError),
+    /// The port guard.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
     /// Another attachment of the same interface.
     #[error(transparent)]
     Doubled(#[from] DoubledError),
@@ -245,7 +249,9 @@ async fn attach_all(netlink: &Netlink, settings: &Settings) -> Result<(Vec<(Pins
 
 /// Attaches to every interface of `settings`. What it did until it failed is in `changes`, for the caller to undo.
 async fn attach_each(host: &Host<'_>, settings: &Settings, changes: &mut Vec<Change>) -> Result<(), Error> {
-    stacking::check(&host.devices, settings, &Pins::list(host.bpffs)?)?;
+    let attached = Pins::list(host.bpffs)?;
+    stacking::check(&host.devices, settings, &attached)?;
+    guard::check_owners(host, settings, &attached)?;
     for (interface, policy) in &settings.interfaces {
         if let Some(device) = host.device(interface) {
             doubled::check(host.bpffs, device, policy.rules.as_slice())?;

@@ -223,6 +223,27 @@ fn a_port_that_outgoing_connections_may_take_is_warned_of() {
 }
 
 #[test]
+fn a_port_is_not_for_two_owners() {
+    let playground = Playground::new().unwrap();
+    let host = &playground.topology.host;
+    host.ip("link add eth7 type veth peer name peer7").unwrap();
+    let attach = |flags: &[&str]| {
+        command::finish(playground.loader("attach").args(["--mode", "rewrite"]).args(flags)).unwrap()
+    };
+    assert_eq!(attach(&["-i", INTERFACE]).code, Some(0));
+    let stranger = STRANGER.id.to_string();
+    let refused = attach(&["-i", "eth7", "--owner", &stranger]);
+    assert_eq!(refused.code, Some(3), "{}", refused.stderr);
+    assert!(refused.stderr.contains("eth7 for user 64081"), "{}", refused.stderr);
+    assert!(KINDS[2].listen(host, AGENT, 8080).unwrap().is_ok());
+    let apart = attach(&["-i", "eth7", "--owner", &stranger, "-r", "80:9080"]);
+    assert_eq!(apart.code, Some(0), "{}", apart.stderr);
+    let both = attach(&["-i", INTERFACE, "-i", "eth7", "--owner", &stranger]);
+    assert_eq!(both.code, Some(0), "{}", both.stderr);
+    assert!(KINDS[2].listen(host, STRANGER, 8080).unwrap().is_ok());
+}
+
+#[test]
 fn a_grant_and_a_redirect_take_each_others_place() {
     let mut playground = Playground::new().unwrap();
     playground.start_agent().unwrap();
