@@ -223,6 +223,21 @@ fn a_port_that_outgoing_connections_may_take_is_warned_of() {
 }
 
 #[test]
+fn a_port_whose_outgoing_connections_would_be_redirected_is_warned_of() {
+    let playground = Playground::new().unwrap();
+    let attach =
+        |mode| attach(&playground, &["-r", "40080:8080", "-r", "40443:8443/udp", "--mode", mode]).stderr;
+    // A connection that is there is told from a new one by mode `steer` alone, which is for TCP.
+    for (mode, ports) in [("rewrite", "40080,40443"), ("steer", "40443")] {
+        let said = attach(mode);
+        assert!(said.contains("whose answers would be redirected"), "{mode}: {said}");
+        assert!(said.contains(&format!("net.ipv4.ip_local_reserved_ports={ports}`")), "{mode}: {said}");
+    }
+    let said = attach("grant");
+    assert!(!said.contains("outgoing connection"), "{said}");
+}
+
+#[test]
 fn a_port_is_not_for_two_owners() {
     let playground = Playground::new().unwrap();
     let host = &playground.topology.host;

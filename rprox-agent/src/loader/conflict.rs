@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 
 use self::firewall::FirewallRule;
 use self::listener::Listener;
+use self::outgoing::Side;
 use super::config::{Policy, Settings};
 use super::mode::{Mode, Shape};
 use super::owner::Owner;
@@ -117,7 +118,12 @@ pub fn warn_of_all(settings: &Settings) {
         }
     }
     let rules = settings.interfaces.iter().flat_map(|(_, policy)| policy.rules.as_slice());
-    if let Some(warning) = outgoing::warning(&rules.map(|rule| rule.to).collect()) {
+    let to = rules.map(|rule| rule.to).collect();
+    let from = settings.interfaces.iter().flat_map(|(interface, policy)| {
+        outgoing::changed(policy.rules.as_slice(), attached(interface, policy))
+    });
+    let warnings = [outgoing::warning(&to, Side::To), outgoing::warning(&from.collect(), Side::From)];
+    for warning in warnings.into_iter().flatten() {
         warn!("{warning}");
     }
 }

@@ -67,6 +67,9 @@ pub async fn examine(mut settings: Settings) -> Findings {
     };
     for (name, policy) in &settings.interfaces {
         let mode = mode(&attached, name, policy);
+        // Which of the two `--mode auto` would take is open, and `steer` has fewer packets changed.
+        let changing = if is_open(policy, name) { Mode::Steer } else { mode };
+        findings.extend(ports::outgoing_from(policy, changing));
         if mode == Mode::Steer {
             findings.extend(ports::unfit(policy));
         }

@@ -11,6 +11,7 @@ use crate::findings::Finding;
 use crate::loader::config::Policy;
 use crate::loader::conflict::input::{Input, Packet, Refusal};
 use crate::loader::conflict::listener::{self, Socket};
+use crate::loader::conflict::outgoing::Side;
 use crate::loader::conflict::{Claim, Port, mptcp, outgoing};
 use crate::loader::guard;
 use crate::loader::mode::{Mode, ModeChoice};
@@ -27,9 +28,7 @@ pub(super) fn of_policy(policy: &Policy) -> Vec<Finding> {
     let mut findings = Vec::new();
     let first = setting(UNPRIVILEGED).ok().flatten().unwrap_or(1024);
     findings.extend(unprivileged(&to, first));
-    findings.extend(outgoing::warning(&to).map(|warning| {
-        Finding::warning("outgoing ports", warning, "as said there, and put the setting into /etc/sysctl.d")
-    }));
+    findings.extend(outgoing_ports(outgoing::warning(&to, Side::To)));
     if let Err(error) = guard::check_holders(rules, policy.owner.unwrap_or(Owner::Any)) {
         let remedy = "end that process, or choose another TO port with -r";
         findings.push(Finding::fault("taken port", error.to_string(), remedy));
@@ -45,6 +44,16 @@ pub(super) fn of_policy(policy: &Policy) -> Vec<Finding> {
         }
     }
     findings
+}
+
+fn outgoing_ports(warning: Option<String>) -> Option<Finding> {
+    let remedy = "as said there, and put the setting into /etc/sysctl.d";
+    Some(Finding::warning("outgoing ports", warning?, remedy))
+}
+
+/// What is to be said of the FROM ports of `policy`, which is served by `mode`.
+pub(super) fn outgoing_from(policy: &Policy, mode: Mode) -> Option<Finding> {
+    outgoing_ports(outgoing::warning(&outgoing::changed(policy.rules.as_slice(), mode), Side::From))
 }
 
 /// A listener of `policy` that mode `steer` can't serve.
