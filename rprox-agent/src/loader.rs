@@ -45,7 +45,7 @@ use std::path::PathBuf;
 
 use clap::CommandFactory as _;
 use thiserror::Error;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use self::attachment::{AttachmentError, Change, Outcome};
 use self::bpffs::{Bpffs, BpffsError};
@@ -292,12 +292,24 @@ async fn detach(args: DetachArgs) -> Result<(), Error> {
     }
     let netlink = Netlink::connect()?;
     let host = Host::look(&netlink, &settings.bpffs).await?;
+    // What one of them can't do keeps the others from nothing.
+    let mut result = Ok(());
     for pins in chosen {
-        let _claim = pins.claim()?;
-        attachment::remove(&host, pins).await?;
-        info!("{}: detached", pins.interface());
+        match detach_one(&host, pins).await {
+            Ok(()) => info!("{}: detached", pins.interface()),
+            Err(error) => {
+                if let Err(earlier) = std::mem::replace(&mut result, Err(error)) {
+                    error!("{earlier}");
+                }
+            }
+        }
     }
-    Ok(())
+    result
+}
+
+async fn detach_one(host: &Host<'_>, pins: &Pins) -> Result<(), Error> {
+    let _claim = pins.claim()?;
+    Ok(attachment::remove(host, pins).await?)
 }
 
 async fn status(args: StatusArgs) -> Result<(), Error> {

@@ -405,6 +405,30 @@ fn a_loader_that_would_change_a_services_attachment_is_told_which_process_keeps_
 }
 
 #[test]
+fn what_a_service_keeps_does_not_keep_other_attachments() {
+    let mut playground = with_agent();
+    playground.start_loader(&[]).unwrap();
+    let host = &playground.topology.host;
+    // One that is told before the service's, and one behind it.
+    for name in ["a0", "z0"] {
+        host.ip(&format!("link add {name} type veth peer name {name}-peer")).unwrap();
+        run(attach_to(&playground, name));
+    }
+    let refused = command::finish(&mut playground.loader("detach")).unwrap();
+    assert_eq!(refused.code, Some(3), "{}", refused.stderr);
+    assert!(refused.stderr.contains(&format!("{INTERFACE}: a running")), "{}", refused.stderr);
+    let left = command::run(&mut playground.loader("status")).unwrap();
+    assert!(!left.contains("a0: ") && !left.contains("z0: "), "{left}");
+    assert_one_of(&playground, &[ATTACHED], "the service's own");
+}
+
+fn attach_to(playground: &Playground, interface: &str) -> Command {
+    let mut command = playground.loader("attach");
+    command.args(["-i", interface]);
+    command
+}
+
+#[test]
 fn the_redirect_goes_and_comes_back_with_its_interfaces_name() {
     // With programs on the interface, and without.
     for flags in [&[][..], &["-r", "80:8080", "-r", "443:8443"]] {
