@@ -69,6 +69,8 @@ where
     let filter = EnvFilter::try_new(level).map_err(|error| format!("log level {level:?}: {error}"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // It would say so on standard error, and end the program where nobody reads that any more.
+        .log_internal_errors(false)
         .with_writer(writer)
         .with_ansi(io::stderr().is_terminal());
     match format {

@@ -11,6 +11,7 @@ use rprox_tests::pod::Server;
 use rprox_tests::process::Process;
 use rprox_tests::topology::INTERFACE;
 use rprox_tests::wait;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// The hooks that this kernel has: TCX came with Linux 6.6.
 fn hooks() -> &'static [&'static str] {
@@ -291,6 +292,34 @@ fn an_address_that_comes_later_is_redirected_too() {
         client.can_connect(address).then_some(())
     })
     .unwrap();
+}
+
+#[test]
+fn a_log_that_nobody_reads_ends_nothing() {
+    let playground = with_agent();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut run = playground.loader("run");
+    let mut service = run.args(["-i", INTERFACE]).stderr(writer).spawn().unwrap();
+    drop(run);
+    drop(reader);
+    wait::until(wait::READY, "port 80 to be redirected", || playground.is_redirected().then_some(()))
+        .unwrap();
+    // What it logs.
+    playground.topology.host.ip(&format!("address add 198.51.100.77/24 dev {INTERFACE}")).unwrap();
+    let address = std::net::SocketAddr::from(([198, 51, 100, 77], 80));
+    let client = &playground.topology.client;
+    wait::until(wait::READY, "the new address to be redirected", || {
+        client.can_connect(address).then_some(())
+    })
+    .unwrap();
+    kill_process(Pid::from_child(&service), Signal::TERM).unwrap();
+    assert_eq!(service.wait().unwrap().code(), Some(0));
+    assert_eq!(playground.pins(), NOTHING);
+    // And what it says in the end.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let refused = playground.loader("attach").args(["-i", "nosuch0"]).stderr(writer).status().unwrap();
+    assert_eq!(refused.code(), Some(3));
 }
 
 #[test]
