@@ -155,6 +155,23 @@ fn without_the_privilege_to_take_over_a_listener_steer_says_which_to_start_again
 }
 
 #[test]
+fn a_listener_for_each_of_many_processors_is_told_once() {
+    let playground = Playground::new().unwrap();
+    let bpffs = mount_bpffs(&playground, USER);
+    let host = &playground.topology.host;
+    // Each told by itself, they would be more than a note on the bpffs has room for.
+    let _listeners: Vec<_> = (0..150).map(|_| KINDS[2].listen(host, AGENT, 8080).unwrap().unwrap()).collect();
+    let mut attach = limited(&playground, USER, &names(), playground.loader_program());
+    attach.args(["attach", "-i", INTERFACE, "--owner", &AGENT.id.to_string(), "--bpffs"]).arg(&bpffs);
+    let attached = finish(&mut attach);
+    assert_eq!(attached.code, Some(0), "{}", attached.stderr);
+    let mut status = limited(&playground, USER, &names(), playground.loader_program());
+    let status = finish(status.args(["status", "--bpffs"]).arg(&bpffs));
+    assert!(status.stdout.contains("mode rewrite: steer was refused"), "{}", status.stdout);
+    assert_eq!(status.stdout.matches("on port 8080").count(), 1, "{}", status.stdout);
+}
+
+#[test]
 fn the_ports_stay_the_owners_and_listeners_known_while_the_interface_is_away() {
     for mode in ["steer", "rewrite"] {
         let mut playground = Playground::new().unwrap();

@@ -5,7 +5,7 @@
 use rprox_common::Protocol;
 
 use super::config::{Direct, Policy};
-use super::pins::{PinError, Pins};
+use super::pins::{NOTE_LEN, PinError, Pins};
 use super::rule::{Rule, RuleSet};
 use super::{kernel_log, object};
 
@@ -13,9 +13,6 @@ use super::{kernel_log, object};
 const OBJECT: &str = "object";
 /// What a direct connection gets.
 const DIRECT: &str = "asked_direct";
-
-/// The target of a symbolic link has room for so much (`PATH_MAX` is 4,096, with a NUL), so the rules take several.
-const NOTE_LEN: usize = 4_000;
 
 /// What an attachment was last asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +73,7 @@ fn page_name(number: usize) -> String {
     format!("asked_rules_{number}")
 }
 
-/// The rules in their text form and one order, separated by commas, on as many pages as it takes.
+/// The rules in their text form and one order, separated by commas, on as many pages of [`NOTE_LEN`] as it takes.
 fn pages(rules: &[Rule]) -> Vec<String> {
     let mut sorted = rules.to_vec();
     sorted.sort_by_key(|rule| (rule.protocol != Protocol::Tcp, rule.from));

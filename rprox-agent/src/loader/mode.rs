@@ -16,7 +16,7 @@ use super::conflict::{Port, firewall, mptcp};
 use super::linked::Linked;
 use super::netlink::Device;
 use super::owner::Owner;
-use super::pins::Pins;
+use super::pins::{NOTE_LEN, Pins};
 
 /// How the kernel side does it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -156,7 +156,9 @@ impl Shape {
     /// The bpffs refused.
     pub fn note(&self, pins: &Pins) -> Result<(), super::pins::PinError> {
         pins.note("mode", &self.mode.to_string())?;
-        pins.note("reason", &self.reason)?;
+        // Whom `steer` was refused by may be many.
+        let reason = &self.reason;
+        pins.note("reason", &reason[..reason.floor_char_boundary(NOTE_LEN)])?;
         pins.note("owner", &self.owner.to_string())?;
         pins.note("packet-programs", if self.has_packet_programs { "yes" } else { "no" })
     }

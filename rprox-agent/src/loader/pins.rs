@@ -51,6 +51,9 @@ pub enum PinError {
     },
 }
 
+/// What a fact may have of bytes: it is the target of a symbolic link, which has room for `PATH_MAX` (4,096), with a NUL.
+pub const NOTE_LEN: usize = 4_000;
+
 /// The device that an attachment is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceId {

@@ -135,7 +135,8 @@ impl Takeover {
         let ports: BTreeSet<Port> = ports.map(|port| (Protocol::Tcp, port)).collect();
         let mut sockets = listener::sockets(&ports)?;
         sockets.retain(|socket| !self.seen.contains(&socket.inode));
-        let (mut refused, mut reason) = (Vec::new(), Errno::PERM);
+        // By what they are called: a worker for each processor may listen on the port, and nothing tells those apart.
+        let (mut refused, mut reason) = (BTreeSet::new(), Errno::PERM);
         for holder in listener::holders(sockets.iter().map(|socket| socket.inode))? {
             let Some(socket) = sockets.iter().find(|socket| socket.inode == holder.inode) else { continue };
             if self.seen.contains(&socket.inode) {
@@ -150,7 +151,7 @@ impl Takeover {
                 Err(Errno::SRCH | Errno::BADF) => {}
                 Err(error) => {
                     self.seen.insert(socket.inode);
-                    refused.push(format!("{} (pid {}) on port {}", holder.name, holder.pid, socket.port.1));
+                    refused.insert(format!("{} (pid {}) on port {}", holder.name, holder.pid, socket.port.1));
                     reason = error;
                 }
             }
@@ -159,12 +160,12 @@ impl Takeover {
         sockets.retain(|socket| !self.seen.contains(&socket.inode));
         for socket in listener::sockets(&ports)?.iter().filter(|socket| sockets.contains(socket)) {
             self.seen.insert(socket.inode);
-            refused.push(format!("a process of user {} on port {}", socket.user, socket.port.1));
+            refused.insert(format!("a process of user {} on port {}", socket.user, socket.port.1));
         }
         if refused.is_empty() {
             return Ok(());
         }
-        Err(TakeoverError::Refused { listeners: refused, source: reason.into() })
+        Err(TakeoverError::Refused { listeners: refused.into_iter().collect(), source: reason.into() })
     }
 
     fn insert(&mut self, socket: &Socket, fd: &rustix::fd::OwnedFd) -> Result<(), TakeoverError> {
