@@ -1,5 +1,7 @@
 //! Requests over HTTP/2, and what an upstream that speaks HTTP/1.1 gets of them.
 
+use rprox_tests::wait;
+
 use crate::agent::{Agent, PATIENCE};
 use crate::frames::{DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Peer, RST_STREAM, WHOLE, block, frame};
 use crate::recorder::Recorder;
@@ -103,6 +105,27 @@ fn requests_arrive_in_the_form_of_http1() {
             Arrives("GET / HTTP/1.1\r\ncontent-length: 5\r\nhost: a.example\r\n\r\nhello"),
         ),
     ]);
+}
+
+#[test]
+fn a_body_that_is_given_up_does_not_look_whole() {
+    let upstream = Recorder::start();
+    let agent = Agent::start_with(1, &[("*", &upstream.address.to_string())], "");
+    let head = head(&[(":method", "POST")]);
+    for code in [0, 8] {
+        let mut peer = Peer::connect(agent.http, PATIENCE, &[]);
+        peer.send(&[frame(HEADERS, END_HEADERS, 1, &head), frame(DATA, 0, 1, b"hello")].concat());
+        let mut seen = String::new();
+        wait::until(PATIENCE, "the body's beginning to arrive", || {
+            seen += &upstream.take();
+            seen.ends_with("\r\n5\r\nhello\r\n").then_some(())
+        })
+        .unwrap();
+        peer.send(&frame(RST_STREAM, 0, 1, &[0, 0, 0, code]));
+        wait::until(PATIENCE, "the upstream's connection to end", || (upstream.open() == 0).then_some(()))
+            .unwrap();
+        assert_eq!(upstream.take(), "", "behind the body, reset with code {code}");
+    }
 }
 
 #[test]

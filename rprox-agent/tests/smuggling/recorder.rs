@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -11,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 pub(crate) struct Recorder {
     pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<u8>>>,
+    open: Arc<AtomicUsize>,
 }
 
 struct Connection {
@@ -25,6 +27,8 @@ impl Recorder {
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let record = Arc::clone(&seen);
+        let open = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&open);
         thread::spawn(move || {
             let mut connections = Vec::new();
             loop {
@@ -33,11 +37,18 @@ impl Recorder {
                     stream.set_nonblocking(true).unwrap();
                     connections.push(Connection { stream, unread: Vec::new() });
                 }
+                count.store(connections.len(), Ordering::Release);
                 connections.retain_mut(|connection| connection.read(&mut record.lock().unwrap()));
+                count.store(connections.len(), Ordering::Release);
                 connections.iter_mut().for_each(Connection::answer);
             }
         });
-        Self { address, seen }
+        Self { address, seen, open }
+    }
+
+    /// How many connections are open; what came by the others has been written down.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Acquire)
     }
 
     /// What came since it was last asked, without the lines that the agent adds to every request.

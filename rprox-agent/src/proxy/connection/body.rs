@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::Reason;
 use hyper::body::{Body, Frame, SizeHint};
 
 use super::http1::{self, Incoming};
@@ -60,8 +59,7 @@ impl StreamBody {
                     self.stream.gives_back(data.len());
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                // A client that has its answer may leave the rest of its request out (RFC 9113 section 8.1).
-                Some(Err(Reset(Reason::NO_ERROR))) => return Poll::Ready(None),
+                // By whatever code: what the client left out must not look whole to the upstream.
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => self.data_ended = true,
             }
