@@ -28,6 +28,7 @@ pub mod tunnel;
 pub mod upgrade;
 pub mod wire;
 
+use std::future::pending;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -105,10 +106,14 @@ pub async fn handle(
         Ok(Reply::Switched(answered, switched)) => exchange.switch(answered, switched),
         Ok(Reply::Answered(answered)) => exchange.forward(answered),
         Err(lost) => {
+            exchange.served_by(lost.endpoint);
+            if lost.failure.is_given_up() {
+                // There is nobody to answer. The stream's task knows by the same reset, and ends this as a request that was given up.
+                pending::<()>().await;
+            }
             let status = lost.failure.status();
             log(&found, &lost, status);
             count(&client.worker.metrics, &lost.failure);
-            exchange.served_by(lost.endpoint);
             exchange.answer(respond::text(status, lost.failure.public()))
         }
     }

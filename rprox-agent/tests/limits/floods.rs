@@ -1,5 +1,6 @@
 //! Frames of HTTP/2 that cost the sender less than the receiver.
 
+use std::sync::mpsc;
 use std::time::Instant;
 
 use rprox_tests::wait;
@@ -99,6 +100,31 @@ fn requests_that_are_given_up_one_by_one_end_the_connection() {
         // A PING in between lets the agent begin the request before it is given up.
         peer.send(&[frame(HEADERS, WHOLE, stream, &get), frame(PING, 0, 0, b"anything")].concat());
         while peer.try_receive().is_ok_and(|frame| frame.is_some_and(|frame| frame.kind != PING)) {}
+        peer.send(&frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+    }
+    let mut code = None;
+    while let Some(frame) = peer.try_receive().expect("it is still open") {
+        code = frame.code().filter(|_| frame.kind == GOAWAY).or(code);
+    }
+    assert_eq!(code, Some(CALM), "the client is not told why");
+    hits::wait_for(&agent, "resets", 1);
+}
+
+#[test]
+fn requests_that_are_given_up_within_their_bodies_end_the_connection() {
+    let (begins, begun) = mpsc::channel();
+    let upstream = Upstream::start(move |_, stream| {
+        begins.send(()).unwrap();
+        read_to_close(stream);
+        false
+    });
+    let agent =
+        Agent::start_with(1, &[("a.example", &upstream.address.to_string())], "[limits]\nresets = 20");
+    let mut peer = Peer::connect(agent.http, PATIENCE, &[]);
+    let open = request("POST", "/", &[]);
+    for stream in (1..).step_by(2).take(21) {
+        peer.send(&frame(HEADERS, END_HEADERS, stream, &open));
+        begun.recv_timeout(PATIENCE).unwrap();
         peer.send(&frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
     }
     let mut code = None;

@@ -9,6 +9,7 @@ use http::StatusCode;
 use super::body::UploadError;
 use super::request::UpstreamRequest;
 use super::{http1, http2};
+use crate::proxy::connection::body::BodyError;
 use crate::proxy::dns::DnsError;
 
 /// Why there is no response to pass on. The text is for the log; [`public`](Self::public) is for the client.
@@ -142,5 +143,11 @@ impl Failure {
     #[must_use]
     pub fn is_clients(&self) -> bool {
         matches!(self, Self::Upload(_) | Self::NoWebSocket)
+    }
+
+    /// Whether there is nobody to answer: the stream was reset that the request's body came by.
+    #[must_use]
+    pub fn is_given_up(&self) -> bool {
+        matches!(self, Self::Upload(UploadError::Broken(BodyError::Http2(_))))
     }
 }
