@@ -134,7 +134,10 @@ fn within_limits(client: &Client, live: &Live, parts: &Parts) -> Result<(), Box<
         return Err(Box::new(respond::text(StatusCode::SERVICE_UNAVAILABLE, reason)));
     }
     // Over HTTP/1.1 that is seen to where they are read.
-    if client.http2 && parts.headers.len() > limits.headers {
+    if client.http2
+        && parts.headers.len() > limits.headers
+        && headers::fields(&parts.headers) > limits.headers
+    {
         hits[Limit::Headers].increment();
         let reason = "the request has too many header fields";
         return Err(Box::new(respond::text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason)));

@@ -41,6 +41,23 @@ fn section_8_2_fields() {
             frame(HEADERS, WHOLE, 1, &request("GET", "/", &[("te", "trailers")])),
             Answer(1, 200),
         ),
+        Case(
+            "8.2.3",
+            "more crumbs of a cookie than limits.headers",
+            frame(HEADERS, WHOLE, 1, &request("GET", "/", &[("cookie", "a=b"); 180])),
+            Answer(1, 200),
+        ),
+        Case(
+            "10.5.1",
+            "more fields than limits.headers beside a cookie's crumbs",
+            frame(
+                HEADERS,
+                WHOLE,
+                1,
+                &request("GET", "/", &[[("cookie", "a=b"); 101], [("x", "y"); 101]].concat()),
+            ),
+            Answer(1, 431),
+        ),
     ]);
 }
 

@@ -126,6 +126,12 @@ pub fn one_cookie(headers: &mut HeaderMap) {
     }
 }
 
+/// How many fields there are. Cookies that come in crumbs are one, as they are in HTTP/1.1.
+#[must_use]
+pub fn fields(headers: &HeaderMap) -> usize {
+    headers.len() - headers.get_all(COOKIE).iter().skip(1).count()
+}
+
 /// Whether the sender takes trailers: `TE: trailers`.
 #[must_use]
 pub fn accepts_trailers(headers: &HeaderMap) -> bool {
