@@ -51,6 +51,66 @@ fn announced_trailers_pass_both_ways() {
 }
 
 #[test]
+fn what_a_client_may_not_say_in_its_head_it_does_not_say_behind_its_body() {
+    let upstream = Upstream::start(|_, stream| {
+        let body = read_chunked(stream);
+        assert!(body.ends_with("\r\n0\r\nx-sum: 42\r\n\r\n"), "{body}");
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        true
+    });
+    let agent = Agent::start(&[("a.example", &upstream.address.to_string())], "");
+    let names = [
+        "X-Forwarded-For",
+        "Forwarded",
+        "X_Forwarded_Proto",
+        "Client-Cert",
+        "X-Client-Cert-Subject",
+        "x_client_cert_sha256",
+        "Keep-Alive",
+        "Upgrade",
+        "X-Sum",
+    ];
+    let trailers = names.map(|name| format!("{name}: 42\r\n")).concat();
+    let mut stream = connect(agent.http);
+    write!(
+        stream,
+        "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\nTrailer: {}\r\n\r\n\
+         3\r\nabc\r\n0\r\n{trailers}\r\n",
+        names.join(", ")
+    )
+    .unwrap();
+    assert_eq!(read_reply(&mut stream).status(), 200);
+}
+
+#[test]
+fn an_http_2_client_gets_no_trailers_that_are_for_one_hop() {
+    let upstream = Upstream::start(|_, stream| {
+        stream
+            .write_all(
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 43\r\n\
+                  Connection: X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            )
+            .unwrap();
+        true
+    });
+    let agent = Agent::start(&[("a.example", &upstream.address.to_string())], "");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let trailers = runtime.block_on(async {
+        let tcp = tokio::net::TcpStream::connect(agent.http).await.unwrap();
+        let (mut sender, connection) = h2::client::handshake(tcp).await.unwrap();
+        tokio::spawn(connection);
+        let request = http::Request::get("http://a.example/").body(()).unwrap();
+        let mut body = sender.send_request(request, true).unwrap().0.await.unwrap().into_body();
+        while let Some(data) = body.data().await {
+            assert_eq!(data.unwrap(), "ok");
+        }
+        // Which refuses what has no place in HTTP/2.
+        body.trailers().await.unwrap().unwrap()
+    });
+    assert_eq!(trailers, http::HeaderMap::from_iter([("x-sum".parse().unwrap(), "43".parse().unwrap())]));
+}
+
+#[test]
 fn an_http_1_0_client_gets_no_chunks() {
     let upstream = Upstream::start(|_, stream| {
         stream

@@ -94,7 +94,7 @@ impl Forwarding {
         trusted: bool,
     ) -> Option<Rc<Forwarded>> {
         if !trusted {
-            headers::remove_all(headers, [FOR, FORWARDED, PROTO, HOST, PORT, REAL_IP]);
+            remove_claims(headers);
             return Some(self.all(authority));
         }
         extend(headers, FOR, |list| self.write_address(list));
@@ -138,6 +138,11 @@ impl Forwarding {
             into.push(b'"');
         }
     }
+}
+
+/// Takes off what only a trusted proxy may say.
+pub fn remove_claims(headers: &mut HeaderMap) {
+    headers::remove_all(headers, [FOR, FORWARDED, PROTO, HOST, PORT, REAL_IP]);
 }
 
 /// Writes a field's line, whose value `write` writes.

@@ -45,7 +45,9 @@ pub(in crate::proxy) fn remove_all<const N: usize>(headers: &mut HeaderMap, name
     }
 }
 
-fn is_hop_by_hop(name: &HeaderName) -> bool {
+/// Whether a field of this name is for one hop without being listed.
+#[must_use]
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
         "connection" | "keep-alive" | "proxy-connection" | "te" | "transfer-encoding" | "upgrade"
@@ -79,10 +81,21 @@ const OURS: [&str; 4] = ["content_length", "transfer_encoding", "x_forwarded_", 
 /// (CGI, WSGI, Rack, PHP).
 #[must_use]
 pub fn has_look_alike(headers: &HeaderMap) -> bool {
-    headers.keys().map(HeaderName::as_str).filter(|name| name.contains('_')).any(|name| {
-        let name = name.replace('-', "_");
+    headers.keys().any(is_look_alike)
+}
+
+/// Takes such fields off.
+pub fn remove_look_alikes(headers: &mut HeaderMap) {
+    for name in headers.keys().filter(|name| is_look_alike(name)).cloned().collect::<Vec<_>>() {
+        headers.remove(name);
+    }
+}
+
+fn is_look_alike(name: &HeaderName) -> bool {
+    name.as_str().contains('_') && {
+        let name = name.as_str().replace('-', "_");
         OURS.iter().any(|ours| name.starts_with(ours))
-    })
+    }
 }
 
 /// Writes a length that was taken although it stands there twice (`5, 5`) or has leading zeros as the number that it is: others

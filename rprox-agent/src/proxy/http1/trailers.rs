@@ -8,7 +8,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName};
 
-use crate::proxy::forward::headers::tokens;
+use crate::proxy::forward::headers::{self, tokens};
 
 /// What means something in a head alone, whoever calls it a trailer.
 const HEADS: [HeaderName; 15] = [
@@ -34,5 +34,5 @@ const HEADS: [HeaderName; 15] = [
 pub fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
     let names = headers.get_all(TRAILER).iter().flat_map(tokens);
     let names = names.filter_map(|name| HeaderName::try_from(name).ok());
-    names.filter(|name| !HEADS.contains(name)).collect()
+    names.filter(|name| !HEADS.contains(name) && !headers::is_hop_by_hop(name)).collect()
 }

@@ -183,7 +183,8 @@ async fn send_body(client: &Client, body: ResponseBody, sender: &Sender) -> Resu
             }
             Err(frame) => frame,
         };
-        if let Ok(trailers) = frame.into_trailers() {
+        if let Ok(mut trailers) = frame.into_trailers() {
+            headers::remove_hop_by_hop(&mut trailers);
             return sender.trailers(&trailers);
         }
     }

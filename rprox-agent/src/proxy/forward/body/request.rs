@@ -21,9 +21,11 @@ use crate::proxy::connection::interim::Interim;
 use crate::proxy::connection::patience::Patience;
 use crate::proxy::forward::expect::{Hold, Question};
 use crate::proxy::forward::failure::Failure;
+use crate::proxy::forward::{forwarded, headers};
 use crate::proxy::http1::bulk::{Bulk, Piped};
 use crate::proxy::timer::lazy::LazyTimer;
 use crate::proxy::timer::timeout;
+use crate::proxy::tls::identity;
 use crate::proxy::worker::roster::Stop;
 
 /// How much of an HTTP/2 client's body is read that nobody wants, at most.
@@ -205,7 +207,8 @@ impl Upload {
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
             Poll::Ready(Some(Ok(frame))) => {
-                Poll::Ready(Some(self.has_come(frame.data_ref().map_or(0, Bytes::len)).map(|()| frame)))
+                let come = self.has_come(frame.data_ref().map_or(0, Bytes::len));
+                Poll::Ready(Some(come.map(|()| without_claims(frame))))
             }
         }
     }
@@ -253,6 +256,19 @@ impl Upload {
         self.patience.waits();
         let Some(deadline) = self.patience.deadline() else { return Poll::Pending };
         self.timer.get_or_insert_with(|| LazyTimer::new(self.patience.most())).poll(cx, deadline)
+    }
+}
+
+/// Takes out of trailers what a client may not say of itself in the head either: some servers read both as one.
+fn without_claims(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            forwarded::remove_claims(&mut trailers);
+            identity::remove_claims(&mut trailers, true);
+            headers::remove_look_alikes(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
     }
 }
 
