@@ -64,6 +64,31 @@ fn malformed_requests_get_their_status_and_the_process_lives() {
 }
 
 #[test]
+fn a_client_whose_body_is_not_read_is_told_that_its_connection_ends() {
+    let agent = Agent::start(&[("a.example", "127.0.0.1:1")], "[limits]\nbody_bytes = 10");
+    for (host, more, sent, status, closes) in [
+        ("nobody.example", "Content-Length: 5", "hello", 404, false),
+        ("nobody.example", "Content-Length: 6", "hello", 404, true),
+        ("nobody.example", "Content-Length: 6\r\nExpect: 100-continue", "", 404, true),
+        ("nobody.example", "Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n", 404, false),
+        ("nobody.example", "Transfer-Encoding: chunked", "5\r\nhello\r\n", 404, true),
+        ("a.example", "Content-Length: 11", "", 413, true),
+    ] {
+        let mut stream = connect(agent.http);
+        write!(stream, "POST / HTTP/1.1\r\nHost: {host}\r\n{more}\r\n\r\n{sent}").unwrap();
+        let reply = read_reply(&mut stream);
+        let said = (reply.status(), reply.field("connection") == Some("close"));
+        assert_eq!(said, (status, closes), "{more} {sent}");
+        if closes {
+            assert!(read_to_close(&mut stream).is_empty(), "{more} {sent}");
+        } else {
+            write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+            assert_eq!(read_reply(&mut stream).status(), 404, "{more} {sent}");
+        }
+    }
+}
+
+#[test]
 fn a_refused_request_s_connection_is_not_trusted_any_more() {
     let upstream = Upstream::mirror();
     let agent = Agent::start(&[("a.example", &upstream.address.to_string())], "");

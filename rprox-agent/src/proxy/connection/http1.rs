@@ -244,7 +244,11 @@ async fn exchange(client: Rc<Client>, mut socket: Socket, head: Head) -> Result<
     let body = body.map_or(ClientBody::None, ClientBody::Http1);
     let (response, early) = answer(&client, &socket, parts, body).await?;
     let (parts, mut body) = response.into_parts();
-    let keeps_alive = keeps_alive && may_ask_again(&client);
+    let mut keeps_alive = keeps_alive && may_ask_again(&client);
+    if keeps_alive && has_body {
+        // Else the client would ask on a connection that is about to be closed.
+        keeps_alive = poll_fn(|cx| Poll::Ready(socket.may_go_on(cx))).await;
+    }
     let length = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
     let tunnel = body.take_tunnel();
     let mut written = Vec::with_capacity(HEAD_ROOM);

@@ -217,6 +217,12 @@ impl Socket {
         }
     }
 
+    /// Whether another request may follow, as far as can be told while the response is still to be sent.
+    pub(super) fn may_go_on(&self, cx: &mut Context<'_>) -> bool {
+        let mut inner = self.0.borrow_mut();
+        inner.is_wanted || inner.pass_over(cx)
+    }
+
     /// Waits until the request has been taken to its end, if somebody does; whether another may follow.
     pub(super) fn poll_rest(&self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut inner = self.0.borrow_mut();
@@ -224,18 +230,8 @@ impl Socket {
             inner.waiting = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let mut left = PASSED_OVER;
-        while !inner.is_end() {
-            match inner.poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    let Some(less) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else {
-                        return Poll::Ready(false);
-                    };
-                    left = less;
-                }
-                Poll::Ready(None) => {}
-                Poll::Ready(Some(Err(_))) | Poll::Pending => return Poll::Ready(false),
-            }
+        if !inner.pass_over(cx) {
+            return Poll::Ready(false);
         }
         if inner.buffer.is_empty() {
             // A connection on which nothing comes should hold nothing.
@@ -303,6 +299,24 @@ impl Inner {
 
     fn is_end(&self) -> bool {
         self.rest.as_ref().is_some_and(Rest::is_end)
+    }
+
+    /// Passes over what is left of a body that nobody wants; whether all of it was there.
+    fn pass_over(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut left = PASSED_OVER;
+        while !self.is_end() {
+            match self.poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    let Some(less) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else {
+                        return false;
+                    };
+                    left = less;
+                }
+                Poll::Ready(None) => {}
+                Poll::Ready(Some(Err(_))) | Poll::Pending => return false,
+            }
+        }
+        true
     }
 
     /// Reads without having room for it before it comes.
