@@ -220,8 +220,11 @@ fn direct<'a>(
     if found.route.is_passthrough() {
         return refuse(StatusCode::NOT_FOUND, "this host is served over TLS alone");
     }
-    if let Err((status, reason)) = client_certificate::check(client, found.route, &host) {
-        return refuse(status, reason);
+    let beside = found.guard.map(|guard| guard.beside(found.place, parts.uri.path())).unwrap_or_default();
+    for route in beside.iter().chain([found.route]) {
+        if let Err((status, reason)) = client_certificate::check(client, route, &host) {
+            return refuse(status, reason);
+        }
     }
     drop(host);
     Ok((target, found))

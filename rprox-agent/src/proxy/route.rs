@@ -8,6 +8,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod guard;
+
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
@@ -18,6 +20,7 @@ use http::HeaderValue;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::guard::Guard;
 use super::host;
 use super::tls::client_auth::ClientAuth;
 use super::upstream::Upstream;
@@ -173,6 +176,8 @@ pub struct Match<'a> {
     pub upstreams: &'a Arc<UpstreamSet>,
     /// Whether TLS for the host is passed through, so that a request over TLS of ours is not for it.
     pub is_passed_through: bool,
+    /// The host's routes for clients with a certificate, if there are any.
+    pub guard: Option<&'a Guard>,
 }
 
 impl RouteTable {
@@ -191,6 +196,8 @@ impl RouteTable {
             };
             paths.insert(place, route);
         }
+        let hosts = table.exact.values_mut().chain(table.wildcard.values_mut());
+        hosts.chain([&mut table.any]).for_each(Paths::set_guard);
         table
     }
 
@@ -206,7 +213,7 @@ impl RouteTable {
     }
 
     /// The route of a [normalised](host::normalise) host and a path, which is taken as the request has it: neither decoded
-    /// nor rid of `..`, as a route decides who answers and not who may ask.
+    /// nor rid of `..`, as a route decides who answers. Who may ask, the host's [`Guard`] has a say in too.
     #[must_use]
     pub fn find(&self, host: &str, path: &str) -> Option<Match<'_>> {
         let (label, paths) = self.paths(host);
@@ -247,6 +254,7 @@ struct Paths {
     longest: usize,
     /// Where its TLS is passed through to.
     passthrough: Option<(usize, Arc<Route>)>,
+    guard: Option<Box<Guard>>,
 }
 
 impl Paths {
@@ -264,6 +272,10 @@ impl Paths {
         self.below.insert(path.into(), (place, route));
     }
 
+    fn set_guard(&mut self) {
+        self.guard = Guard::of(self.below.values().chain(&self.root));
+    }
+
     fn find(&self, path: &str) -> Option<&(usize, Arc<Route>)> {
         let bytes = path.as_bytes();
         let mut end =
@@ -278,12 +290,13 @@ impl Paths {
     }
 
     /// What a route of these leads to for a host with this first label.
-    fn lead<'a>(&self, (place, route): &'a (usize, Arc<Route>), label: &str) -> Option<Match<'a>> {
+    fn lead<'a>(&'a self, (place, route): &'a (usize, Arc<Route>), label: &str) -> Option<Match<'a>> {
         let upstreams = match &route.upstream {
             UpstreamTemplate::Plain(upstreams) => upstreams,
             UpstreamTemplate::Template(allowed) => allowed.get(label)?,
         };
-        Some(Match { route, place: *place, upstreams, is_passed_through: self.passthrough.is_some() })
+        let (is_passed_through, guard) = (self.passthrough.is_some(), self.guard.as_deref());
+        Some(Match { route, place: *place, upstreams, is_passed_through, guard })
     }
 }
 

@@ -163,6 +163,34 @@ fn a_client_without_one_is_refused_where_it_is_required() {
 }
 
 #[test]
+fn another_spelling_of_a_path_does_not_get_around_it() {
+    let (ca, upstream) = (Ca::new(), Upstream::mirror());
+    let (agent, _folder) = agent(&ca, &upstream);
+    let mut nobody = open(&agent, &client(&agent, None), "secure.example");
+    let mut alice = open(&agent, &client(&agent, Some(&ca.sign("alice"))), "secure.example");
+    for path in [
+        "/any/../x",
+        "/any/%2e%2E/x",
+        "/any/..%2fx",
+        "/any/a/..//../x",
+        "/any/..;/x?y",
+        "/any/..\\x",
+        // Which the one server reads as below /x, the other as below /any.
+        "/any/../x/%252e%252e/any",
+        "/any/../x;\\..\\any",
+    ] {
+        assert_eq!(get(&mut nobody, "secure.example", path).status(), 403, "{path}");
+        let reply = get(&mut alice, "secure.example", path);
+        assert_eq!(reply.status(), 200, "{path}");
+        assert!(reply.text().starts_with(&format!("GET {path} ")), "{}", reply.text());
+    }
+    for path in ["/any/a%20b;c//d", "/any/x/...", "/%61ny/x"] {
+        let expected = if path.starts_with("/any") { 200 } else { 403 };
+        assert_eq!(get(&mut nobody, "secure.example", path).status(), expected, "{path}");
+    }
+}
+
+#[test]
 fn a_certificate_of_another_ca_ends_the_handshake() {
     let (ca, upstream) = (Ca::new(), Upstream::mirror());
     let (agent, _folder) = agent(&ca, &upstream);
