@@ -18,6 +18,7 @@ pub mod group;
 pub mod headers;
 pub mod http1;
 pub mod http2;
+mod place;
 pub mod pool;
 pub mod request;
 pub mod retry;

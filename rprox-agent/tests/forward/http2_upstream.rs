@@ -10,6 +10,7 @@ use h2::RecvStream;
 use h2::server::{self, SendResponse};
 use http::{Request, Response};
 use tokio::net::TcpListener;
+use tokio::sync::SetOnce;
 
 pub(crate) struct Http2Upstream {
     pub(crate) address: SocketAddr,
@@ -34,6 +35,18 @@ impl Http2Upstream {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        Self::start_when(Arc::new(SetOnce::new_with(Some(()))), settings, serve)
+    }
+
+    /// The same; it says nothing before it `speaks`.
+    pub(crate) fn start_when<F>(
+        speaks: Arc<SetOnce<()>>,
+        settings: server::Builder,
+        serve: impl Fn(Request<RecvStream>, Answer) -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -48,7 +61,9 @@ impl Http2Upstream {
                     let (tcp, _) = listener.accept().await.unwrap();
                     begun.fetch_add(1, Ordering::Relaxed);
                     let (settings, serve, count) = (settings.clone(), Arc::clone(&serve), Arc::clone(&ended));
+                    let speaks = Arc::clone(&speaks);
                     tokio::spawn(async move {
+                        speaks.wait().await;
                         let Ok(mut connection) = settings.handshake(tcp).await else { return };
                         while let Some(Ok((request, respond))) = connection.accept().await {
                             tokio::spawn(serve.lock().unwrap()(request, Answer(respond)));

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason;
-use h2::server::Builder;
 use http::Response;
 use rprox_tests::wait;
 use tokio::sync::Mutex;
@@ -329,45 +328,23 @@ fn a_response_before_the_body_s_end_is_one_and_a_part_of_one_is_none() {
 }
 
 #[test]
-fn requests_wait_for_their_turn_and_are_not_sent_once_they_have_waited_too_long() {
-    let (begun, begins) = mpsc::channel();
-    let (go, goes) = unbounded_channel::<()>();
-    let goes = Arc::new(Mutex::new(goes));
-    let mut settings = Builder::new();
-    settings.max_concurrent_streams(1);
-    let upstream = Http2Upstream::start_with(settings, move |request, mut answer| {
-        let (goes, begun) = (Arc::clone(&goes), begun.clone());
-        async move {
-            begun.send(request.uri().path().to_owned()).unwrap();
-            if request.uri().path() != "/first" {
-                return answer.whole(200, "ok");
-            }
-            let mut stream = answer.0.send_response(Response::new(()), false).unwrap();
-            goes.lock().await.recv().await.unwrap();
-            stream.send_data(Bytes::from_static(b"ok"), true).unwrap();
-        }
+fn an_upstream_that_takes_nothing_for_a_while_is_waited_for_and_not_to_blame() {
+    const NO_STREAMS: &[u8] = &[0, 3, 0, 0, 0, 0];
+    let upstream = by_frames(|_, id| {
+        [frame(SETTINGS, 0, 0, NO_STREAMS), frame(HEADERS, END_STREAM | END_HEADERS, id, OK)].concat()
     });
-    let agent = agent_before(&upstream, "[timeouts]\nresponse = \"400ms\"");
-    let asking = |path: &str| {
-        let mut client = connect(agent.http);
-        write!(client, "POST {path} HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\n\r\n").unwrap();
-        client
-    };
-    let mut first = asking("/first");
-    assert!(read_head(&mut first).starts_with("HTTP/1.1 200 "));
-    let mut waiting: Vec<_> = (0..5).map(|place| asking(&format!("/waiting/{place}"))).collect();
-    for client in &mut waiting {
-        assert_eq!(read_reply(client).status(), 504);
+    let more = "[timeouts]\nresponse = \"300ms\"\n[passive_health]\nfailures = 1";
+    let agent = Agent::start_with(1, &[("a.example", &format!("h2c://{}", upstream.address))], more);
+    for expected in [200, 503, 503] {
+        assert_eq!(ask(&agent, POST).status(), expected);
     }
-    go.send(()).unwrap();
-    assert_eq!(read_chunks(&mut first), "ok");
-    assert!(read_head(&mut asking("/last")).starts_with("HTTP/1.1 200 "));
-    let seen: Vec<_> = begins.try_iter().collect();
-    assert!(
-        seen.len() <= 3 && seen.first().unwrap() == "/first" && seen.last().unwrap() == "/last",
-        "{seen:?}"
-    );
     assert_eq!(upstream.connections(), 1);
+    let count = |what| format!("rprox_upstream_{what}{{endpoint=\"{}\"}} 0", upstream.address);
+    agent.metrics_with(&[
+        count("failures_total"),
+        count("left_out"),
+        "rprox_limit_hits_total{limit=\"upstream_connections\"} 2".to_owned(),
+    ]);
 }
 
 #[test]

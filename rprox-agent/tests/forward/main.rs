@@ -6,6 +6,7 @@
 mod agent;
 mod bulk;
 mod client;
+mod http2_streams;
 mod http2_upstream;
 mod names;
 mod pebble;

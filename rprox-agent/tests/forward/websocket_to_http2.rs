@@ -186,6 +186,31 @@ fn an_upstream_s_refusal_is_passed_on() {
 }
 
 #[test]
+fn a_tunnel_that_leaves_no_stream_leaves_others_a_connection() {
+    let mut settings = takes_websockets();
+    settings.max_concurrent_streams(1);
+    let upstream = Http2Upstream::start_with(settings, |request, mut answer| async move {
+        if request.method() != Method::CONNECT {
+            return answer.whole(200, "no WebSocket");
+        }
+        copy(request.into_body(), &mut accept(&mut answer)).await;
+    });
+    let agent = agent_before(&upstream, "");
+    let tunnels = [(); 2].map(|()| {
+        let mut stream = connect(agent.http);
+        stream.write_all(OFFER.as_bytes()).unwrap();
+        assert!(read_head(&mut stream).starts_with("HTTP/1.1 101 "));
+        stream
+    });
+    assert_eq!(get(&agent, "a.example", "/").status(), 200);
+    assert_eq!(upstream.connections(), 3);
+    drop(tunnels);
+    agent.metrics_with(&["rprox_tunnels_open 0"]);
+    assert_eq!(get(&agent, "a.example", "/").status(), 200);
+    assert_eq!(upstream.connections(), 3);
+}
+
+#[test]
 fn a_silent_tunnel_is_closed_after_its_time_out() {
     let upstream = echo();
     let agent = agent_before(&upstream, "[timeouts]\ntunnel = \"300ms\"");

@@ -7,13 +7,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::ejection::{Ejection, Standing};
 use super::failure::Failure;
 use super::http1::Http1;
-use super::http2::Http2;
+use super::http2::Connections;
+use super::place::Place;
 use crate::proxy::config::PassiveHealth;
 use crate::proxy::http1::rooms::Rooms;
 use crate::proxy::metrics::EndpointMetrics;
@@ -49,9 +49,12 @@ pub struct Endpoint {
     pub ejection: Ejection,
     /// Requests that it serves.
     running: Cell<u32>,
-    /// HTTP/1.1 connections, idle and in use.
+    /// Connections, idle and in use.
     pub(super) open: Rc<Cell<usize>>,
-    pub(super) slots: RefCell<Slots>,
+    /// Those of HTTP/1.1 that are for the next request, the latest last: it is the likeliest to live, and the others can go.
+    pub(super) idle: RefCell<Vec<Idle>>,
+    /// Those of HTTP/2.
+    pub(super) http2: Rc<Connections>,
     /// For what is read from it: the worker's.
     pub(super) rooms: Rc<Rooms>,
     /// Over TLS: what it chose the last time. Until it is known, one connection at a time is made.
@@ -60,40 +63,11 @@ pub struct Endpoint {
     ignores_expect: Cell<bool>,
 }
 
-/// Connections for the next requests.
-#[derive(Default)]
-pub(super) struct Slots {
-    /// The latest last: it is the likeliest to live, and the others can go.
-    pub(super) idle: Vec<Idle>,
-    /// The one HTTP/2 connection; locked while it is made.
-    pub(super) http2: Rc<Mutex<Option<Http2>>>,
-    /// When a stream of it was last asked for.
-    pub(super) http2_used: Option<Instant>,
-}
-
+/// A connection that no request has.
 pub(super) struct Idle {
     pub(super) link: Box<Http1>,
     pub(super) place: Place,
     pub(super) since: Instant,
-}
-
-/// One of the connections that an endpoint may have.
-pub(super) struct Place(Rc<Cell<usize>>);
-
-impl Place {
-    /// One more, if there are fewer than `limit`.
-    pub(super) fn take(open: &Rc<Cell<usize>>, limit: usize) -> Option<Self> {
-        (open.get() < limit).then(|| {
-            open.set(open.get() + 1);
-            Self(Rc::clone(open))
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
 }
 
 impl Endpoint {
@@ -104,7 +78,8 @@ impl Endpoint {
             ejection: Ejection::default(),
             running: Cell::new(0),
             open: Rc::default(),
-            slots: RefCell::default(),
+            idle: RefCell::default(),
+            http2: Rc::default(),
             rooms,
             speaks_http2: Cell::new(None),
             ignores_expect: Cell::new(false),
@@ -120,7 +95,7 @@ impl Endpoint {
     /// Whether any connection to it is open, for a request or for the next.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.open.get() > 0 || self.slots.borrow().http2_used.is_some()
+        self.open.get() > 0
     }
 
     /// Whether it is no use to ask it by `Expect: 100-continue`.
@@ -188,10 +163,8 @@ impl Endpoint {
 
     /// Closes the connections that no request uses.
     pub(super) fn forget(&self) {
-        let mut slots = self.slots.borrow_mut();
-        slots.idle.clear();
-        slots.http2 = Rc::default();
-        slots.http2_used = None;
+        self.idle.borrow_mut().clear();
+        self.http2.forget();
     }
 }
 

@@ -145,6 +145,12 @@ impl Failure {
         matches!(self, Self::Upload(_) | Self::NoWebSocket)
     }
 
+    /// Whether it speaks against the endpoint.
+    #[must_use]
+    pub fn is_endpoints(&self) -> bool {
+        !self.is_clients() && !matches!(self, Self::Busy)
+    }
+
     /// Whether there is nobody to answer: the stream was reset that the request's body came by.
     #[must_use]
     pub fn is_given_up(&self) -> bool {

@@ -7,11 +7,13 @@
 #![forbid(unsafe_code)]
 
 mod connection;
+mod connections;
 mod error;
 mod response;
 mod tunnel;
 mod upload;
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -28,6 +30,7 @@ use hyper::body::Body as _;
 use tokio::time::Instant;
 
 use self::connection::Connection;
+pub use self::connections::{Coming, Connections, Shared};
 pub use self::error::Error;
 pub use self::response::Incoming;
 pub use self::tunnel::Duplex;
@@ -37,6 +40,7 @@ use super::connect::WEBSOCKET;
 use super::dial::{Dial, Io};
 use super::failure::{Broken, Failure, SendError};
 use super::headers;
+use super::place::Place;
 use super::request::{Beside, UpstreamRequest};
 use super::retry::Copy;
 use crate::proxy::timer::lazy::LazyTimer;
@@ -48,6 +52,8 @@ pub struct Http2 {
     upload: Option<Task>,
     /// The way to the upstream of a stream that has become a tunnel.
     sender: Option<SendStream<Bytes>>,
+    /// The stream's among those of the connection, until it is an upload's or a tunnel's.
+    place: Option<Place>,
     timer: LazyTimer,
 }
 
@@ -55,18 +61,12 @@ impl Http2 {
     /// Speaks it on a connection that is made.
     pub(super) async fn new(io: Io, dial: &Dial<'_>) -> Result<Self, Failure> {
         let connection = Connection::open(io, dial.config).await;
-        Ok(Self::on(Rc::new(connection.map_err(|error| Broken::from(Error::from(error)))?)))
+        Ok(Self::on(&Rc::new(connection.map_err(|error| Broken::from(Error::from(error)))?)))
     }
 
-    fn on(connection: Rc<Connection>) -> Self {
-        let timer = LazyTimer::new(connection.shortest_wait);
-        Self { connection, upload: None, sender: None, timer }
-    }
-
-    /// Another stream of the same connection.
-    #[must_use]
-    pub fn share(&self) -> Self {
-        Self::on(Rc::clone(&self.connection))
+    fn on(connection: &Rc<Connection>) -> Self {
+        let (place, timer) = (Some(connection.place()), LazyTimer::new(connection.shortest_wait));
+        Self { connection: Rc::clone(connection), upload: None, sender: None, place, timer }
     }
 
     /// Whether the connection takes no more requests: it has ended, or is about to (GOAWAY).
@@ -109,8 +109,9 @@ impl Http2 {
         let mut upload = Upload::new(body, is_connect);
         let Self { connection, timer, .. } = self;
         let start = Instant::now();
+        let is_open = Cell::new(false);
         let answered = {
-            let mut answer = pin!(connection.answer(head, &mut upload, beside));
+            let mut answer = pin!(connection.answer(head, &mut upload, beside, &is_open));
             poll_fn(|cx| {
                 if let Poll::Ready(answered) = answer.as_mut().poll(cx) {
                     return Poll::Ready(answered);
@@ -119,7 +120,11 @@ impl Http2 {
                     None => start,
                     Some(progress) => progress.upstreams_turn().unwrap_or_else(Instant::now),
                 };
-                timer.poll(cx, since + limit).map(|()| Err(Failure::ResponseTimeout))
+                timer.poll(cx, since + limit).map(|()| {
+                    // It may be the endpoint's word and not its fault that nothing was sent.
+                    let is_busy = !is_open.get() && connection.has_too_many();
+                    Err(if is_busy { Failure::Busy } else { Failure::ResponseTimeout })
+                })
             })
             .await
         };
@@ -133,6 +138,8 @@ impl Http2 {
                 let length = headers::content_length(response.headers());
                 Ok(response.map(|stream| Incoming::new(stream, length)))
             }
+            // It has waited long enough.
+            Err(Failure::Busy) => Err(SendError::sent(Failure::Busy, None)),
             Err(failure) => {
                 let was_sent =
                     !matches!(&failure, Failure::Broken(Broken::Http2(error)) if error.is_unprocessed());
@@ -144,12 +151,14 @@ impl Http2 {
 
     /// The stream as a tunnel, once a CONNECT has had success; what comes is the response's `body`.
     pub fn tunnel(&mut self, body: Incoming) -> Option<Duplex> {
-        Some(Duplex::new(self.sender.take()?, body.into_stream()))
+        Some(Duplex::new(self.sender.take()?, body.into_stream(), self.place.take()))
     }
 
     /// Lets what is left of the request's body be sent.
     pub fn finish_upload(mut self) {
-        self.upload = None;
+        if let Some(upload) = self.upload.take() {
+            upload.finish(self.place.take());
+        }
     }
 
     /// For the waits of its request.

@@ -15,10 +15,11 @@ use tokio::time::Instant;
 use super::body::Source;
 use super::choice::Connection;
 use super::dial::{Connected, Dial};
-use super::endpoint::{Endpoint, Idle, Place, Use, Way};
+use super::endpoint::{Endpoint, Idle, Use, Way};
 use super::failure::{Failure, SendError};
 use super::http1::Http1;
-use super::http2::Http2;
+use super::http2::{Http2, Shared};
+use super::place::Place;
 use super::request::{Beside, UpstreamRequest};
 use crate::proxy::health::{Board, Verdict};
 use crate::proxy::http1::rooms::Rooms;
@@ -54,6 +55,7 @@ enum Link {
     },
     Http2 {
         link: Box<Http2>,
+        _place: Rc<Place>,
         reused: bool,
     },
     /// For one client, and over with its request.
@@ -97,31 +99,16 @@ impl Pool {
     /// Closes connections that were not used for `limit` or that the upstream has closed.
     pub fn sweep(&self, limit: Duration) {
         self.endpoints.borrow_mut().retain(|_, endpoint| {
-            let mut slots = endpoint.slots.borrow_mut();
-            slots.idle.retain_mut(|idle| idle.since.elapsed() < limit && idle.link.is_usable());
-            if slots.http2_used.is_some_and(|used| used.elapsed() >= limit) {
-                slots.http2 = Rc::default();
-                slots.http2_used = None;
-            }
-            drop(slots);
+            let is_kept = |idle: &mut Idle| idle.since.elapsed() < limit && idle.link.is_usable();
+            endpoint.idle.borrow_mut().retain_mut(is_kept);
+            endpoint.http2.sweep(limit);
             endpoint.is_connected() || Rc::strong_count(endpoint) > 1
         });
     }
 }
 
-/// A stream of the HTTP/2 connection, if there is one.
-fn share(endpoint: &Endpoint) -> Option<Link> {
-    let mut slots = endpoint.slots.borrow_mut();
-    let link = {
-        let slot = slots.http2.try_lock().ok()?;
-        slot.as_ref().filter(|connection| !connection.is_closed())?.share()
-    };
-    slots.http2_used = Some(Instant::now());
-    Some(Link::Http2 { link: Box::new(link), reused: true })
-}
-
 fn take_idle(endpoint: &Endpoint, limit: Duration) -> Option<Link> {
-    let idle = &mut endpoint.slots.borrow_mut().idle;
+    let idle = &mut *endpoint.idle.borrow_mut();
     let Idle { mut link, place, since } = idle.pop()?;
     let now = Instant::now();
     if now.saturating_duration_since(since) < limit {
@@ -141,8 +128,8 @@ impl Connection for Lease {
             Protocol::Https => !only_http1,
             Protocol::H2c => true,
         };
-        let stream = if is_wanted { share(endpoint) } else { None };
-        match stream.or_else(|| take_idle(endpoint, limit)) {
+        let shared = if is_wanted { endpoint.http2.share() } else { None };
+        match shared.map(Link::from).or_else(|| take_idle(endpoint, limit)) {
             Some(link) => {
                 endpoint.counts.reuses.increment();
                 Ok(Self { link, used, left_body: false })
@@ -156,8 +143,8 @@ impl Connection for Lease {
         let endpoint = used.endpoint();
         let link = match (endpoint.way.protocol, endpoint.speaks_http2.get()) {
             _ if dial.preface.is_some() => alone(endpoint, dial).await,
-            (Protocol::Http1, _) | (Protocol::Https, Some(false)) => open(endpoint, dial).await,
-            (Protocol::Https, _) if dial.only_http1 => open(endpoint, dial).await,
+            (Protocol::Http1, _) | (Protocol::Https, Some(false)) => open(endpoint, dial, None).await,
+            (Protocol::Https, _) if dial.only_http1 => open(endpoint, dial, None).await,
             (Protocol::H2c | Protocol::Https, _) => stream(endpoint, dial).await,
         };
         match link {
@@ -185,63 +172,42 @@ async fn alone(endpoint: &Endpoint, dial: &Dial<'_>) -> Result<Link, Failure> {
     Ok(Link::Alone { link: dial.connect(&endpoint.way).await?, _place: place })
 }
 
-/// A connection of its own.
-async fn open(endpoint: &Endpoint, dial: &Dial<'_>) -> Result<Link, Failure> {
+/// A connection that is made, for this request first; where it was `wanting` one of HTTP/2, others wait for its streams.
+async fn open(endpoint: &Endpoint, dial: &Dial<'_>, wanting: Option<Place>) -> Result<Link, Failure> {
     let place = Place::take(&endpoint.open, dial.config.limits.upstream_connections).ok_or(Failure::Busy)?;
+    let coming = wanting.map(|wanting| endpoint.http2.come(wanting));
     let connected = dial.connect(&endpoint.way).await?;
     endpoint.counts.connects.increment();
     match connected {
         Connected::Http1(link) => {
             if !dial.only_http1 {
                 endpoint.speaks_http2.set(Some(false));
+                endpoint.http2.share_none();
             }
             Ok(Link::Http1 { link, place, reused: false })
         }
-        // It has learnt HTTP/2.
         Connected::Http2(link) => {
             endpoint.speaks_http2.set(Some(true));
-            let shared = {
-                let mut slots = endpoint.slots.borrow_mut();
-                slots.http2_used = Some(Instant::now());
-                Rc::clone(&slots.http2)
-            };
-            let link = Box::new(shared.lock().await.insert(*link).share());
-            Ok(Link::Http2 { link, reused: false })
+            let place = Rc::new(place);
+            endpoint.http2.add(&link, &place, coming, dial.limit);
+            Ok(Link::Http2 { link, _place: place, reused: false })
         }
     }
 }
 
-/// A stream of the one HTTP/2 connection, which is made if there is none. Where it turns out that the endpoint would rather
-/// speak HTTP/1.1, a connection of that.
+/// A stream of an HTTP/2 connection, which is made if it takes another. Where it turns out that the endpoint would rather speak HTTP/1.1, a
+/// connection of that.
 async fn stream(endpoint: &Endpoint, dial: &Dial<'_>) -> Result<Link, Failure> {
-    let shared = {
-        let mut slots = endpoint.slots.borrow_mut();
-        slots.http2_used = Some(Instant::now());
-        Rc::clone(&slots.http2)
-    };
     // Who waits for somebody else's connection waits no longer than for one of its own.
-    let mut slot = timeout(dial.limit, shared.lock()).await.ok_or(Failure::ConnectTimeout)?;
-    if let Some(connection) = slot.as_ref().filter(|connection| !connection.is_closed()) {
-        return Ok(Link::Http2 { link: Box::new(connection.share()), reused: true });
+    match timeout(dial.limit, endpoint.http2.find(dial.reached)).await.ok_or(Failure::ConnectTimeout)? {
+        Ok(shared) => Ok(shared.into()),
+        Err(wanting) => open(endpoint, dial, Some(wanting)).await,
     }
-    if endpoint.speaks_http2.get() == Some(false) {
-        drop(slot);
-        return open(endpoint, dial).await;
-    }
-    let place = Place::take(&endpoint.open, dial.config.limits.upstream_connections).ok_or(Failure::Busy)?;
-    let connected = dial.connect(&endpoint.way).await?;
-    endpoint.counts.connects.increment();
-    match connected {
-        Connected::Http2(link) => {
-            endpoint.speaks_http2.set(Some(true));
-            let link = Box::new(slot.insert(*link).share());
-            Ok(Link::Http2 { link, reused: false })
-        }
-        Connected::Http1(link) => {
-            endpoint.speaks_http2.set(Some(false));
-            endpoint.slots.borrow_mut().http2_used = None;
-            Ok(Link::Http1 { link, place, reused: false })
-        }
+}
+
+impl From<Shared> for Link {
+    fn from(Shared { link, place }: Shared) -> Self {
+        Self::Http2 { link, _place: place, reused: true }
     }
 }
 
@@ -347,7 +313,7 @@ impl Lease {
             Link::Http1 { mut link, place, .. } => {
                 if !left_body && link.is_ready() {
                     link.rest();
-                    used.endpoint().slots.borrow_mut().idle.push(Idle { link, place, since: Instant::now() });
+                    used.endpoint().idle.borrow_mut().push(Idle { link, place, since: Instant::now() });
                 } else if finishes {
                     link.finish_upload();
                 }

@@ -155,7 +155,7 @@ pub async fn send(
         let again = error.request.filter(|request| !was_sent || (!timed_out && request.may_be_sent_again()));
         // A connection that was used before may have ended for its own reasons.
         let is_stale = lease.is_reused() && lease.has_ended();
-        if !is_stale && !error.failure.is_clients() {
+        if !is_stale && error.failure.is_endpoints() {
             endpoint.counts.failures.increment();
             endpoint.broke(&config.passive_health);
         }

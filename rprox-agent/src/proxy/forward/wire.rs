@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::choice::{Choice, Connection};
 use super::dial::Dial;
-use super::endpoint::{Endpoint, Place, Use};
+use super::endpoint::{Endpoint, Use};
 use super::failure::Failure;
+use super::place::Place;
 use super::send::Lost;
 use crate::proxy::live::Live;
 use crate::proxy::proxy_protocol::Ends;

@@ -20,6 +20,7 @@ use super::upload::Upload;
 use crate::proxy::config::Config;
 use crate::proxy::forward::dial::Io;
 use crate::proxy::forward::failure::{Broken, Failure};
+use crate::proxy::forward::place::Place;
 use crate::proxy::forward::request::Beside;
 
 /// How much may come of all responses together before any of it is passed on.
@@ -36,13 +37,15 @@ const FIRST_STREAMS: usize = 1;
 
 /// A connection.
 pub(super) struct Connection {
-    /// Whoever has it opens a stream, or waits until there are fewer than the endpoint takes.
+    /// Whoever has it opens a stream.
     sender: Mutex<SendRequest<Bytes>>,
     /// The same for who only asks. While some wait for the sender there is always one who has it, also of a connection that has ended.
     view: RefCell<SendRequest<Bytes>>,
-    /// For a word of the endpoint's, until somebody has asked for it.
-    ping: Cell<Option<PingPong>>,
-    /// Set when that has come, and so its first one.
+    /// Streams that requests have.
+    streams: Rc<Cell<usize>>,
+    /// How many the endpoint takes, as far as is known.
+    most: Cell<usize>,
+    /// Set when it has said so, or never will.
     spoken: Rc<SetOnce<()>>,
     /// Of what its requests wait for.
     pub(super) shortest_wait: Duration,
@@ -60,16 +63,28 @@ impl Connection {
             .enable_push(false)
             .handshake(io)
             .await?;
-        let ping = Cell::new(connection.ping_pong());
+        let mut ping = connection.ping_pong();
+        let spoken = Rc::<SetOnce<()>>::default();
+        let speaks = Rc::clone(&spoken);
         // It ends with the last stream and sender.
         tokio::task::spawn_local(async move {
-            let _ = connection.await;
+            tokio::select! {
+                biased;
+                () = answers(ping.as_mut()) => {
+                    let _ = speaks.set(());
+                    let _ = connection.await;
+                }
+                _ = &mut connection => {
+                    let _ = speaks.set(());
+                }
+            }
         });
         Ok(Self {
             view: RefCell::new(sender.clone()),
             sender: Mutex::new(sender),
-            ping,
-            spoken: Rc::default(),
+            streams: Rc::default(),
+            most: Cell::new(FIRST_STREAMS),
+            spoken,
             shortest_wait: config.shortest_wait,
         })
     }
@@ -80,32 +95,68 @@ impl Connection {
         matches!(self.view.borrow_mut().poll_ready(&mut context), Poll::Ready(Err(_)))
     }
 
-    /// Whether the endpoint takes an extended CONNECT. It says so in its SETTINGS, which come before its answer to a ping.
+    /// Whether there are fewer streams than the endpoint takes, as far as is known.
+    pub(super) fn has_room(&self) -> bool {
+        self.streams.get() < self.most.get()
+    }
+
+    /// Whether there are any.
+    pub(super) fn is_used(&self) -> bool {
+        self.streams.get() > 0
+    }
+
+    /// One more.
+    pub(super) fn place(&self) -> Place {
+        Place::add(&self.streams)
+    }
+
+    /// How many streams the endpoint takes, as far as is known.
+    pub(super) fn most(&self) -> usize {
+        self.most.get()
+    }
+
+    /// Learns how many it takes by now. None is for a moment (RFC 9113 section 6.5.2), in which one waits: another connection would be no
+    /// better.
+    pub(super) fn learn(&self) {
+        self.most.set(self.view.borrow().current_max_send_streams().max(1));
+    }
+
+    /// Whether there are more than the endpoint takes, as it has come to take fewer.
+    pub(super) fn has_too_many(&self) -> bool {
+        self.streams.get() > self.view.borrow().current_max_send_streams()
+    }
+
+    /// Whether the endpoint's SETTINGS have come, or never will.
+    pub(super) fn has_spoken(&self) -> bool {
+        self.spoken.initialized()
+    }
+
+    /// Waits until that is so.
+    pub(super) async fn speaks(&self) {
+        self.spoken.wait().await;
+    }
+
+    /// Whether the endpoint takes an extended CONNECT, as its SETTINGS say.
     pub(super) async fn takes_extended_connect(&self) -> bool {
         let is_enabled = || self.view.borrow().is_extended_connect_protocol_enabled();
         if is_enabled() {
             return true;
         }
-        if let Some(mut ping) = self.ping.take() {
-            let spoken = Rc::clone(&self.spoken);
-            tokio::task::spawn_local(async move {
-                let _ = ping.ping(Ping::opaque()).await;
-                let _ = spoken.set(());
-            });
-        }
-        self.spoken.wait().await;
+        self.speaks().await;
         is_enabled()
     }
 
-    /// Sends a request and waits for the head of its response.
+    /// Sends a request and waits for the head of its response; `is_open` is set once it is sent.
     pub(super) async fn answer(
         &self,
         head: Request<()>,
         upload: &mut Upload,
         beside: Beside<'_>,
+        is_open: &Cell<bool>,
     ) -> Result<Response<RecvStream>, Failure> {
         let ends = upload.is_empty();
         let (mut response, stream) = self.stream(head, ends).await.map_err(broken)?;
+        is_open.set(true);
         if !ends {
             upload.begin(stream);
         }
@@ -128,7 +179,7 @@ impl Connection {
         .await
     }
 
-    /// Opens a stream when there are fewer than the endpoint takes.
+    /// Opens a stream. Only where the endpoint has come to take fewer is there anything to wait for.
     async fn stream(
         &self,
         head: Request<()>,
@@ -140,7 +191,14 @@ impl Connection {
         let mut opening = Opening { stream: &mut stream, is_over: false };
         // Until it is open, so that the next one waits here and not among what will be sent whatever becomes of its request. What
         // goes wrong the stream tells.
-        let _ = poll_fn(|cx| sender.poll_ready(cx)).await;
+        let _ = poll_fn(|cx| {
+            let opened = sender.poll_ready(cx);
+            if opened.is_pending() && self.has_room() {
+                self.learn();
+            }
+            opened
+        })
+        .await;
         opening.is_over = true;
         drop(opening);
         Ok((response, stream))
@@ -158,6 +216,13 @@ impl Drop for Opening<'_> {
         if !self.is_over {
             self.stream.send_reset(Reason::CANCEL);
         }
+    }
+}
+
+/// Waits for the endpoint's answer to a ping, before which its SETTINGS have come.
+async fn answers(ping: Option<&mut PingPong>) {
+    if let Some(ping) = ping {
+        let _ = ping.ping(Ping::opaque()).await;
     }
 }
 

@@ -10,17 +10,20 @@ use bytes::{Buf as _, Bytes};
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::proxy::forward::place::Place;
+
 /// What goes to the upstream, and what comes from there.
 pub struct Duplex {
     send: SendStream<Bytes>,
     receive: RecvStream,
     /// What has come and was not read yet.
     unread: Bytes,
+    _place: Option<Place>,
 }
 
 impl Duplex {
-    pub(super) fn new(send: SendStream<Bytes>, receive: RecvStream) -> Self {
-        Self { send, receive, unread: Bytes::new() }
+    pub(super) fn new(send: SendStream<Bytes>, receive: RecvStream, place: Option<Place>) -> Self {
+        Self { send, receive, unread: Bytes::new(), _place: place }
     }
 }
 

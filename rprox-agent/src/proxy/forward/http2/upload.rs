@@ -2,8 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -13,6 +15,7 @@ use tokio::task::AbortHandle;
 
 use crate::proxy::forward::body::{RequestBody, UploadError};
 use crate::proxy::forward::headers;
+use crate::proxy::forward::place::Place;
 
 /// How much of a body is kept until its response comes, in case the upstream refuses the request. Such a refusal comes at once, and a
 /// larger body is hardly there by then.
@@ -126,11 +129,14 @@ impl Upload {
     pub(super) fn spawn(mut self) -> Option<Task> {
         self.stream.as_ref()?;
         self.kept.0 = None;
+        let place = Rc::default();
+        let held = Rc::clone(&place);
         let task = tokio::task::spawn_local(async move {
             // What went wrong the stream tells, which is reset.
             let _ = poll_fn(|cx| self.poll(cx)).await;
+            drop(held);
         });
-        Some(Task(task.abort_handle()))
+        Some(Task { handle: task.abort_handle(), place })
     }
 
     /// The stream, which was left open.
@@ -147,11 +153,20 @@ impl Upload {
 }
 
 /// An upload in a task of its own.
-pub(super) struct Task(AbortHandle);
+pub(super) struct Task {
+    handle: AbortHandle,
+    /// The stream's, once nobody else has it.
+    place: Rc<Cell<Option<Place>>>,
+}
 
 impl Task {
     /// Ends it where it is.
     pub(super) fn abort(&self) {
-        self.0.abort();
+        self.handle.abort();
+    }
+
+    /// Lets it go on, with the stream's place until its end.
+    pub(super) fn finish(self, place: Option<Place>) {
+        self.place.set(place);
     }
 }
