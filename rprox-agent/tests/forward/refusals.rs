@@ -75,7 +75,9 @@ fn a_client_whose_body_is_not_read_is_told_that_its_connection_ends() {
         ("a.example", "Content-Length: 11", "", 413, true),
     ] {
         let mut stream = connect(agent.http);
-        write!(stream, "POST / HTTP/1.1\r\nHost: {host}\r\n{more}\r\n\r\n{sent}").unwrap();
+        // At once, so that the body is there when the head is read.
+        let request = format!("POST / HTTP/1.1\r\nHost: {host}\r\n{more}\r\n\r\n{sent}");
+        stream.write_all(request.as_bytes()).unwrap();
         let reply = read_reply(&mut stream);
         let said = (reply.status(), reply.field("connection") == Some("close"));
         assert_eq!(said, (status, closes), "{more} {sent}");
