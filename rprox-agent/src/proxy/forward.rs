@@ -96,12 +96,13 @@ pub async fn handle(
         let reason = "WebSockets are not served here";
         return exchange.answer(respond::text(StatusCode::NOT_IMPLEMENTED, reason));
     }
+    let trailers = headers::accepts_trailers(&parts.headers);
     let forwarded = match prepare(client, &live, found.route, &mut parts, &target) {
         Ok(forwarded) => forwarded,
         Err(response) => return exchange.answer(*response),
     };
     let request = UpstreamRequest { head: parts, body };
-    let outgoing = Outgoing { target, request, forwarded, offer, interim };
+    let outgoing = Outgoing { target, request, forwarded, trailers, offer, interim };
     match send::send(client, &live, &found, outgoing).await {
         Ok(Reply::Switched(answered, switched)) if is_connect => exchange.connect(answered, switched),
         Ok(Reply::Switched(answered, switched)) => exchange.switch(answered, switched),
@@ -266,11 +267,7 @@ fn prepare(
     }
     headers::canonical_length(headers);
     headers::one_cookie(headers);
-    let trailers = headers::accepts_trailers(headers);
     headers::remove_hop_by_hop(headers);
-    if trailers {
-        headers::announce_trailers(headers);
-    }
     let trusted = live.config.trusts(client.peer);
     let forwarded = client.forwarding.apply(headers, target.authority(), trusted);
     client_certificate::apply(client, route, headers);

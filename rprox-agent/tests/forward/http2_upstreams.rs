@@ -348,6 +348,19 @@ fn an_upstream_that_takes_nothing_for_a_while_is_waited_for_and_not_to_blame() {
 }
 
 #[test]
+fn an_upstream_hears_that_the_client_takes_trailers() {
+    let upstream = Http2Upstream::start(|request, mut answer| async move {
+        answer.whole(200, request.headers()["te"].as_bytes().to_vec());
+    });
+    let agent = agent_before(&upstream, "");
+    let mut client = connect(agent.http);
+    let fields = "\r\nTE: gzip, trailers\r\nConnection: TE\r\n\r\n";
+    client.write_all(GET.replace("\r\n\r\n", fields).as_bytes()).unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
+    assert_eq!(read_chunks(&mut client), "trailers");
+}
+
+#[test]
 fn a_client_that_leaves_resets_the_stream_and_leaves_the_connection() {
     let (tell, told) = mpsc::channel();
     let upstream = Http2Upstream::start(move |request, mut answer| {

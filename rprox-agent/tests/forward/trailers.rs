@@ -26,6 +26,7 @@ fn read_chunked(stream: &mut impl Read) -> String {
 fn announced_trailers_pass_both_ways() {
     let upstream = Upstream::start(|head, stream| {
         assert!(head.contains("trailer: X-Sum\r\n") && head.contains("te: trailers\r\n"), "{head}");
+        assert!(head.contains("\r\nconnection: te\r\n"), "TE is for one hop: {head}");
         let body = read_chunked(stream);
         assert!(body.ends_with("\r\n0\r\nx-sum: 42\r\n\r\n"), "{body}");
         stream

@@ -77,6 +77,10 @@ fn the_upstream_sees_the_offer_and_who_made_it() {
         false
     });
     let agent = Agent::start(&[("a.example", &upstream.address.to_string())], "");
+    let with_te = OFFER.replace("Upgrade\r\n", "Upgrade, TE\r\nTE: trailers\r\n");
+    connect(agent.http).write_all(with_te.as_bytes()).unwrap();
+    let head = seen.recv_timeout(PATIENCE).unwrap();
+    assert!(head.contains("\r\nconnection: upgrade, te\r\n"), "{head}");
     switch(&mut connect(agent.http));
     let head = seen.recv_timeout(PATIENCE).unwrap();
     for field in [

@@ -81,7 +81,11 @@ fn requests_arrive_in_the_form_of_http1() {
         Case(&[], "", Arrives(GET)),
         Case(&[("x", "y")], "", Arrives("GET / HTTP/1.1\r\nx: y\r\nhost: a.example\r\n\r\n")),
         Case(&[("host", "a.example")], "", Arrives(GET)),
-        Case(&[("te", "trailers")], "", Arrives("GET / HTTP/1.1\r\nhost: a.example\r\nte: trailers\r\n\r\n")),
+        Case(
+            &[("te", "trailers")],
+            "",
+            Arrives("GET / HTTP/1.1\r\nhost: a.example\r\nte: trailers\r\nconnection: te\r\n\r\n"),
+        ),
         Case(
             &[("cookie", "a=b"), ("cookie", "c=d")],
             "",

@@ -151,9 +151,16 @@ pub fn accepts_trailers(headers: &HeaderMap) -> bool {
     headers.get_all(TE).iter().flat_map(tokens).any(|token| token.eq_ignore_ascii_case("trailers"))
 }
 
-/// Says for ourselves that we take trailers.
-pub fn announce_trailers(headers: &mut HeaderMap) {
+/// Says for ourselves that we take trailers, in the form of a connection by HTTP/2 or else HTTP/1.1: there the field has to be listed, or who
+/// doesn't know it would pass it on (RFC 9110 section 10.1.4).
+pub fn announce_trailers(headers: &mut HeaderMap, http2: bool) {
     headers.insert(TE, HeaderValue::from_static("trailers"));
+    if http2 {
+        headers.remove(CONNECTION);
+    } else {
+        let listed = if headers.contains_key(UPGRADE) { "upgrade, te" } else { "te" };
+        headers.insert(CONNECTION, HeaderValue::from_static(listed));
+    }
 }
 
 /// The parts of a comma-separated list; none of a value that isn't ASCII.

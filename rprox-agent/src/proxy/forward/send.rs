@@ -12,6 +12,7 @@ use super::connect::WEBSOCKET;
 use super::expect::{self, Question};
 use super::failure::Failure;
 use super::forwarded::Forwarded;
+use super::headers;
 use super::http1::Http1;
 use super::pool::Lease;
 use super::request::{Beside, UpstreamRequest};
@@ -40,6 +41,8 @@ pub struct Outgoing<'a> {
     pub request: UpstreamRequest,
     /// What the upstream is told of the client, if that isn't in the request.
     pub forwarded: Option<Rc<Forwarded>>,
+    /// Whether the client takes trailers.
+    pub trailers: bool,
     /// What the connection may go on in instead of HTTP.
     pub offer: Option<Offer>,
     /// Where the client hears what comes before the response.
@@ -95,7 +98,7 @@ pub async fn send(
     found: &Match<'_>,
     outgoing: Outgoing<'_>,
 ) -> Result<Reply, Lost> {
-    let Outgoing { target, mut request, forwarded, offer, interim } = outgoing;
+    let Outgoing { target, mut request, forwarded, trailers, offer, interim } = outgoing;
     let config = &live.config;
     let set = found.upstreams;
     let group = live.groups.of(set);
@@ -117,6 +120,9 @@ pub async fn send(
         if offered.is_none() && offer.as_ref().is_some_and(Offer::is_connect) {
             let endpoint = Some(lease.endpoint().way.address);
             return Err(Lost { failure: Failure::NoWebSocket, endpoint });
+        }
+        if trailers {
+            headers::announce_trailers(&mut request.head.headers, lease.is_http2());
         }
         address(&mut request.head, &lease, set, &target);
         let question = expect::ask(&mut request, &lease, config.timeouts.expect);
