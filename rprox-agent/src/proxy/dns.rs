@@ -11,6 +11,7 @@ mod address;
 mod last_answers;
 mod memory;
 mod resolver;
+mod servers;
 mod system;
 
 use std::cell::{Cell, RefCell};

@@ -256,6 +256,65 @@ fn a_server_that_fails_is_named_as_the_reason() {
 }
 
 #[test]
+fn a_server_that_fails_does_not_sink_what_the_next_one_knows() {
+    let broken = Scripted::start(|_, _| Reply::ServFail);
+    let refuses = Scripted::start(|_, _| Reply::Refused);
+    let good = Scripted::start(|_, kind| match kind {
+        "A" => Reply::Records(vec![("A", "10.1.0.1", 60)]),
+        _ => Reply::Nothing,
+    });
+    let servers = vec![broken.address(), refuses.address(), good.address()];
+    on_worker(async {
+        let view = View::new(&DnsConfig { servers, ..config(good.address()) });
+        assert_eq!(view.endpoints(&upstream("web:80")).await.unwrap(), ["10.1.0.1:80"]);
+    });
+}
+
+#[test]
+fn a_server_that_is_silent_delays_by_a_moment() {
+    let silent = Scripted::start(|_, _| Reply::Silence);
+    let good = Scripted::start(|_, kind| match kind {
+        "A" => Reply::Records(vec![("A", "10.1.0.1", 60)]),
+        _ => Reply::Nothing,
+    });
+    let patient = DnsConfig {
+        servers: vec![silent.address(), silent.address(), good.address()],
+        timeout: Duration::from_mins(1),
+        ..config(good.address())
+    };
+    on_worker(async {
+        let view = View::new(&patient);
+        let start = Instant::now();
+        assert_eq!(view.endpoints(&upstream("web:80")).await.unwrap(), ["10.1.0.1:80"]);
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    });
+}
+
+#[test]
+fn the_first_server_is_believed_and_not_the_nearest() {
+    let pods = Scripted::start(|_, kind| match kind {
+        "A" => Reply::Records(vec![("A", "10.1.0.1", 0)]),
+        _ => Reply::Nothing,
+    });
+    let public = Scripted::start(|_, _| Reply::NoSuchName);
+    let servers = vec![pods.address(), public.address()];
+    on_worker(async {
+        let view = View::new(&DnsConfig { servers, ..config(pods.address()) });
+        let web = upstream("web:80");
+        for asked in 1..=3 {
+            view.names.refresh(&web).await.unwrap();
+            view.until(&web, &["10.1.0.1:80"]).await;
+            assert!(pods.asked("A") >= asked);
+        }
+        assert_eq!(
+            public.asked("A") + public.asked("AAAA"),
+            0,
+            "only what the first can't answer is the next one's"
+        );
+    });
+}
+
+#[test]
 fn without_a_port_srv_records_say_where() {
     let dns = Scripted::start(|name, kind| match (name, kind) {
         ("_http._tcp.web.example.", "SRV") => Reply::Records(vec![

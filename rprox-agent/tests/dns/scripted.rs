@@ -17,6 +17,8 @@ pub(crate) enum Reply {
     NoSuchName,
     /// That the server failed.
     ServFail,
+    /// That it is not the one to ask.
+    Refused,
     /// Nothing at all.
     Silence,
 }
@@ -82,6 +84,7 @@ fn answer(question: &Message, script: impl Fn(&str, &str) -> Reply) -> Option<Me
         Reply::Nothing => {}
         Reply::NoSuchName => answer.metadata.response_code = ResponseCode::NXDomain,
         Reply::ServFail => answer.metadata.response_code = ResponseCode::ServFail,
+        Reply::Refused => answer.metadata.response_code = ResponseCode::Refused,
         Reply::Silence => return None,
     }
     Some(answer)

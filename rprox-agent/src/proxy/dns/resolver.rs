@@ -12,15 +12,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::{Either, join_all, select};
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{
-    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
-};
-use hickory_resolver::lookup::Lookup;
-use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
+use super::servers::Servers;
 use super::{Address, DnsError};
 use crate::proxy::config::DnsConfig;
 use crate::proxy::timer::timeout;
@@ -37,9 +31,6 @@ pub(super) enum Family {
     V4,
     V6,
 }
-
-/// The largest answer over UDP that is asked for where 512 bytes don't do: room for some 250 addresses.
-const LARGE_ANSWER: u16 = 4096;
 
 /// What a look-up found.
 #[derive(Clone, Debug)]
@@ -63,39 +54,12 @@ pub(super) enum Miss {
 /// The addresses of one query and their time to live, in seconds.
 type Addresses = Result<(Vec<IpAddr>, u32), Miss>;
 
-pub(super) struct Resolver {
-    plain: TokioResolver,
-    /// For answers that are too large without EDNS.
-    large: TokioResolver,
-    /// The most that one query, with all its attempts, may take.
-    patience: Duration,
-}
+pub(super) struct Resolver(Servers);
 
 impl Resolver {
     pub(super) fn new(config: &DnsConfig) -> Result<Self, DnsError> {
         let servers = if config.servers.is_empty() { system_servers()? } else { config.servers.clone() };
-        let servers = ResolverConfig::from_name_servers(servers.into_iter().map(name_server).collect());
-        let mut options = ResolverOpts::default();
-        options.attempts = config.attempts.saturating_sub(1);
-        options.timeout = config.timeout;
-        options.case_randomization = false;
-        options.cache_size = 0;
-        options.use_hosts_file = ResolveHosts::Never;
-        options.edns_payload_len = LARGE_ANSWER;
-        let with_edns = |edns0| {
-            let mut options = options.clone();
-            options.edns0 = edns0;
-            TokioResolver::builder_with_config(servers.clone(), TokioRuntimeProvider::default())
-                .with_options(options)
-                .build()
-                .map_err(|error| DnsError::Setup(error.to_string()))
-        };
-        let attempts = u32::try_from(config.attempts).unwrap_or(u32::MAX);
-        Ok(Self {
-            plain: with_edns(false)?,
-            large: with_edns(true)?,
-            patience: config.timeout.saturating_mul(attempts),
-        })
+        Ok(Self(Servers::new(servers, config)?))
     }
 
     /// Looks `upstream` up. `early` gets what one family has where the other's answer takes long to come.
@@ -182,24 +146,13 @@ impl Resolver {
 
     async fn query(&self, name: &str, kind: RecordType) -> Result<Vec<(RData, u32)>, Miss> {
         let name = Name::from_ascii(name).map_err(|error| Miss::Failed(error.to_string()))?;
-        let answer = match self.ask(&self.plain, &name, kind).await {
-            // Neither silence nor a refusal: an answer that was cut, or TCP, which such an answer asks for, refused.
-            Err(error) if !matches!(error, NetError::Timeout | NetError::Dns(_)) => {
-                self.ask(&self.large, &name, kind).await
-            }
-            answer => answer,
-        };
-        match answer {
+        match self.0.ask(&name, kind).await {
             Ok(answer) => {
                 Ok(answer.answers().iter().map(|record| (record.data.clone(), record.ttl)).collect())
             }
             Err(error) if error.is_no_records_found() => Err(Miss::Absent),
             Err(error) => Err(Miss::Failed(error.to_string())),
         }
-    }
-
-    async fn ask(&self, resolver: &TokioResolver, name: &Name, kind: RecordType) -> Result<Lookup, NetError> {
-        timeout(self.patience, resolver.lookup(name.clone(), kind)).await.unwrap_or(Err(NetError::Timeout))
     }
 }
 
@@ -247,14 +200,6 @@ fn share(weight: u16, addresses: usize) -> u32 {
 
 fn seconds(ttl: u32) -> Duration {
     Duration::from_secs(ttl.into())
-}
-
-pub(super) fn name_server(address: SocketAddr) -> NameServerConfig {
-    let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
-    for connection in &mut connections {
-        connection.port = address.port();
-    }
-    NameServerConfig::new(address.ip(), true, connections)
 }
 
 pub(super) fn system_servers() -> Result<Vec<SocketAddr>, DnsError> {

@@ -9,6 +9,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use std::vec::IntoIter;
 
 use hickory_resolver::TokioResolver;
@@ -17,7 +18,12 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hyper_util::client::legacy::connect::dns::Name;
 use tower_service::Service;
 
-use super::resolver::{name_server, system_servers};
+use super::DnsError;
+use super::resolver::system_servers;
+use super::servers::name_server;
+
+/// How long a server may take for an answer, which it is asked for twice.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -36,19 +42,31 @@ impl Service<Name> for SystemNames {
 
     fn call(&mut self, name: Name) -> Self::Future {
         Box::pin(async move {
-            let found = resolver()?.lookup_ip(name.as_str()).await?;
-            // The port is the URL's.
-            Ok(found.iter().map(|ip| SocketAddr::new(ip, 0)).collect::<Vec<_>>().into_iter())
+            let mut failure: Option<Failure> = None;
+            // In their order, until one knows: another may be broken, or refuse.
+            for server in system_servers()? {
+                match resolver(server)?.lookup_ip(name.as_str()).await {
+                    Ok(found) => {
+                        // The port is the URL's.
+                        let found = found.iter().map(|ip| SocketAddr::new(ip, 0)).collect::<Vec<_>>();
+                        return Ok(found.into_iter());
+                    }
+                    Err(error) if error.is_no_records_found() => return Err(error.into()),
+                    Err(error) => failure = failure.or(Some(error.into())),
+                }
+            }
+            Err(failure.unwrap_or_else(|| DnsError::NoServers.into()))
         })
     }
 }
 
-fn resolver() -> Result<TokioResolver, Failure> {
-    let servers = system_servers()?.into_iter().map(name_server).collect();
+fn resolver(server: SocketAddr) -> Result<TokioResolver, Failure> {
     let mut options = ResolverOpts::default();
     options.use_hosts_file = ResolveHosts::Always;
     options.case_randomization = false;
-    let config = ResolverConfig::from_name_servers(servers);
+    options.timeout = PATIENCE;
+    options.attempts = 1;
+    let config = ResolverConfig::from_name_servers(vec![name_server(server)]);
     let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
     Ok(builder.with_options(options).build()?)
 }
