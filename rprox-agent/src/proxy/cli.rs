@@ -291,7 +291,7 @@ impl CliError {
             | Self::Logging(_)
             | Self::NoSocket
             | Self::Call(CallError::Refused(_))
-            | Self::Run(RunError::Tls(_) | RunError::NoCertificate) => exit::USAGE,
+            | Self::Run(RunError::Tls(_) | RunError::Dns(_) | RunError::NoCertificate) => exit::USAGE,
             Self::Call(_) | Self::Faulty | Self::Quadlet(_) | Self::Output(_) | Self::Run(_) => exit::FAILED,
         }
     }

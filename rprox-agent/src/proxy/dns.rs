@@ -29,7 +29,8 @@ use tracing::debug;
 pub use self::address::Address;
 pub use self::last_answers::LastAnswers;
 use self::memory::{Memory, Settled};
-use self::resolver::{Found, Miss, Resolver};
+pub use self::resolver::RESOLV_CONF;
+use self::resolver::{Found, Miss, Resolver, system_servers};
 pub use self::system::SystemNames;
 use super::config::DnsConfig;
 use super::timer::{sleep_until, timeout};
@@ -72,6 +73,16 @@ pub enum DnsError {
         /// Why.
         reason: String,
     },
+}
+
+/// `config` with the servers that `/etc/resolv.conf` names now, where it names none.
+///
+/// # Errors
+///
+/// When that can't be read, or names none either.
+pub fn with_servers(config: &DnsConfig) -> Result<DnsConfig, DnsError> {
+    let servers = if config.servers.is_empty() { system_servers()? } else { config.servers.clone() };
+    Ok(DnsConfig { servers, ..config.clone() })
 }
 
 /// A worker's view of DNS: the endpoints of every name in use. Its futures must run on a

@@ -137,11 +137,11 @@ impl Checks {
         let wanted: HashSet<_> = sets.filter_map(|set| Wanted::by(set)).collect();
         if wanted.is_empty() {
             self.names = None;
-        } else if self.names.as_ref().is_none_or(|(config, _)| *config != rules.config.dns) {
-            match Names::new(&rules.config.dns, Arc::clone(&shared.last_answers), |_, _| {}) {
+        } else if self.names.as_ref().is_none_or(|(config, _)| *config != rules.dns) {
+            match Names::new(&rules.dns, Arc::clone(&shared.last_answers), |_, _| {}) {
                 Ok(names) => {
                     self.keep_only(|_| false);
-                    self.names = Some((rules.config.dns.clone(), names));
+                    self.names = Some((rules.dns.clone(), names));
                 }
                 Err(error) => {
                     tracing::error!(%error, "health checks can't look names up in the new way");

@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use arc_swap::{ArcSwap, Cache};
 use foldhash::HashMap;
 
-use super::config::Config;
+use super::config::{Config, DnsConfig};
 use super::dns::{DnsError, Names};
 use super::forward::group::Groups;
 use super::forward::pool::Pool;
@@ -29,6 +29,8 @@ use super::worker::Shared;
 pub struct Loaded {
     /// The configuration.
     pub config: Arc<Config>,
+    /// How names are looked up: as the configuration has it, with the servers of `/etc/resolv.conf` where it names none.
+    pub dns: DnsConfig,
     /// TLS, and the certificates.
     pub tls: Arc<TlsAcceptor>,
     /// When it was loaded.
@@ -36,14 +38,14 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Reads the certificates of `config`.
+    /// Reads the certificates of `config`; `dns` is its own, with the servers that there are.
     ///
     /// # Errors
     ///
     /// When one does not load.
-    pub fn new(config: Config, kept: &Arc<Kept>) -> Result<Self, TlsError> {
+    pub fn new(config: Config, dns: DnsConfig, kept: &Arc<Kept>) -> Result<Self, TlsError> {
         let tls = Arc::new(TlsAcceptor::new(&config, kept)?);
-        Ok(Self { config: Arc::new(config), tls, loaded_at: SystemTime::now() })
+        Ok(Self { config: Arc::new(config), dns, tls, loaded_at: SystemTime::now() })
     }
 
     /// Whether any host is, or may come to be, served over HTTPS.
@@ -189,7 +191,7 @@ impl View {
     /// route leads to any more is let go.
     fn adopt(&self, rules: Arc<Rules>, before: &Live) -> Live {
         let mut kept = before.names.clone();
-        if rules.config.dns != before.config.dns {
+        if rules.dns != before.dns {
             match names(&self.shared, &rules, &self.pool) {
                 Ok(new) => kept = new,
                 Err(error) => tracing::error!(%error, "names are looked up as before"),
@@ -202,5 +204,5 @@ impl View {
 
 fn names(shared: &Shared, rules: &Rules, pool: &Rc<Pool>) -> Result<Names, DnsError> {
     let pool = Rc::clone(pool);
-    Names::new(&rules.config.dns, Arc::clone(&shared.last_answers), move |_, gone| pool.forget(gone))
+    Names::new(&rules.dns, Arc::clone(&shared.last_answers), move |_, gone| pool.forget(gone))
 }

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 pub use self::queue::{Answer, Queue};
 use super::config::{Config, ConfigError, Flags, named_files};
-use super::dns::{DnsError, Names};
+use super::dns::{self, DnsError, Names, RESOLV_CONF};
 use super::live::Loaded;
 use super::metrics::{Kind, Series, labelled};
 use super::run::watcher::{Mark, Watched};
@@ -117,12 +117,23 @@ impl Reloader {
             ),
         }
         if result.is_err() {
-            // A certificate that was renewed must not wait for a mistake elsewhere to be mended.
-            self.shared.rules.load().tls.refresh();
+            self.keep_up();
         }
         self.shared.reloads.count(result.is_ok());
         super::run::notify(&[NotifyState::Ready]);
         result
+    }
+
+    /// What is not of the configuration itself must not wait for a mistake in it to be mended: certificates that were renewed,
+    /// and other DNS servers.
+    fn keep_up(&self) {
+        let loaded = self.shared.rules.load().loaded().clone();
+        loaded.tls.refresh();
+        if let Ok(dns) = dns::with_servers(&loaded.config.dns)
+            && dns != loaded.dns
+        {
+            self.shared.put_into_force(Loaded { dns, ..loaded });
+        }
     }
 
     fn load(&self) -> Result<Loaded, ReloadError> {
@@ -133,15 +144,16 @@ impl Reloader {
             return Err(ReloadError::Fixed(fixed.join(", ")));
         }
         // Workers set DNS up for themselves; what would keep them from it shows here.
-        Names::new(&config.dns, Arc::default(), |_, _| {})?;
-        let loaded = Loaded::new(config, &self.shared.tls)?;
+        let dns = dns::with_servers(&config.dns)?;
+        Names::new(&dns, Arc::default(), |_, _| {})?;
+        let loaded = Loaded::new(config, dns, &self.shared.tls)?;
         if self.secure && !loaded.may_serve_https() {
             return Err(ReloadError::NoCertificate);
         }
         Ok(loaded)
     }
 
-    /// The files that the configuration in force came from, if it wants them watched. Where another was refused those that it
+    /// The files that what is in force came from, if the configuration wants them watched. Where another was refused those that it
     /// names are among them, since it may have come before a file of its own.
     #[must_use]
     pub fn watched(&self) -> Vec<Watched> {
@@ -155,7 +167,8 @@ impl Reloader {
         let cas = cas.flat_map(|ca| iter::once(ca.path.clone()).chain(ca.crl.clone()));
         let upstreams = rules.config.routes.iter().flat_map(|route| route.upstream.sets());
         let upstream_cas = upstreams.flat_map(|set| &set.upstreams).filter_map(|one| one.ca.clone());
-        let files = self.flags.config.clone().into_iter().chain(certificates).chain(cas);
+        let resolv_conf = rules.config.dns.servers.is_empty().then(|| PathBuf::from(RESOLV_CONF));
+        let files = self.flags.config.clone().into_iter().chain(resolv_conf).chain(certificates).chain(cas);
         let files = files.chain(upstream_cas).map(|file| (file, None));
         self.refused().iter().cloned().chain(files).collect()
     }

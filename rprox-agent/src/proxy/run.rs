@@ -27,6 +27,7 @@ use super::admin::{self, AdminError};
 use super::admission::Connections;
 use super::background::Background;
 use super::config::{Config, Flags};
+use super::dns::{self, DnsError};
 use super::health;
 use super::labels::Labels;
 use super::listen::{Group, Kind, ListenError};
@@ -44,6 +45,9 @@ pub enum RunError {
     /// A certificate does not load.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// No DNS server.
+    #[error(transparent)]
+    Dns(#[from] DnsError),
     /// HTTPS without a certificate.
     #[error(
         "there is a listener for HTTPS but no certificate: give one with --cert and --key, or leave HTTPS off"
@@ -95,7 +99,8 @@ async fn serve(flags: Flags, config: Config) -> Result<(), RunError> {
     let signals = Signals::new().map_err(RunError::Start)?;
     let mut inherited = Inherited::take().map_err(RunError::Inherited)?;
     let kept = Arc::default();
-    let loaded = Loaded::new(config, &kept)?;
+    let dns = dns::with_servers(&config.dns)?;
+    let loaded = Loaded::new(config, dns, &kept)?;
     let groups = open(&loaded.config, &mut inherited)?;
     let secure = groups.iter().any(Group::is_secure);
     if secure && !loaded.may_serve_https() {

@@ -7,7 +7,12 @@ const A: [u8; 2] = [0, 1];
 
 /// Answers every A question with `addresses`, and that there is nothing else.
 pub(crate) fn serve(addresses: Vec<Ipv4Addr>) -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    serve_at("127.0.0.1:0", addresses)
+}
+
+/// The same at `address`.
+pub(crate) fn serve_at(address: &str, addresses: Vec<Ipv4Addr>) -> SocketAddr {
+    let socket = UdpSocket::bind(address).unwrap();
     let address = socket.local_addr().unwrap();
     thread::spawn(move || {
         let mut question = [0; 512];

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::Ipv4Addr;
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::mpsc;
 
@@ -12,6 +14,7 @@ use rustix::process::Signal;
 use crate::agent::{Agent, PATIENCE, free_address};
 use crate::client::{connect, get, read_reply};
 use crate::load::Load;
+use crate::names;
 use crate::upstream::Upstream;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
@@ -199,4 +202,36 @@ fn the_service_manager_is_told_of_a_reload_in_its_own_words() {
     let time = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
     assert!(time.trim_end().parse::<u64>().unwrap() > 0);
     assert_eq!(told(), "READY=1\n");
+}
+
+#[test]
+fn dns_servers_are_those_that_resolv_conf_names_now() {
+    let upstream = says("found");
+    names::serve_at("127.0.54.1:53", vec![]);
+    names::serve_at("127.0.54.2:53", vec![Ipv4Addr::LOCALHOST]);
+    let etc = tempfile::tempdir().unwrap();
+    let name =
+        |server: &str| fs::write(etc.path().join("resolv.conf"), format!("nameserver {server}\n")).unwrap();
+    name("127.0.54.1");
+    let web = format!("web:{}", upstream.address.port());
+    let quick = "[dns]\nmin_ttl = \"50ms\"\nmax_ttl = \"50ms\"\n";
+    let mut agent = Agent::start_by(&[("a.example", &web)], quick, |program| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", "mount --bind \"$ETC\" /etc && exec \"$0\" \"$@\"", program]);
+        command.env("ETC", etc.path());
+        command
+    });
+    let until = |status| {
+        let look = || (get(&agent, "a.example", "/").status() == status).then_some(());
+        wait::until(PATIENCE, &format!("status {status}"), look).unwrap();
+    };
+    until(502);
+    name("127.0.54.2");
+    until(200);
+
+    // Nor do they wait for a mistake in the configuration to be mended.
+    agent.write("this is = = no TOML");
+    name("127.0.54.1");
+    until(502);
+    agent.logged("the new configuration is refused, and the one in force stays");
 }

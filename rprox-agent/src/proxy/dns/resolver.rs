@@ -23,7 +23,8 @@ use crate::proxy::upstream::Upstream;
 /// How long the first family's addresses wait for the other family's (RFC 8305 section 3, "Resolution Delay").
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Where the system's servers are.
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// The two families of addresses, each with its own query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +59,7 @@ pub(super) struct Resolver(Servers);
 
 impl Resolver {
     pub(super) fn new(config: &DnsConfig) -> Result<Self, DnsError> {
-        let servers = if config.servers.is_empty() { system_servers()? } else { config.servers.clone() };
-        Ok(Self(Servers::new(servers, config)?))
+        Ok(Self(Servers::new(super::with_servers(config)?.servers, config)?))
     }
 
     /// Looks `upstream` up. `early` gets what one family has where the other's answer takes long to come.
