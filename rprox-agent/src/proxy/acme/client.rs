@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt as _;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -23,7 +24,7 @@ use super::error::AcmeError;
 use crate::proxy::config::AcmeConfig;
 use crate::proxy::dns::SystemNames;
 
-/// How long one request may take.
+/// How long one request may take, to the end of its answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// When the server wants to be asked again.
@@ -55,6 +56,7 @@ fn read(text: &str) -> Option<SystemTime> {
 pub(super) struct Https {
     client: Client<HttpsConnector<HttpConnector<SystemNames>>, BodyWrapper<Bytes>>,
     retry_after: RetryAfter,
+    patience: Duration,
 }
 
 impl Https {
@@ -86,7 +88,7 @@ impl Https {
         connector.enforce_http(false);
         let connector = builder.https_only().enable_http1().wrap_connector(connector);
         let client = Client::builder(TokioExecutor::new()).build(connector);
-        Ok(Self { client, retry_after })
+        Ok(Self { client, retry_after, patience: PATIENCE })
     }
 
     /// The date of the answer to a GET of `uri`, if it says one.
@@ -107,23 +109,88 @@ impl HttpClient for Https {
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
         let asked = self.client.request(request);
-        let retry_after = self.retry_after.clone();
+        let (retry_after, patience) = (self.retry_after.clone(), self.patience);
         Box::pin(async move {
-            let response = match tokio::time::timeout(PATIENCE, asked).await {
-                Ok(response) => response.map_err(|error| Error::Other(Box::new(error)))?,
+            let answer = async {
+                let (parts, body) = asked.await.map_err(|error| Error::Other(Box::new(error)))?.into_parts();
+                // A server that falls silent in the middle would hold up all hosts for good.
+                let body = body.collect().await.map_err(|error| Error::Other(Box::new(error)))?;
+                Ok::<_, Error>(BytesResponse { parts, body: Box::new(body.to_bytes()) })
+            };
+            let answer = match tokio::time::timeout(patience, answer).await {
+                Ok(answer) => answer?,
                 Err(elapsed) => return Err(Error::Other(Box::new(elapsed))),
             };
-            if matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-                retry_after.note(response.headers());
+            let status = answer.parts.status;
+            if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+                retry_after.note(&answer.parts.headers);
             }
-            Ok(BytesResponse::from(response))
+            Ok(answer)
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::path::PathBuf;
+    use std::thread;
+
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use rustls::pki_types::PrivatePkcs8KeyDer;
+    use rustls::{ServerConfig, ServerConnection, Stream};
+
     use super::*;
+
+    #[test]
+    fn a_server_that_falls_silent_in_the_middle_of_an_answer_is_waited_for_as_long_as_for_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let ca = folder.path().join("ca.pem");
+        std::fs::write(&ca, cert.pem()).unwrap();
+        let key = PrivatePkcs8KeyDer::from(signing_key.serialize_der()).into();
+        let server = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let mut tcp = listener.accept().unwrap().0;
+            let mut tls = ServerConnection::new(Arc::new(server)).unwrap();
+            let mut stream = Stream::new(&mut tls, &mut tcp);
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{").unwrap();
+            // Until the client has gone.
+            let _ = stream.read(&mut [0; 4096]);
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let error = runtime.block_on(async {
+            let roots = Https::new(&config(ca), RetryAfter::default()).unwrap();
+            let https = Https { patience: Duration::from_secs(1), ..roots };
+            let request =
+                Request::get(format!("https://{address}/dir")).body(BodyWrapper::default()).unwrap();
+            https.request(request).await.err()
+        });
+        assert!(super::super::error::chain(&error.unwrap()).contains("elapsed"));
+    }
+
+    fn config(ca: PathBuf) -> AcmeConfig {
+        AcmeConfig {
+            directory: String::new(),
+            contacts: Vec::new(),
+            challenges: Vec::new(),
+            hosts: Vec::new(),
+            state: PathBuf::new(),
+            ca: Some(ca),
+            retry: Duration::from_mins(1),
+            external_account: None,
+        }
+    }
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
