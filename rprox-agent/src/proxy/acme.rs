@@ -133,7 +133,7 @@ async fn keep(shared: &Shared, config: Option<&AcmeConfig>) {
         sleep(FOLDER_PAUSE).await;
     };
     let (state, certificates) = folders;
-    let mut accounts = Accounts::new(config, state);
+    let mut accounts = Accounts::new(config, state.clone());
     let mut schedule = Schedule::new(config);
     loop {
         let (host, task) = schedule.next().await;
@@ -142,22 +142,37 @@ async fn keep(shared: &Shared, config: Option<&AcmeConfig>) {
                 let suggestion = accounts.suggestion(&config.files(&host)).await;
                 schedule.suggested(&host, suggestion);
             }
-            Task::Order(plan) => match accounts.order(&host, &plan, &shared.tls.challenges).await {
-                Ok(pem) => {
-                    shared.acme.count(true);
-                    match certificates.write(&format!("{host}.pem"), pem.as_bytes()) {
-                        Ok(()) => {
-                            shared.refresh_certificates().await;
-                            schedule.done(&host);
+            Task::Order(plan) => {
+                // What can't be kept is lost once it is issued, and servers count it.
+                if let Err(error) = state.try_out().and_then(|()| certificates.try_out()) {
+                    shared.acme.count(false);
+                    fail(&mut schedule, &host, &error.into(), None);
+                    continue;
+                }
+                match accounts.order(&host, &plan, &shared.tls.challenges).await {
+                    Ok(pem) => {
+                        shared.acme.count(true);
+                        match certificates.write(&format!("{host}.pem"), pem.as_bytes()) {
+                            Ok(()) => {
+                                shared.refresh_certificates().await;
+                                if let Some(pause) = schedule.done(&host) {
+                                    tracing::warn!(
+                                        host,
+                                        "the certificate that has come is due for renewal already: are this host's clock and the ACME \
+                                     server's right? The next is ordered in {:.1}s",
+                                        pause.as_secs_f64()
+                                    );
+                                }
+                            }
+                            Err(error) => fail(&mut schedule, &host, &error.into(), None),
                         }
-                        Err(error) => fail(&mut schedule, &host, &error.into(), None),
+                    }
+                    Err(error) => {
+                        shared.acme.count(false);
+                        fail(&mut schedule, &host, &error, accounts.retry_after());
                     }
                 }
-                Err(error) => {
-                    shared.acme.count(false);
-                    fail(&mut schedule, &host, &error, accounts.retry_after());
-                }
-            },
+            }
         }
     }
 }

@@ -8,6 +8,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+/// Bytes that [`StateFolder::try_out`] writes: a certificate with its chain and key is smaller.
+const TRIAL: usize = 16 << 10;
+
 /// Why the folder does not serve.
 #[derive(Debug, thiserror::Error)]
 #[error("the state folder {}: {error}; the agent's user must own it and be able to write to it (state = \"FOLDER\")", path.display())]
@@ -46,6 +49,17 @@ impl StateFolder {
             fs::set_permissions(path, PermissionsExt::from_mode(0o700)).map_err(failed)?;
         }
         Ok(Self(path.to_owned()))
+    }
+
+    /// Finds out whether a file can be written, by writing one.
+    ///
+    /// # Errors
+    ///
+    /// When it can't.
+    pub fn try_out(&self) -> Result<(), StateError> {
+        const NAME: &str = ".trial";
+        self.write(NAME, &[0; TRIAL])?;
+        self.remove(NAME)
     }
 
     /// Where the file `name` is.
@@ -132,6 +146,16 @@ mod tests {
         fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
         StateFolder::open(&path).unwrap();
         assert_eq!(mode(&path), 0o700);
+    }
+
+    #[test]
+    fn trying_it_out_leaves_nothing() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = StateFolder::open(parent.path()).unwrap();
+        folder.try_out().unwrap();
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+        fs::remove_dir(parent.path()).unwrap();
+        assert!(folder.try_out().is_err());
     }
 
     #[test]

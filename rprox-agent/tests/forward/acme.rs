@@ -3,8 +3,9 @@
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt};
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Mutex, mpsc};
 use std::time::Instant;
 
@@ -146,6 +147,36 @@ fn an_account_that_the_server_forgot_is_made_anew() {
     let pebble = place.start(second.http.port(), second.https.port(), "", &[]);
     second.logged("knows our account no more");
     until("a certificate by another account", || visit(HOST, second.https, &pebble.root));
+}
+
+#[test]
+fn a_certificate_that_can_t_be_kept_is_not_ordered() {
+    let upstream = Upstream::mirror();
+    let place = Place::new();
+    let certificates = place.state().join("certificates");
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&certificates).unwrap();
+    let mut agent =
+        Agent::start_by(&[(HOST, &upstream.address.to_string())], &place.configuration(""), |program| {
+            let mut command = Command::new("unshare");
+            let script =
+                "mount --bind \"$DIR\" \"$DIR\" && mount -o remount,bind,ro \"$DIR\" && exec \"$0\" \"$@\"";
+            command.args(["--mount", "sh", "-c", script, program]).env("DIR", &certificates);
+            command
+        });
+    let _pebble = place.start(agent.http.port(), agent.https.port(), "", &[]);
+    let line = agent.logged("Read-only file system");
+    assert!(line.contains("state folder"), "{line}");
+    let failed = || -> u32 {
+        let metrics = agent.admin("/metrics").1;
+        let count =
+            metrics.lines().find_map(|line| line.strip_prefix("rprox_acme_orders_total{result=\"failed\"} "));
+        count.unwrap().parse().unwrap()
+    };
+    let before = failed();
+    until("more attempts, now that the server is up", || (failed() >= before + 2).then_some(()));
+    agent.metrics_with(&["rprox_acme_orders_total{result=\"issued\"} 0"]);
+    let account = fs::read_dir(place.state()).unwrap().map(|entry| entry.unwrap().path());
+    assert_eq!(account.filter(|path| path.is_file()).count(), 0, "nor is an account made for it");
 }
 
 #[test]

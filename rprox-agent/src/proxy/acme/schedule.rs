@@ -25,6 +25,10 @@ const RATE_LIMIT_PAUSE: Duration = Duration::from_hours(1);
 /// How long until the server is asked again when to renew, at least and at most.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_hours(1), Duration::from_hours(24));
 
+/// How long after a certificate the next is ordered at the earliest: a tenth of its life, at most this. Else a clock that is far
+/// ahead, or a server whose suggestions are always past, would have one ordered after the other.
+const LONGEST_REST: Duration = Duration::from_hours(12);
+
 /// The longest sleep: a clock may be set meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_mins(10);
 
@@ -49,6 +53,8 @@ struct Host {
     name: String,
     /// When to order.
     due: SystemTime,
+    /// When to order at the earliest.
+    rested: SystemTime,
     /// When to ask the server about that, where it knows.
     ask: Option<SystemTime>,
     failures: u32,
@@ -70,6 +76,7 @@ impl<'a> Schedule<'a> {
             schedule.hosts.push(Host {
                 name: name.clone(),
                 due: SystemTime::now(),
+                rested: SystemTime::UNIX_EPOCH,
                 ask: None,
                 failures: 0,
                 challenge: 0,
@@ -104,12 +111,17 @@ impl<'a> Schedule<'a> {
         })
     }
 
-    /// A certificate came.
-    pub(super) fn done(&mut self, name: &str) {
-        if let Some(host) = self.host(name) {
-            host.failures = 0;
-        }
-        self.plan(name);
+    /// A certificate came. Returns how long to wait for the next where that is due at once.
+    pub(super) fn done(&mut self, name: &str) -> Option<Duration> {
+        self.host(name)?.failures = 0;
+        let life = self.plan(name)?;
+        let now = SystemTime::now();
+        let rest = (life / 10).max(self.config.retry).min(LONGEST_REST);
+        let host = self.host(name)?;
+        host.rested = now + rest;
+        let is_due = host.due <= now;
+        host.due = host.due.max(host.rested);
+        is_due.then_some(rest)
     }
 
     /// An order failed: how long to wait for the next.
@@ -145,7 +157,7 @@ impl<'a> Schedule<'a> {
                 // Chosen by chance, and once: who asks often must not come out early.
                 if !(start..=end).contains(&host.due) {
                     let length = end.duration_since(start).unwrap_or_default();
-                    host.due = start + length.mul_f64(rand::rng().random());
+                    host.due = (start + length.mul_f64(rand::rng().random())).max(host.rested);
                 }
                 Some(SystemTime::now() + ask_again.clamp(ASK_AGAIN.0, ASK_AGAIN.1))
             }
@@ -154,17 +166,15 @@ impl<'a> Schedule<'a> {
         };
     }
 
-    /// Plans by the certificate that is there.
-    fn plan(&mut self, name: &str) {
-        let certificate = Certificate::load(&self.config.files(name)).ok();
+    /// Plans by the certificate that is there, and returns how long that lives.
+    fn plan(&mut self, name: &str) -> Option<Duration> {
+        let certificate = Certificate::load(&self.config.files(name)).ok()?;
         let challenges = self.config.challenges.len();
-        let Some(host) = self.host(name) else { return };
-        let Some(certificate) = certificate.filter(|certificate| certificate.names.covers(name)) else {
-            return;
-        };
+        let host = self.host(name).filter(|_| certificate.names.covers(name))?;
         host.challenge %= challenges;
         host.due = renewal(&certificate);
         host.ask = Some(SystemTime::now()).filter(|now| *now < host.due);
+        Some(life(&certificate))
     }
 
     fn host(&mut self, name: &str) -> Option<&mut Host> {
@@ -180,9 +190,12 @@ impl Host {
 
 /// Two thirds into the certificate's life, or up to a twentieth of it earlier.
 fn renewal(certificate: &Certificate) -> SystemTime {
-    let life = certificate.not_after.duration_since(certificate.not_before).unwrap_or_default();
     let share = 2.0 / 3.0 - rand::rng().random_range(0.0..0.05);
-    certificate.not_before + life.mul_f64(share)
+    certificate.not_before + life(certificate).mul_f64(share)
+}
+
+fn life(certificate: &Certificate) -> Duration {
+    certificate.not_after.duration_since(certificate.not_before).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -239,6 +252,35 @@ mod tests {
             let hours = renewal(&certificate).duration_since(now).unwrap().as_secs() / 3600;
             assert!((184..=200).contains(&hours), "{hours}");
         }
+    }
+
+    #[test]
+    fn a_certificate_that_comes_late_is_not_followed_by_another_at_once() {
+        let state = tempfile::tempdir().unwrap();
+        let config = AcmeConfig { state: state.path().to_owned(), ..config(&["a.example.com"]) };
+        let mut schedule = Schedule::new(&config);
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["a.example.com".to_owned()]).unwrap();
+        let now = SystemTime::now();
+        // As a clock that is far ahead sees it.
+        params.not_before = (now - HOUR * 250).into();
+        params.not_after = (now + HOUR * 50).into();
+        let file = config.files("a.example.com").cert;
+        std::fs::create_dir(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, format!("{}{}", params.self_signed(&key).unwrap().pem(), key.serialize_pem()))
+            .unwrap();
+        assert_eq!(schedule.done("a.example.com"), Some(HOUR * 12));
+        assert!(schedule.hosts[0].due >= now + HOUR * 12);
+
+        let (start, ask_again) = (now - HOUR * 2, Duration::ZERO);
+        schedule.suggested("a.example.com", Suggestion::Between { start, end: start + HOUR, ask_again });
+        assert!(schedule.hosts[0].due >= now + HOUR * 12, "nor because the server always says so");
+
+        params.not_before = now.into();
+        std::fs::write(&file, format!("{}{}", params.self_signed(&key).unwrap().pem(), key.serialize_pem()))
+            .unwrap();
+        assert_eq!(schedule.done("a.example.com"), None);
+        assert!(schedule.hosts[0].due < now + HOUR * 34);
     }
 
     #[test]
