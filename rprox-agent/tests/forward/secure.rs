@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
 use tempfile::TempDir;
@@ -27,8 +27,14 @@ struct SecureUpstream {
 
 impl SecureUpstream {
     fn start(name: &str) -> Self {
+        Self::with_own(&CertificateParams::new([name.to_owned()]).unwrap())
+    }
+
+    /// With a certificate like this, which signs itself.
+    fn with_own(params: &CertificateParams) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let CertifiedKey { cert, signing_key } = generate_simple_self_signed([name.to_owned()]).unwrap();
+        let signing_key = KeyPair::generate().unwrap();
+        let cert = params.self_signed(&signing_key).unwrap();
         fs::write(folder.path().join("ca.pem"), cert.pem()).unwrap();
         let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
         let config = ServerConfig::builder().with_no_client_auth();
@@ -88,6 +94,29 @@ fn an_upstream_with_the_right_certificate_is_served_from() {
     let agent = Agent::start(&[], &route(upstream.address, &more));
     let reply = get(&agent, "a.example", "/");
     assert_eq!((reply.status(), reply.text()), (200, "inside.example"), "the name is asked for by SNI");
+}
+
+#[test]
+fn a_certificate_that_signed_itself_is_believed_when_it_is_given() {
+    // As `openssl req -x509` makes it, and so most appliances.
+    let mut params = CertificateParams::new(["inside.example".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let upstream = SecureUpstream::with_own(&params);
+    let more = |name: &str| format!(", ca = \"{}\", server_name = \"{name}\"", upstream.ca().display());
+    let agent = Agent::start(&[], &route(upstream.address, &more("inside.example")));
+    assert_eq!(get(&agent, "a.example", "/").status(), 200);
+
+    let mut agent = Agent::start(&[], &route(upstream.address, &more("outside.example")));
+    assert_eq!(get(&agent, "a.example", "/").status(), 502);
+    let line = agent.logged("502 Bad Gateway");
+    assert!(line.contains("outside.example") && line.contains("inside.example"), "{line}");
+
+    params.not_after = date_time_ymd(2020, 1, 1);
+    let upstream = SecureUpstream::with_own(&params);
+    let more = format!(", ca = \"{}\", server_name = \"inside.example\"", upstream.ca().display());
+    let mut agent = Agent::start(&[], &route(upstream.address, &more));
+    assert_eq!(get(&agent, "a.example", "/").status(), 502);
+    assert!(agent.logged("502 Bad Gateway").contains("expired"));
 }
 
 #[test]

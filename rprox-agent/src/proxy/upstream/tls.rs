@@ -2,18 +2,23 @@
 
 #![forbid(unsafe_code)]
 
+mod verifier;
+
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::Resumption;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, ServerCertVerifierBuilder, VerifierBuilderError, WebPkiServerVerifier};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, version};
 use thiserror::Error;
+
+use self::verifier::Verifier;
 
 /// Sessions that are remembered, of all upstreams with the same authorities: 8 for each of 128 server names.
 const SESSIONS: usize = 1024;
@@ -45,6 +50,9 @@ pub enum UpstreamTlsError {
     /// The library can't be set up.
     #[error("TLS can't be set up: {0}")]
     Setup(#[from] rustls::Error),
+    /// Nor can the check of certificates.
+    #[error("TLS can't be set up: {0}")]
+    Verifier(#[from] VerifierBuilderError),
     /// A server name that is none.
     #[error("{0:?} can't be a certificate's name; write a host name or an address")]
     ServerName(String),
@@ -92,7 +100,9 @@ impl Authorities {
         for certificate in &certificates {
             roots.add(certificate.clone()).map_err(|error| bad(error.to_string()))?;
         }
-        Self::new(&certificates, roots)
+        let authorities = builder(roots).build().map_err(|error| bad(error.to_string()))?;
+        let verifier = Verifier { authorities, given: certificates.clone() };
+        Self::new(&certificates, Arc::new(verifier))
     }
 
     /// Those that this system believes.
@@ -109,17 +119,21 @@ impl Authorities {
             let reason = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
             return Err(UpstreamTlsError::NoSystemAuthorities(reason));
         }
-        Self::new(&found.certs, roots)
+        Self::new(&found.certs, builder(roots).build()?)
     }
 
-    fn new(certificates: &[CertificateDer<'_>], roots: RootCertStore) -> Result<Self, UpstreamTlsError> {
+    fn new(
+        certificates: &[CertificateDer<'_>],
+        verifier: Arc<dyn ServerCertVerifier>,
+    ) -> Result<Self, UpstreamTlsError> {
         let mut digest = DefaultHasher::new();
         for certificate in certificates {
             certificate.as_ref().hash(&mut digest);
         }
         let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
-            .with_root_certificates(roots)
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
@@ -144,6 +158,10 @@ impl Authorities {
             digest: self.digest,
         })
     }
+}
+
+fn builder(roots: RootCertStore) -> ServerCertVerifierBuilder {
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(aws_lc_rs::default_provider()))
 }
 
 impl PartialEq for UpstreamTls {
