@@ -344,6 +344,34 @@ fn without_a_port_srv_records_say_where() {
 }
 
 #[test]
+fn a_target_that_is_not_answered_for_keeps_its_place() {
+    let fails = Arc::new(AtomicBool::new(false));
+    let failing = Arc::clone(&fails);
+    let dns = Scripted::start(move |name, kind| match (name, kind) {
+        ("_http._tcp.web.example.", "SRV") => Reply::Records(vec![
+            ("SRV", "10 5 8001 one.example.", 0),
+            ("SRV", "20 5 8002 backup.example.", 0),
+        ]),
+        ("one.example.", _) if failing.load(Relaxed) => Reply::ServFail,
+        ("one.example.", "A") => Reply::Records(vec![("A", "10.1.0.1", 0)]),
+        ("backup.example.", "A") if failing.load(Relaxed) => Reply::Records(vec![("A", "10.1.0.3", 0)]),
+        ("backup.example.", "A") => Reply::Records(vec![("A", "10.1.0.2", 0)]),
+        _ => Reply::Nothing,
+    });
+    on_worker(async {
+        let view = View::new(&config(dns.address()));
+        let web = upstream("_http._tcp.web.example");
+        assert_eq!(view.endpoints(&web).await.unwrap(), ["10.1.0.1:8001", "10.1.0.2:8002"]);
+        fails.store(true, Relaxed);
+        // Which of those of before were the silent target's nobody knows.
+        view.until(&web, &["10.1.0.1:8001", "10.1.0.2:8002", "10.1.0.3:8002"]).await;
+        assert!(view.gone.borrow().is_empty(), "{:?}", view.gone.borrow());
+        fails.store(false, Relaxed);
+        view.until(&web, &["10.1.0.1:8001", "10.1.0.2:8002"]).await;
+    });
+}
+
+#[test]
 fn requests_share_look_ups_and_a_missing_name_is_not_asked_for_each() {
     let dns = Scripted::start(|_, _| Reply::NoSuchName);
     let patient = DnsConfig {

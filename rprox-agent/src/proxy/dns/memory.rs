@@ -4,6 +4,7 @@
 //! |---|---|
 //! | addresses | is replaced |
 //! | addresses of one family, no answer for the other | keeps its addresses of the other family, for `stale` |
+//! | addresses of some of a service's targets, no answer for others | keeps its addresses beside them, for `stale` |
 //! | no answer, or SERVFAIL, REFUSED and the like | serves on, until `stale` after its expiry |
 //! | "no such name", or no address of either family | serves on for `max_ttl` from when DNS first said so |
 //!
@@ -12,13 +13,14 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::resolver::{Family, Found, Miss};
+use super::resolver::{Found, Miss, Part};
 use super::{Address, DnsError};
 use crate::proxy::config::DnsConfig;
 use crate::proxy::upstream::Upstream;
@@ -33,7 +35,7 @@ pub(super) struct Memory {
     expiry: Instant,
     /// Since when DNS says that the name has no address.
     absent_since: Option<Instant>,
-    /// Since when one family gets no answer while the other does.
+    /// Since when a part gets no answer while the rest does.
     half_since: Option<Instant>,
     /// Whether DNS failed for the name the last time.
     is_failing: bool,
@@ -121,10 +123,12 @@ impl Memory {
         self.absent_since = None;
         self.half_since = unanswered.map(|_| self.half_since.unwrap_or(now));
         let before = self.endpoints();
-        if let (Some(family), Some(since)) = (unanswered, self.half_since)
+        if let (Some(part), Some(since)) = (unanswered, self.half_since)
             && now < since + self.stale
         {
-            endpoints.extend(before.iter().filter(|endpoint| family.has(endpoint)));
+            let answered = endpoints.iter().map(|endpoint| endpoint.socket).collect::<HashSet<_>>();
+            let kept = |endpoint: &&Address| part.may_have(endpoint) && !answered.contains(&endpoint.socket);
+            endpoints.extend(before.iter().filter(kept));
         }
         let endpoints = in_order(endpoints);
 
@@ -187,9 +191,13 @@ fn in_order(mut endpoints: Vec<Address>) -> Rc<[Address]> {
     endpoints.into()
 }
 
-impl Family {
-    fn has(self, endpoint: &Address) -> bool {
-        endpoint.socket.is_ipv4() == (self == Self::V4)
+impl Part {
+    fn may_have(self, endpoint: &Address) -> bool {
+        match self {
+            Self::V4 => endpoint.socket.is_ipv4(),
+            Self::V6 => endpoint.socket.is_ipv6(),
+            Self::Target => true,
+        }
     }
 }
 
@@ -244,8 +252,8 @@ mod tests {
             .map_err(|error| Miss::Failed(error.to_string()))
     }
 
-    fn half(endpoints: &[&str], ttl: u64, family: Family) -> Result<Found, Miss> {
-        found(endpoints, ttl).map(|found| Found { unanswered: Some(family), ..found })
+    fn half(endpoints: &[&str], ttl: u64, part: Part) -> Result<Found, Miss> {
+        found(endpoints, ttl).map(|found| Found { unanswered: Some(part), ..found })
     }
 
     fn failed() -> Result<Found, Miss> {
@@ -318,11 +326,21 @@ mod tests {
     fn a_family_without_answer_keeps_its_addresses_for_stale() {
         let mut name = Name::new();
         name.settle(0, found(&["10.0.0.1:80", "[fd00::1]:80"], 5));
-        name.settle(4, half(&["10.0.0.2:80"], 5, Family::V6));
+        name.settle(4, half(&["10.0.0.2:80"], 5, Part::V6));
         assert_eq!(name.serves(), ["10.0.0.2:80", "[fd00::1]:80"]);
-        name.settle(303, half(&["10.0.0.2:80"], 5, Family::V6));
+        name.settle(303, half(&["10.0.0.2:80"], 5, Part::V6));
         assert_eq!(name.serves(), ["10.0.0.2:80", "[fd00::1]:80"]);
-        name.settle(304, half(&["10.0.0.2:80"], 5, Family::V6));
+        name.settle(304, half(&["10.0.0.2:80"], 5, Part::V6));
+        assert_eq!(name.serves(), ["10.0.0.2:80"]);
+    }
+
+    #[test]
+    fn a_target_without_answer_keeps_its_addresses_for_stale() {
+        let mut name = Name::new();
+        name.settle(0, found(&["10.0.0.1:80", "10.0.0.2:80"], 5));
+        assert!(name.settle(4, half(&["10.0.0.2:80"], 5, Part::Target)).gone.is_empty());
+        assert_eq!(name.serves(), ["10.0.0.1:80", "10.0.0.2:80"]);
+        assert_eq!(name.settle(304, half(&["10.0.0.2:80"], 5, Part::Target)).gone.len(), 1);
         assert_eq!(name.serves(), ["10.0.0.2:80"]);
     }
 

@@ -26,11 +26,13 @@ const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 /// Where the system's servers are.
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// The two families of addresses, each with its own query.
+/// Addresses that have a query of their own, which can fail while others are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Family {
+pub(super) enum Part {
     V4,
     V6,
+    /// Those of one of a service's targets, and which they were nobody knows.
+    Target,
 }
 
 /// What a look-up found.
@@ -39,8 +41,8 @@ pub(super) struct Found {
     pub(super) endpoints: Vec<Address>,
     /// The shortest of the records' times to live, as DNS has it.
     pub(super) ttl: Duration,
-    /// The family that got no answer at all, where the other did.
-    pub(super) unanswered: Option<Family>,
+    /// What got no answer at all, where the rest did.
+    pub(super) unanswered: Option<Part>,
 }
 
 /// Why a look-up found nothing.
@@ -92,7 +94,7 @@ impl Resolver {
         });
         let targets = join_all(targets).await;
         let mut found = Found { endpoints: Vec::new(), ttl: seconds(ttl), unanswered: None };
-        let mut last_miss = Miss::Absent;
+        let mut failed = None;
         for (service, target) in services.iter().zip(targets) {
             match target {
                 Ok(target) => {
@@ -105,10 +107,17 @@ impl Resolver {
                     found.ttl = found.ttl.min(target.ttl);
                     found.unanswered = found.unanswered.or(target.unanswered);
                 }
-                Err(miss) => last_miss = miss,
+                Err(miss @ Miss::Failed(_)) => failed = Some(miss),
+                Err(Miss::Absent) => {}
             }
         }
-        if found.endpoints.is_empty() { Err(last_miss) } else { Ok(found) }
+        if found.endpoints.is_empty() {
+            return Err(failed.unwrap_or(Miss::Absent));
+        }
+        if failed.is_some() {
+            found.unanswered = Some(Part::Target);
+        }
+        Ok(found)
     }
 
     /// The addresses of `name`, each with `port`.
@@ -171,8 +180,8 @@ async fn wait_or<T>(
 /// Both families' endpoints. One family's failure does not sink the other's success.
 fn combine(port: u16, v4: Addresses, v6: Addresses) -> Result<Found, Miss> {
     let unanswered = match (&v4, &v6) {
-        (Err(Miss::Failed(_)), _) => Some(Family::V4),
-        (_, Err(Miss::Failed(_))) => Some(Family::V6),
+        (Err(Miss::Failed(_)), _) => Some(Part::V4),
+        (_, Err(Miss::Failed(_))) => Some(Part::V6),
         _ => None,
     };
     let (mut endpoints, mut ttl, mut miss) = (Vec::new(), u32::MAX, Miss::Absent);
