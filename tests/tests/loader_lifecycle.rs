@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a scenario fails where its helpers do")]
 
 use std::path::Path;
+use std::process::Command;
 
 use rprox_tests::command::{self, Finished};
 use rprox_tests::kernel;
-use rprox_tests::playground::{Playground, SERVICES};
+use rprox_tests::playground::{AGENT, Playground, SERVICES};
 use rprox_tests::pod::Server;
 use rprox_tests::process::Process;
 use rprox_tests::topology::INTERFACE;
@@ -320,6 +321,32 @@ fn a_log_that_nobody_reads_ends_nothing() {
     drop(reader);
     let refused = playground.loader("attach").args(["-i", "nosuch0"]).stderr(writer).status().unwrap();
     assert_eq!(refused.code(), Some(3));
+}
+
+#[test]
+fn the_redirect_goes_with_the_terminal_unless_that_is_to_end_nothing() {
+    let playground = with_agent();
+    let run = |how: &str| {
+        let run = playground.loader("run");
+        let mut command = Command::new("env");
+        command.arg(format!("--{how}-signal=HUP")).arg(run.get_program()).args(run.get_args());
+        command.args(["-i", INTERFACE, "--owner", &AGENT.id.to_string()]);
+        let mut service = Process::start("rprox-loader", command).unwrap();
+        service.wait_until("port 80 to be redirected", |_| playground.is_redirected()).unwrap();
+        service.signal(Signal::HUP).unwrap();
+        service
+    };
+    let mut left = run("default");
+    assert_eq!(left.wait(wait::READY).unwrap().code(), Some(0));
+    assert!(left.said().iter().any(|line| line.contains("SIGHUP: detaching")), "{:?}", left.said());
+    assert_eq!(playground.pins(), NOTHING);
+
+    let mut kept = run("ignore");
+    // It follows what comes after the signal.
+    playground.topology.host.ip(&format!("address add 198.51.100.77/24 dev {INTERFACE}")).unwrap();
+    kept.wait_for_line("1 came").unwrap();
+    assert!(kept.stop().unwrap().success());
+    assert_eq!(playground.pins(), NOTHING);
 }
 
 #[test]

@@ -44,8 +44,8 @@ pub enum Command {
     /// Attach, keep the attachment current, and detach when told to stop
     ///
     /// The service: it attaches, tells systemd that it is ready, follows the host's addresses, attaches again when an
-    /// interface comes back, and detaches on SIGTERM or SIGINT. Killed hard, it leaves the redirect working, and the next
-    /// `run` takes it over without a gap.
+    /// interface comes back, and detaches on SIGTERM, SIGINT or, unless nohup has it ignored, SIGHUP. Killed hard, it leaves
+    /// the redirect working, and the next `run` takes it over without a gap.
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
 

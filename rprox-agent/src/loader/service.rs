@@ -3,9 +3,11 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
+use procfs::process::Process;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{interval, sleep};
@@ -211,20 +213,40 @@ impl Service<'_> {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// The terminal is gone. `None` where that is to end nothing, as under nohup.
+    hang_up: Option<Signal>,
 }
 
 impl Signals {
     fn new() -> Result<Self, Error> {
         let listen = |kind| signal(kind).map_err(Error::Signals);
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        let hang_up = SignalKind::hangup();
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: if is_ignored(hang_up) { None } else { Some(listen(hang_up)?) },
+        })
     }
 
     async fn next(&mut self) -> &'static str {
+        let hang_up = async {
+            match &mut self.hang_up {
+                Some(signal) => signal.recv().await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            _ = hang_up => "SIGHUP",
         }
     }
+}
+
+/// Whether this process was started with a signal ignored.
+fn is_ignored(signal: SignalKind) -> bool {
+    let status = Process::myself().and_then(|process| process.status());
+    status.is_ok_and(|status| status.sigign & 1 << (signal.as_raw_value() - 1) != 0)
 }
 
 /// Tells systemd, if it started this process.
