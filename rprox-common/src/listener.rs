@@ -3,7 +3,7 @@
 use crate::Address;
 
 /// The most listening sockets that are remembered for one address and port. Of a larger `SO_REUSEPORT` group, which the kernel
-/// spreads connections over by itself, any member will do.
+/// spreads connections over by itself, any member will do for as long as it listens; so the latest are remembered.
 pub const MAX_LISTENERS_PER_ADDRESS: u32 = 32;
 
 /// The most listening sockets that an attachment remembers.

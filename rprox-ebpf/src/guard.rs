@@ -71,8 +71,9 @@ pub fn may_serve(ctx: &impl EbpfContext) -> bool {
     unsafe { BOUND_BY.get(socket_cookie(ctx)) }.is_some_and(|user| *user == owner)
 }
 
+/// What the kernel knows a socket by for as long as it is up.
 #[inline(always)]
-fn socket_cookie(ctx: &impl EbpfContext) -> u64 {
+pub fn socket_cookie(ctx: &impl EbpfContext) -> u64 {
     // SAFETY: the helper takes the context of every program type that this is called in.
     unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
 }

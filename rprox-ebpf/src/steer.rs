@@ -38,7 +38,8 @@ const DROP: u32 = 0;
 
 /// `BPF_SOCK_OPS_TCP_LISTEN_CB`.
 const TCP_LISTEN: u32 = 11;
-/// `BPF_NOEXIST`.
+/// `BPF_ANY` and `BPF_NOEXIST`.
+const ANY: u64 = 0;
 const NOEXIST: u64 = 1;
 
 /// Chooses the socket for a connection that comes in.
@@ -155,14 +156,20 @@ pub fn note_listener(ctx: &SockOpsContext) {
     let Some(listened) = LISTENED.get_ptr_mut((Listener { address, port, slot: 0 }).place()) else { return };
     // SAFETY: the pointer is to a word, to which nobody ever writes anything else.
     unsafe { listened.write_volatile(1) };
-    for slot in 0..MAX_LISTENERS_PER_ADDRESS {
+    let note = |slot, flags| {
         let mut key = Listener { address, port, slot };
         // SAFETY: the kernel hands the program a valid context.
         let socket: &mut bpf_sock_ops = unsafe { &mut *ctx.ops };
-        if LISTENERS.update(&mut key, socket, NOEXIST).is_ok() {
+        LISTENERS.update(&mut key, socket, flags).is_ok()
+    };
+    for slot in 0..MAX_LISTENERS_PER_ADDRESS {
+        if note(slot, NOEXIST) {
             return;
         }
     }
+    // The group has more members than there are places. Those noted so far may be the old process' of a restart, and all close
+    // before this one does; cookies are given in turn, so its fellows take other places.
+    note(guard::socket_cookie(ctx) as u32 % MAX_LISTENERS_PER_ADDRESS, ANY);
 }
 
 /// Reads an IPv6 address out of a context, word by word: the verifier takes no other access to one, and the compiler would copy it as

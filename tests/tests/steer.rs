@@ -89,6 +89,37 @@ fn every_member_of_a_group_gets_connections() {
 }
 
 #[test]
+fn a_large_group_is_reached_when_those_of_it_that_came_first_are_closed() {
+    let playground = attached(&["--mode", "steer"]);
+    let host = &playground.topology.host;
+    // More than are noted of an address and port.
+    let group =
+        || -> Vec<Socket> { (0..40).map(|_| KINDS[2].listen(host, AGENT, 8080).unwrap().unwrap()).collect() };
+    let old = group();
+    let mut new = group();
+    drop(old);
+    // A process that another test is just starting holds copies of the old ones until it runs its own program.
+    let accepts = |members: &[Socket]| members.iter().any(|member| member.accept().is_ok());
+    for member in &new {
+        member.set_nonblocking(true).unwrap();
+    }
+    for ip in HOST.both() {
+        wait::until(wait::READY, &format!("the new ones to be reached at {ip}"), || {
+            let _connection = connect(&playground.topology.client, ip, 80).ok()?;
+            accepts(&new).then_some(())
+        })
+        .unwrap();
+    }
+    // Nor does it hang on the last of them.
+    drop(new.pop());
+    wait::until(wait::READY, "the others to be reached", || {
+        let _connection = connect(&playground.topology.client, HOST.v4.into(), 80).ok()?;
+        accepts(&new).then_some(())
+    })
+    .unwrap();
+}
+
+#[test]
 fn the_agent_may_come_and_go_with_nobodys_help() {
     let mut playground = Playground::new().unwrap();
     playground.start_agent().unwrap();
