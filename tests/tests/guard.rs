@@ -212,6 +212,26 @@ fn only_what_keeps_a_granted_owner_from_its_port_is_warned_of() {
 }
 
 #[test]
+fn a_granted_port_that_is_anybodys_is_warned_of() {
+    let playground = Playground::new().unwrap();
+    let host = &playground.topology.host;
+    let attach = || attach(&playground, &["--mode", "grant", "-r", "80:8080"]).stderr;
+    let said = attach();
+    assert!(!said.contains("any user may bind"), "{said}");
+    host.sysctl("net/ipv4/ip_unprivileged_port_start", "80").unwrap();
+    assert!(KINDS[2].listen(host, STRANGER, 80).unwrap().is_ok());
+    let said = attach();
+    let remedy = "sysctl -w net.ipv4.ip_unprivileged_port_start=1024";
+    assert!(said.contains("any user may bind port 80") && said.contains(remedy), "{said}");
+    let doctor = command::finish(playground.loader("doctor").args(["-i", INTERFACE])).unwrap();
+    assert!(doctor.stdout.contains(remedy), "{}", doctor.stdout);
+    host.sysctl("net/ipv4/ip_unprivileged_port_start", "1024").unwrap();
+    assert!(KINDS[2].listen(host, STRANGER, 80).unwrap().is_err());
+    let said = attach();
+    assert!(!said.contains("any user may bind"), "{said}");
+}
+
+#[test]
 fn a_port_that_outgoing_connections_may_take_is_warned_of() {
     let playground = Playground::new().unwrap();
     let attach = || attach(&playground, &["-r", "80:40080"]).stderr;

@@ -10,6 +10,7 @@ pub mod listener;
 mod listing;
 pub mod mptcp;
 pub mod outgoing;
+pub mod unprivileged;
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
@@ -111,10 +112,19 @@ pub fn warn_of_all(settings: &Settings) {
         }
     }
     for (interface, policy) in &settings.interfaces {
-        if attached(interface, policy) == Mode::Steer
-            && let Some(hindrance) = mptcp::hindrance(policy.rules.as_slice())
-        {
-            warn!("{interface}: {hindrance}: connections are refused; {}", mptcp::REMEDY);
+        let rules = policy.rules.as_slice();
+        match attached(interface, policy) {
+            Mode::Steer => {
+                if let Some(hindrance) = mptcp::hindrance(rules) {
+                    warn!("{interface}: {hindrance}: connections are refused; {}", mptcp::REMEDY);
+                }
+            }
+            Mode::Grant => {
+                if let Some(warning) = unprivileged::warning(rules) {
+                    warn!("{interface}: {warning}");
+                }
+            }
+            Mode::Rewrite => {}
         }
     }
     let rules = settings.interfaces.iter().flat_map(|(_, policy)| policy.rules.as_slice());

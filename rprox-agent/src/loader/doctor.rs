@@ -70,8 +70,10 @@ pub async fn examine(mut settings: Settings) -> Findings {
         // Which of the two `--mode auto` would take is open, and `steer` has fewer packets changed.
         let changing = if is_open(policy, name) { Mode::Steer } else { mode };
         findings.extend(ports::outgoing_from(policy, changing));
-        if mode == Mode::Steer {
-            findings.extend(ports::unfit(policy));
+        match mode {
+            Mode::Steer => findings.extend(ports::unfit(policy)),
+            Mode::Grant => findings.extend(ports::granted(policy)),
+            Mode::Rewrite => {}
         }
     }
     let input = Input::read();

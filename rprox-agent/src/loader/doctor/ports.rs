@@ -6,28 +6,23 @@ use std::collections::BTreeSet;
 
 use rprox_common::Protocol;
 
-use super::setting;
 use crate::findings::Finding;
 use crate::loader::config::Policy;
 use crate::loader::conflict::input::{Input, Packet, Refusal};
 use crate::loader::conflict::listener::{self, Socket};
 use crate::loader::conflict::outgoing::Side;
-use crate::loader::conflict::{Claim, Port, mptcp, outgoing};
+use crate::loader::conflict::{Claim, Port, mptcp, outgoing, unprivileged};
 use crate::loader::guard;
 use crate::loader::mode::{Mode, ModeChoice};
 use crate::loader::owner::Owner;
 use crate::loader::rule::protocol_name;
-
-/// The first port that a user without privileges can bind.
-const UNPRIVILEGED: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
 
 /// What is to be said of the TO ports of `policy`.
 pub(super) fn of_policy(policy: &Policy) -> Vec<Finding> {
     let rules = policy.rules.as_slice();
     let to: BTreeSet<u16> = rules.iter().map(|rule| rule.to).collect();
     let mut findings = Vec::new();
-    let first = setting(UNPRIVILEGED).ok().flatten().unwrap_or(1024);
-    findings.extend(unprivileged(&to, first));
+    findings.extend(privileged(&to, unprivileged::start()));
     findings.extend(outgoing_ports(outgoing::warning(&to, Side::To)));
     if let Err(error) = guard::check_holders(rules, policy.owner.unwrap_or(Owner::Any)) {
         let remedy = "end that process, or choose another TO port with -r";
@@ -64,9 +59,8 @@ pub(super) fn unfit(policy: &Policy) -> Option<Finding> {
 }
 
 /// Whether an ordinary user can bind `ports`, where `first` is the first that it can.
-fn unprivileged(ports: &BTreeSet<u16>, first: u32) -> Option<Finding> {
-    let low: Vec<String> =
-        ports.iter().filter(|port| u32::from(**port) < first).map(ToString::to_string).collect();
+fn privileged(ports: &BTreeSet<u16>, first: u16) -> Option<Finding> {
+    let low: Vec<String> = ports.iter().filter(|port| **port < first).map(ToString::to_string).collect();
     (!low.is_empty()).then(|| {
         Finding::fault(
             "unprivileged ports",
@@ -77,6 +71,12 @@ fn unprivileged(ports: &BTreeSet<u16>, first: u32) -> Option<Finding> {
             "choose TO ports from there on with -r; `--mode grant` lets the owner have low FROM ports",
         )
     })
+}
+
+/// What is to be said of the FROM ports of `policy` under mode `grant`.
+pub(super) fn granted(policy: &Policy) -> Option<Finding> {
+    let warning = unprivileged::warning(policy.rules.as_slice())?;
+    Some(Finding::warning("granted ports", warning, "as said there, and put the setting into /etc/sysctl.d"))
 }
 
 /// Whether one of `sockets` gets what is redirected to `port`.
@@ -166,9 +166,9 @@ mod tests {
     #[test]
     fn low_ports_are_told() {
         let ports = BTreeSet::from([80, 1023, 8080]);
-        let found = unprivileged(&ports, 1024).unwrap();
+        let found = privileged(&ports, 1024).unwrap();
         assert!(found.severity == Fault && found.found.contains("on 80, 1023:"), "{found:?}");
-        assert_eq!(unprivileged(&ports, 80), None);
+        assert_eq!(privileged(&ports, 80), None);
     }
 
     #[test]
