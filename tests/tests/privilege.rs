@@ -155,6 +155,22 @@ fn without_the_privilege_to_take_over_a_listener_steer_says_which_to_start_again
 }
 
 #[test]
+fn in_a_user_namespace_it_is_said_that_no_privilege_there_will_do() {
+    let playground = Playground::new().unwrap();
+    for subcommand in ["attach", "doctor"] {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--net"]).arg(playground.loader_program());
+        let said = finish(command.args([subcommand, "-i", "lo", "--owner", "any"]));
+        let (code, text) = match subcommand {
+            "doctor" => (1, said.stdout),
+            _ => (3, said.stderr),
+        };
+        assert_eq!(said.code, Some(code), "{text}");
+        assert!(text.contains("root of the host: this process is in a user namespace"), "{text}");
+    }
+}
+
+#[test]
 fn a_listener_for_each_of_many_processors_is_told_once() {
     let playground = Playground::new().unwrap();
     let bpffs = mount_bpffs(&playground, USER);

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::os::unix::fs::MetadataExt as _;
+
 use caps::{CapSet, Capability, CapsHashSet};
 use rustix::process::{Resource, Rlimit, geteuid, setrlimit};
 use thiserror::Error;
@@ -23,6 +25,14 @@ pub enum PrivilegeError {
         /// Who runs.
         uid: u32,
     },
+    /// Capabilities that are not the host's.
+    #[error(
+        "{purpose} needs root of the host: this process is in a user namespace, as of a rootless container, and the kernel lets nobody          load programs from there; run it outside, by sudo or as a systemd service"
+    )]
+    UserNamespace {
+        /// What for.
+        purpose: &'static str,
+    },
     /// The kernel did not say or did not change.
     #[error("capabilities of this process: {0}")]
     Capabilities(#[from] caps::errors::CapsError),
@@ -41,13 +51,15 @@ const TAKER: [Capability; 2] = [Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_
 /// Split off from `CAP_SYS_ADMIN` in Linux 5.8, which still includes them.
 const OF_SYS_ADMIN: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_PERFMON];
 
+const ATTACHING: &str = "attaching and detaching";
+
 /// Checks for what attaching and detaching take.
 ///
 /// # Errors
 ///
 /// What is missing, by name.
 pub fn require_admin() -> Result<(), PrivilegeError> {
-    require("attaching and detaching", &KEEPER)
+    require(ATTACHING, &KEEPER)
 }
 
 /// Checks for what reading pinned maps takes.
@@ -72,9 +84,19 @@ pub fn require_checker() -> Result<(), PrivilegeError> {
 ///
 /// # Errors
 ///
-/// The kernel did not say.
+/// The kernel did not say, or they would count for nothing.
 pub fn missing_for_attaching() -> Result<Vec<String>, PrivilegeError> {
+    if is_in_user_namespace() {
+        return Err(PrivilegeError::UserNamespace { purpose: ATTACHING });
+    }
     missing(&KEEPER)
+}
+
+/// Whether this process is in a user namespace of somebody's: `CAP_BPF` and `CAP_PERFMON` that are held there count for nothing.
+fn is_in_user_namespace() -> bool {
+    /// `USER_NS_INIT_INO` of `linux/nsfs.h`.
+    const INITIAL: u64 = 0xefff_fffd;
+    std::fs::metadata("/proc/self/ns/user").is_ok_and(|file| file.ino() != INITIAL)
 }
 
 /// Whether this process may mount a file system.
@@ -92,6 +114,9 @@ fn missing(needed: &[Capability]) -> Result<Vec<String>, PrivilegeError> {
 
 fn require(purpose: &'static str, needed: &[Capability]) -> Result<(), PrivilegeError> {
     let missing = missing(needed)?;
+    if needed.contains(&Capability::CAP_BPF) && is_in_user_namespace() {
+        return Err(PrivilegeError::UserNamespace { purpose });
+    }
     if missing.is_empty() {
         return Ok(());
     }

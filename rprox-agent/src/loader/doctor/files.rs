@@ -18,6 +18,9 @@ pub(super) fn capabilities(missing: &Result<Vec<String>, PrivilegeError>) -> Vec
             format!("this process lacks {}, so this can't be all there is to find", missing.join(", ")),
             "run it as root: `sudo rprox-loader doctor`",
         )],
+        Err(error @ PrivilegeError::UserNamespace { .. }) => {
+            vec![Finding::fault(check, error.to_string(), "run it there: `sudo rprox-loader doctor`")]
+        }
         Err(error) => vec![Finding::warning(check, error.to_string(), "mount /proc")],
     }
 }
