@@ -4,11 +4,11 @@
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
 
 use rprox_tests::command;
-use rprox_tests::playground::{Playground, SERVICES};
+use rprox_tests::playground::{AGENT, Playground, SERVICES};
 use rprox_tests::process::Process;
 use rprox_tests::topology::{HOST, INTERFACE};
 use rprox_tests::wait;
@@ -124,6 +124,19 @@ fn metrics_are_current_and_go_with_the_service() {
         }
     }
     assert!(playground.loader.take().unwrap().stop().unwrap().success());
+    assert!(!file.exists());
+}
+
+#[test]
+fn a_folder_of_somebody_elses_takes_no_metrics_and_the_log_says_so() {
+    let mut playground = Playground::new().unwrap();
+    playground.start_agent().unwrap();
+    let folder = playground.folder().join("prometheus");
+    fs::create_dir(&folder).unwrap();
+    chown(&folder, Some(AGENT.id), Some(AGENT.id)).unwrap();
+    let file = folder.join("rprox.prom");
+    playground.start_loader(&["--metrics-textfile", file.to_str().unwrap()]).unwrap();
+    playground.loader.as_mut().unwrap().wait_for_line("its folder must be root's").unwrap();
     assert!(!file.exists());
 }
 

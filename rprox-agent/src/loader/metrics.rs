@@ -39,8 +39,16 @@ impl Textfile {
     /// Writes the metrics of every attachment under `bpffs`. A failure is logged: the redirect matters more.
     pub async fn write(&mut self, netlink: &Netlink, bpffs: &Path) {
         let result = match status::read(netlink, bpffs).await {
-            Ok(attachments) => replace(&self.path, &render(&attachments))
-                .map_err(|error| format!("{}: {error}", self.path.display())),
+            Ok(attachments) => replace(&self.path, &render(&attachments)).map_err(|error| {
+                let remedy = match error.kind() {
+                    // With the other capabilities went the one to write into other users' folders.
+                    io::ErrorKind::PermissionDenied => {
+                        ": its folder must be root's, or one that root's group may write to"
+                    }
+                    _ => "",
+                };
+                format!("{}: {error}{remedy}", self.path.display())
+            }),
             Err(error) => Err(error.to_string()),
         };
         if let Err(error) = &result {
