@@ -254,6 +254,7 @@ async fn attach_each(host: &Host<'_>, settings: &Settings, changes: &mut Vec<Cha
     guard::check_owners(host, settings, &attached)?;
     for (interface, policy) in &settings.interfaces {
         if let Some(device) = host.device(interface) {
+            attachment::check_name(host, device, &attached)?;
             doubled::check(host.bpffs, device, policy.rules.as_slice())?;
         }
     }

@@ -478,6 +478,9 @@ fn an_attachment_under_an_interfaces_old_name_is_named_and_goes() {
     host.ip(&format!("link set {INTERFACE} name lan0")).unwrap();
     // No process, and so nobody who would take it off: it is the device that was chosen.
     assert_one_of(&playground, &[ATTACHED], "renamed");
+    let refused = command::finish(&mut attach_to(&playground, "lan0")).unwrap();
+    assert_eq!(refused.code, Some(3), "{}", refused.stderr);
+    assert!(refused.stderr.contains(&format!("detach -i {INTERFACE}`")), "{}", refused.stderr);
     host.ip(&format!("link add {INTERFACE} type veth peer name spare")).unwrap();
     let refused = command::finish(&mut attach(&playground)).unwrap();
     assert_eq!(refused.code, Some(3), "{}", refused.stderr);

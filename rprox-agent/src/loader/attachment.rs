@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 pub use self::change::{Change, Outcome};
 pub use self::globals::{is_tcp_left_to_steer, noted as noted_globals};
 use self::liveness::Liveness;
-pub use self::liveness::{is_away, suspend};
+pub use self::liveness::{check_name, is_away, suspend};
 use super::config::{Direct, Policy};
 use super::guard::{self, GuardError};
 use super::hook::{self, Hook, HookChoice, HookError};

@@ -70,6 +70,26 @@ fn other_namespace(pins: &Pins, netns: u64, hook: Option<Hook>) -> Result<(), At
     Ok(())
 }
 
+/// Makes sure that none of `attached` is on `device` by a name that it had before.
+///
+/// # Errors
+///
+/// One is.
+pub fn check_name(host: &Host<'_>, device: &Device, attached: &[Pins]) -> Result<(), AttachmentError> {
+    let is_on_it = |pins: &&Pins| {
+        pins.interface() != device.name
+            && host.device_of(pins).is_some_and(|now| now.index == device.index)
+            && !is_away(pins)
+            && Shape::noted(pins).is_for_interface()
+    };
+    match attached.iter().find(is_on_it) {
+        None => Ok(()),
+        Some(pins) => {
+            Err(AttachmentError::Renamed { interface: pins.interface().to_owned(), now: device.name.clone() })
+        }
+    }
+}
+
 /// Whether the interface of the attachment in `pins` was last seen gone.
 #[must_use]
 pub fn is_away(pins: &Pins) -> bool {
