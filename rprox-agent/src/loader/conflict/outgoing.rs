@@ -54,7 +54,10 @@ fn say(ports: &BTreeSet<u16>, side: Side, range: &str, reserved: &str) -> Option
     let comma = if reserved.is_empty() { "" } else { "," };
     let (so, name) = match side {
         Side::From => ("whose answers would be redirected", "FROM"),
-        Side::To => ("and who should listen there can't meanwhile", "TO"),
+        Side::To => (
+            "or to whoever asks for any port, which the port guard doesn't see, and the owner can't listen there meanwhile",
+            "TO",
+        ),
     };
     Some(format!(
         "the kernel may give port {loose} to an outgoing connection (net.ipv4.ip_local_port_range is {low} to {high}), {so}: choose a \
