@@ -208,6 +208,23 @@ fn local_clients_are_steered_on_loopback() {
 }
 
 #[test]
+fn what_the_host_sends_to_its_own_address_on_the_interface_is_the_interfaces() {
+    let playground = attached(&["--mode", "steer", "-r", "80:8080"]);
+    let host = &playground.topology.host;
+    let _listener = KINDS[2].listen(host, AGENT, 8080).unwrap().unwrap();
+    let ends = |ip: IpAddr, port| connect(host, ip, port).err().map(|error| error.kind());
+    for ip in HOST.both() {
+        assert_eq!(ends(ip, 80), None, "{ip}");
+        assert_eq!(ends(ip, 8080), Some(ErrorKind::ConnectionRefused), "{ip}");
+    }
+    for ip in ["127.0.0.1", "::1"] {
+        let ip = ip.parse().unwrap();
+        assert_eq!(ends(ip, 80), Some(ErrorKind::ConnectionRefused), "{ip}");
+        assert_eq!(ends(ip, 8080), None, "{ip}");
+    }
+}
+
+#[test]
 fn a_connection_that_the_host_opens_from_to_gets_its_answers() {
     let playground = attached(&["--mode", "steer"]);
     let topology = &playground.topology;
