@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 
 use rprox_tests::command::{self, Finished};
+use rprox_tests::kernel;
 use rprox_tests::netns::Netns;
 use rprox_tests::process::Process;
 use rprox_tests::programs::Programs;
@@ -162,25 +163,42 @@ fn a_service_goes_on_with_an_interface_that_becomes_a_bridges_port() {
 
 #[test]
 fn one_interface_is_not_attached_twice_under_two_mounts() {
-    let pair = Pair::new();
-    let rules = "-i port0 -r 80:8080";
-    let attached = pair.attach(rules);
-    assert_eq!(attached.code, Some(0), "{}", attached.stderr);
-    // Who mounts a bpffs over another hides what is pinned there.
-    let bpffs = pair.run_dir.bpffs();
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    rustix::mount::mount("bpf", &bpffs, "bpf", flags, c"mode=0700").unwrap();
-    for mode in ["rewrite", "steer"] {
-        let refused = pair.attach(&format!("{rules} --mode {mode}"));
-        assert_eq!(refused.code, Some(3), "{mode}: {}", refused.stderr);
-        assert!(refused.stderr.contains("port 80/tcp is redirected there already"), "{}", refused.stderr);
+    // TCX came with Linux 6.6.
+    let hooks = if kernel::is_at_least(6, 6) { &["tcx", "clsact"][..] } else { &["clsact"] };
+    for hook in hooks {
+        let pair = Pair::new();
+        let rules = format!("-i port0 -r 80:8080 --hook {hook}");
+        let attached = pair.attach(&rules);
+        assert_eq!(attached.code, Some(0), "{}", attached.stderr);
+        // Who mounts a bpffs over another hides what is pinned there.
+        let bpffs = pair.run_dir.bpffs();
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        rustix::mount::mount("bpf", &bpffs, "bpf", flags, c"mode=0700").unwrap();
+        if *hook == "tcx" {
+            for mode in ["rewrite", "steer"] {
+                let refused = pair.attach(&format!("{rules} --mode {mode}"));
+                assert_eq!(refused.code, Some(3), "{mode}: {}", refused.stderr);
+                let said = refused.stderr;
+                assert!(said.contains("port 80/tcp is redirected there already"), "{said}");
+            }
+            assert!(pair.attached().is_empty());
+            let apart = pair.attach("-i port0 -r 81:8081");
+            assert_eq!(apart.code, Some(0), "{}", apart.stderr);
+        } else {
+            // There the later one takes the earlier one's place: it may be of a bpffs that is no more.
+            let instead = pair.attach(&rules);
+            assert_eq!(instead.code, Some(0), "{}", instead.stderr);
+            pair.host.ip("address add 198.51.100.1/24 dev port0").unwrap();
+            pair.client.ip("address add 198.51.100.2/24 dev port0").unwrap();
+            let again = pair.attach(&rules);
+            assert_eq!(again.code, Some(0), "{}", again.stderr);
+            let _listener = pair.host.enter(|| TcpListener::bind("0.0.0.0:8080")).unwrap().unwrap();
+            assert!(pair.client.can_connect("198.51.100.1:80".parse().unwrap()));
+        }
+        command::run(&mut pair.loader("detach")).unwrap();
+        rustix::mount::unmount(&bpffs, UnmountFlags::empty()).unwrap();
+        assert_eq!(pair.attached(), ["port0"]);
     }
-    assert!(pair.attached().is_empty());
-    let apart = pair.attach("-i port0 -r 81:8081");
-    assert_eq!(apart.code, Some(0), "{}", apart.stderr);
-    command::run(&mut pair.loader("detach")).unwrap();
-    rustix::mount::unmount(&bpffs, UnmountFlags::empty()).unwrap();
-    assert_eq!(pair.attached(), ["port0"]);
 }
 
 /// Devices of kernel modules. The virtual machine of `cargo xtask test` has them, and runs these.
