@@ -9,7 +9,7 @@ use super::apt;
 use crate::steps::Step;
 
 /// Programs, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 16] = [
+const PROGRAMS: [(&str, &str); 17] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("curl", "curl"),
@@ -20,6 +20,7 @@ const PROGRAMS: [(&str, &str); 16] = [
     ("ethtool", "ethtool"),
     ("slowhttptest", "slowhttptest"),
     ("strace", "strace"),
+    ("bpftool", "bpftool"),
     ("systemd-socket-activate", "systemd"),
     ("dnsmasq", "dnsmasq-base"),
     ("openssl", "openssl"),
