@@ -94,7 +94,7 @@ impl PortEntries {
 }
 
 /// What holds for the whole attachment, in one word so that it changes as one: the generation of rules in force,
-/// whether direct connections are allowed, and whether TCP is left to `steer`.
+/// whether direct connections are allowed, and whether TCP is left to `steer`, or new connections are still rewritten.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct State(u64);
@@ -103,6 +103,7 @@ impl State {
     const GENERATION: u64 = 1;
     const ALLOW_DIRECT: u64 = 2;
     const LEFT_TO_STEER: u64 = 4;
+    const STILL_REWRITES: u64 = 8;
 
     /// A state with `generation` (0 or 1) in force.
     #[must_use]
@@ -115,6 +116,12 @@ impl State {
     #[must_use]
     pub const fn left_to_steer(self) -> Self {
         Self(self.0 | Self::LEFT_TO_STEER)
+    }
+
+    /// The same while mode `rewrite` goes over to another: connections still begin by it.
+    #[must_use]
+    pub const fn still_rewriting(self) -> Self {
+        Self(self.0 | Self::STILL_REWRITES)
     }
 
     /// The generation of rules in force, 0 or 1.
@@ -136,5 +143,12 @@ impl State {
     #[must_use]
     pub const fn is_left_to_steer(self) -> bool {
         self.0 & Self::LEFT_TO_STEER != 0
+    }
+
+    /// Whether connections still begin by `rewrite`, of which the programs in place serve only those that are there.
+    #[inline(always)]
+    #[must_use]
+    pub const fn still_rewrites(self) -> bool {
+        self.0 & Self::STILL_REWRITES != 0
     }
 }

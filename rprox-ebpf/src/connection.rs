@@ -11,7 +11,7 @@ use aya_ebpf::{
     helpers::{bpf_sk_release, bpf_skc_lookup_tcp},
     programs::TcContext,
 };
-use rprox_common::{Address, RewriteTcp};
+use rprox_common::{Address, RewriteTcp, State};
 
 /// A [`RewriteTcp`].
 #[unsafe(no_mangle)]
@@ -31,10 +31,11 @@ pub fn is_tcp_left_alone() -> bool {
 }
 
 /// Whether a connection's packets are to be changed between `from` and `to`. `opens`: the packet opens it. The verifier knows which
-/// arm is taken, and cuts the others off.
+/// arm is taken by `REWRITE_TCP`, and cuts the others off.
 #[inline(always)]
 pub fn is_rewritten(
     ctx: &TcContext,
+    state: State,
     opens: bool,
     from: u16,
     to: u16,
@@ -45,7 +46,10 @@ pub fn is_rewritten(
         return true;
     }
     if mode == RewriteTcp::Begun as u32 {
-        return !opens && ends().is_some_and(|ends| lives_on(ctx, &ends, to));
+        if opens {
+            return state.still_rewrites();
+        }
+        return ends().is_some_and(|ends| lives_on(ctx, &ends, to));
     }
     opens || !ends().is_some_and(|ends| lives_on(ctx, &ends, from))
 }

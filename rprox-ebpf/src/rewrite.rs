@@ -121,6 +121,7 @@ fn redirect(ctx: &TcContext, packet: Packet) -> Result<i32, NotParsed> {
     if segment.protocol == Protocol::Tcp
         && !connection::is_rewritten(
             ctx,
+            rules.state,
             opens_connection,
             segment.destination_port,
             rules.entry.peer(),
@@ -197,7 +198,7 @@ fn redirect_error(ctx: &TcContext, error: &IcmpError) -> Result<(), NotParsed> {
     let Some(local) = about.source(ctx).filter(is_local) else { return Ok(()) };
     let Some(rules) = named.in_force_as(PortKind::From, about.protocol) else { return Ok(()) };
     if about.protocol == Protocol::Tcp
-        && !connection::is_rewritten(ctx, false, about.source_port, rules.entry.peer(), || {
+        && !connection::is_rewritten(ctx, rules.state, false, about.source_port, rules.entry.peer(), || {
             Some(Ends { remote: about.destination(ctx)?, remote_port: about.destination_port, local })
         })
     {

@@ -146,7 +146,9 @@ impl Change {
 impl Before {
     /// Puts it back in force.
     pub(super) async fn restore(self, host: &Host<'_>, pins: &Pins) -> Result<(), AttachmentError> {
-        Maps::open(pins)?.set_state(self.state)?;
+        let mut maps = Maps::open(pins)?;
+        let rewrites = self.shape.mode == Mode::Rewrite;
+        maps.set_state(if rewrites { self.state.still_rewriting() } else { self.state })?;
         match self.hook {
             Some(hook) => {
                 for (direction, mut program) in self.programs.into_iter().rev() {
@@ -156,6 +158,7 @@ impl Before {
             }
             None => remove_packet_programs(host, pins).await?,
         }
+        maps.set_state(self.state)?;
         // After them, as they came before: without `steer`, programs that leave TCP to it have connections refused.
         for done in self.linked.into_iter().rev() {
             linked::undo(done, pins)?;

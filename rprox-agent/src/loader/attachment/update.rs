@@ -115,7 +115,13 @@ async fn apply(
     // TCP is left to `steer` until the programs in the packets' path are there to take it, so that there is always somebody who
     // refuses direct connections.
     let last_state = target.state(generation, globals.rewrite_tcp);
-    let next_state = if state.is_left_to_steer() { last_state.left_to_steer() } else { last_state };
+    let rewrites = before.shape.mode == Mode::Rewrite || state.still_rewrites();
+    let next_state = match globals.rewrite_tcp {
+        _ if state.is_left_to_steer() => last_state.left_to_steer(),
+        // The programs that were there before would not know a connection that began in another way.
+        RewriteTcp::Begun if rewrites => last_state.still_rewriting(),
+        _ => last_state,
+    };
     if next_state != state {
         maps.set_state(next_state)?;
     }
