@@ -27,7 +27,8 @@ pub enum PrivilegeError {
     },
     /// Capabilities that are not the host's.
     #[error(
-        "{purpose} needs root of the host: this process is in a user namespace, as of a rootless container, and the kernel lets nobody          load programs from there; run it outside, by sudo or as a systemd service"
+        "{purpose} needs root of the host: this process is in a user namespace, as of a rootless container, and the kernel lets nobody \
+         load programs from there; run it outside, by sudo or as a systemd service"
     )]
     UserNamespace {
         /// What for.
